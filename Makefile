@@ -1,0 +1,47 @@
+# Behind README's two commands. A virtual environment in .venv holds everything; delete it to start afresh.
+PYTHON ?= python3
+TORCH ?= torch==2.13.0
+VENV := .venv
+BIN := $(VENV)/bin
+OUT ?= quick-start
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+
+.PHONY: demo test lint types units wheel clean
+
+demo: $(VENV)/demo.stamp
+	$(BIN)/python examples/quick_start.py --out $(OUT)
+
+test: $(VENV)/dev.stamp lint types units wheel
+
+lint: $(VENV)/dev.stamp
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/dev.stamp
+	$(BIN)/mypy
+
+units: $(VENV)/dev.stamp
+	$(BIN)/pytest --cov --cov-report=term
+
+# the built wheel, in an environment of its own and away from the checkout
+wheel: $(VENV)/dev.stamp
+	rm -rf build/wheel && mkdir -p build/wheel
+	$(BIN)/python -m build --wheel --outdir build/wheel . > build/wheel/build.log
+	$(BIN)/python tests/check_wheel.py build/wheel --torch $(TORCH)
+
+# torch first and alone: the demo and the tests run on a CPU, and its version decides what else is brought
+$(VENV)/torch.stamp:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install -q $(TORCH)
+	touch $@
+
+$(VENV)/demo.stamp: $(VENV)/torch.stamp pyproject.toml
+	$(BIN)/pip install -q -e '.[cli]' 'scikit-image>=0.24'
+	touch $@
+
+$(VENV)/dev.stamp: $(VENV)/torch.stamp pyproject.toml
+	$(BIN)/pip install -q -e '.[dev]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) build quick-start .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage*
