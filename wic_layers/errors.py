@@ -1,0 +1,58 @@
+"""The errors of the library: one family, so that ``except WICError`` catches all of them."""
+
+from __future__ import annotations
+
+__all__ = [
+    "ContractError",
+    "IllConditionedError",
+    "WICArgumentError",
+    "WICDependencyError",
+    "WICError",
+    "WICFileError",
+    "WICShapeError",
+]
+
+
+class WICError(Exception):
+    """Base of every error that this library raises on purpose.
+
+    The message says what was expected, what came and what to do. Containers prepend the name of
+    the part that raised (:meth:`inside`), so that a deep network names its layer.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+        self.parts: tuple[str, ...] = ()
+
+    def inside(self, name: str) -> WICError:
+        """Notes that the error came from the part ``name`` of a larger module; returns itself."""
+        self.parts = (name, *self.parts)
+        return self
+
+    def __str__(self) -> str:
+        return f"{'.'.join(self.parts)}: {self.message}" if self.parts else self.message
+
+
+class WICShapeError(WICError, ValueError):
+    """A tensor has another shape than the operation can take."""
+
+
+class WICArgumentError(WICError, ValueError):
+    """An argument has a value that means nothing here."""
+
+
+class IllConditionedError(WICError, ArithmeticError):
+    """A kernel is singular, not finite, or too close to singular to be inverted in its dtype."""
+
+
+class ContractError(WICError, AssertionError):
+    """A layer does not do what :mod:`wic_layers.testing` says that layers do."""
+
+
+class WICFileError(WICError, OSError):
+    """A file cannot be read, written or understood."""
+
+
+class WICDependencyError(WICError, ImportError):
+    """An optional dependency is missing; the message holds the pip line that brings it."""
