@@ -1,0 +1,257 @@
+"""The layer inside autocast, compiled, exported, and under torch.func."""
+
+import copy
+import shutil
+import sys
+
+import pytest
+import torch
+from cases import LAYERS
+from torch import nn
+from torch._dynamo.testing import CompileCounterWithBackend
+from torch.func import functional_call, grad, stack_module_state, vmap
+
+from wic_layers import WIC, det_loss
+
+COMPILED = [
+    "square",
+    "square, orthogonal",
+    "widen",
+    "widen, lu",
+    "narrow",
+    "narrow, zero",
+    "narrow, learned",
+    "narrow, gaussian",
+    "narrow, rows m",
+    "narrow, rows above n",
+    "published",
+]
+ENSEMBLES = {
+    "square": lambda: WIC(6, 6),
+    "widen": lambda: WIC(3, 8),
+    "shift": lambda: WIC(11, 3),
+    "zero": lambda: WIC(11, 3, completion="zero"),
+    "repeat": lambda: WIC(11, 3, completion="repeat"),
+    "rows m": lambda: WIC(7, 3, rows="m"),
+    "rows above n": lambda: WIC(7, 3, rows=9),
+    "published": lambda: WIC(7, 3, layout="published"),
+}
+
+
+class Inverse(nn.Module):
+    def __init__(self, layer):
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, y):
+        return self.layer.inverse(y)
+
+
+@pytest.fixture(autouse=True)
+def _no_graphs_from_before():
+    torch._dynamo.reset()
+
+
+@pytest.mark.parametrize("name", ["square", "widen", "narrow", "narrow, zero", "narrow, lu"])
+@pytest.mark.parametrize("gradients", [True, False])
+def test_autocast_stays_outside(name, gradients):
+    layer = LAYERS[name]().eval()
+    x = torch.randn(2, layer.in_channels, 5, 5)
+    y = torch.randn(2, layer.out_channels, 5, 5)
+    with torch.set_grad_enabled(gradients):
+        outside = layer(x), layer.inverse(y), layer.log_volume(), det_loss(layer)
+        layer.clear_cache()
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            inside = layer(x), layer.inverse(y), layer.log_volume(), det_loss(layer)
+            assert torch.is_autocast_enabled("cpu")
+            assert layer(x.bfloat16()).dtype == torch.bfloat16
+    for a, b in zip(outside, inside, strict=True):
+        assert b.dtype == torch.float32
+        assert torch.equal(a, b)
+
+
+def test_autocast_reaches_a_completion_with_weights():
+    """A predictor is a network like those inside couplings; what it returns has the dtype of y."""
+    layer = WIC(12, 3, completion="learned")
+    for parameter in layer.completion.parameters():
+        nn.init.normal_(parameter, std=0.1)
+    y = torch.randn(2, 3, 6, 6)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        x = layer.inverse(y)
+        torch.testing.assert_close(layer(x), y, atol=1e-5, rtol=1e-5)
+    assert x.dtype == torch.float32
+
+
+def test_training_under_autocast_gives_the_gradients_of_float32():
+    layer = WIC(12, 3)
+    x = torch.randn(2, 12, 5, 5)
+    gradients = []
+    for enabled in (False, True):
+        layer.zero_grad()
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
+            loss = layer.inverse(layer(x)).square().sum()
+        loss.backward()
+        gradients.append(layer.weight.grad.clone())
+    torch.testing.assert_close(*gradients)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", COMPILED)
+def test_compiles_whole_for_all_sizes(name):
+    layer = LAYERS[name]().train(len(name) % 2 == 0)
+    for function, channels in ((layer, layer.in_channels), (layer.inverse, layer.out_channels)):
+        torch._dynamo.reset()
+        counter = CompileCounterWithBackend("aot_eager")
+        compiled = torch.compile(function, fullgraph=True, backend=counter)
+        for batch, *sizes in ((2, 6, 7), (3, 5, 9)):
+            tensor = torch.randn(batch, channels, *sizes)
+            assert compiled(tensor).shape == function(tensor).shape
+            if "gaussian" not in name:
+                torch.testing.assert_close(compiled(tensor), function(tensor))
+        assert counter.frame_count <= 2
+
+
+@pytest.mark.parametrize("name", ["square", "widen", "narrow", "narrow, rows above n"])
+def test_compiled_gradients_equal_eager_ones(name):
+    layer = LAYERS[name]()
+    x = torch.randn(2, layer.in_channels, 5, 6)
+
+    def loss(x):
+        return layer.inverse(layer(x).tanh()).square().sum()
+
+    compiled = torch.compile(loss, fullgraph=True, backend="aot_eager")
+    gradients = []
+    for function in (loss, compiled):
+        layer.zero_grad()
+        function(x).backward()
+        gradients.append(layer.weight.grad.clone())
+    torch.testing.assert_close(*gradients)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    sys.platform == "win32" or not any(map(shutil.which, ("g++", "clang++", "c++"))),
+    reason="inductor needs a C++ compiler",
+)
+def test_compiles_with_inductor():
+    layer = WIC(8, 2)
+    x = torch.randn(2, 8, 8, 8)
+    there_and_back = torch.compile(lambda x: layer.inverse(layer(x)), fullgraph=True)
+    torch.testing.assert_close(there_and_back(x), layer.inverse(layer(x)))
+
+
+@pytest.mark.parametrize("name", ["square", "widen", "rows m", "rows above n", "zero"])
+@pytest.mark.parametrize("fault", ["nan", "rank"])
+def test_compiled_inverse_of_a_bad_kernel_is_nan(name, fault):
+    layer = ENSEMBLES[name]()
+    compiled = torch.compile(layer.inverse, fullgraph=True, backend="aot_eager")
+    y = torch.randn(2, layer.out_channels, 3, 3)
+    assert torch.isfinite(compiled(y)).all()
+    with torch.no_grad():
+        layer.weight[:, 0] = torch.nan if fault == "nan" else 0
+        layer.weight[0] = 0
+    assert compiled(y).isnan().all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_many_channels_of_a_small_dtype_are_not_taken_for_a_bad_condition(dtype):
+    """A kernel that is as good as can be must come through where no exact number is computed."""
+    layer = WIC(160, 160, dtype=dtype)
+    y = torch.randn(1, 160, 2, 2)
+    expected = layer.inverse(y)
+    compiled = torch.compile(layer.inverse, fullgraph=True, backend="eager")
+    torch.testing.assert_close(compiled(y), expected)
+    weights = layer.weight.detach()[None]
+    batched = vmap(lambda w: functional_call(layer, {"weight": w}, (y,), {"rev": True}))(weights)
+    torch.testing.assert_close(batched[0], expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ENSEMBLES)
+def test_ensembles_of_kernels(name):
+    layers = [ENSEMBLES[name]() for _ in range(4)]
+    parameters, buffers = stack_module_state(layers)
+    base = copy.deepcopy(layers[0]).to("meta")
+    x = torch.randn(4, 2, base.in_channels, 4, 5)
+    y = torch.randn(4, 2, base.out_channels, 4, 5)
+    for rev, tensors in ((False, x), (True, y)):
+
+        def run(parameters, buffers, tensor, rev=rev):
+            return functional_call(base, (parameters, buffers), (tensor,), {"rev": rev})
+
+        together = vmap(run)(parameters, buffers, tensors)
+        alone = [layer(tensor, rev=rev) for layer, tensor in zip(layers, tensors, strict=True)]
+        torch.testing.assert_close(together, torch.stack(alone))
+        # gradients of each member
+        slopes = vmap(grad(lambda p, b, t, run=run: run(p, b, t).square().sum()))(
+            parameters, buffers, tensors
+        )
+        for index, (layer, tensor) in enumerate(zip(layers, tensors, strict=True)):
+            layer.zero_grad()
+            layer(tensor, rev=rev).square().sum().backward()
+            torch.testing.assert_close(slopes["weight"][index], layer.weight.grad)
+
+
+@pytest.mark.parametrize("name", ENSEMBLES)
+@pytest.mark.parametrize("fault", ["nan", "rank"])
+def test_a_bad_kernel_in_an_ensemble_gives_nan_alone(name, fault):
+    layers = [ENSEMBLES[name]() for _ in range(3)]
+    with torch.no_grad():
+        layers[1].weight[:, 0] = torch.nan if fault == "nan" else 0
+        layers[1].weight[0] = 0
+    parameters, buffers = stack_module_state(layers)
+    y = torch.randn(2, layers[0].out_channels, 4, 4)
+
+    def run(parameters, buffers):
+        return functional_call(layers[0], (parameters, buffers), (y,), {"rev": True})
+
+    together = vmap(run)(parameters, buffers)
+    assert together[1].isnan().all()
+    for index in (0, 2):
+        torch.testing.assert_close(together[index], layers[index].inverse(y))
+
+
+def test_samples_can_be_mapped_too():
+    layer = WIC(11, 3)
+    y = torch.randn(5, 3, 4, 4)
+    mapped = vmap(lambda y: layer.inverse(y[None])[0])(y)
+    torch.testing.assert_close(mapped, layer.inverse(y))
+    # per-sample gradients, as for private training
+    slopes = vmap(
+        grad(lambda w, y: functional_call(layer, w, (y[None],), {"rev": True}).sum()),
+        in_dims=(None, 0),
+    )(dict(layer.named_parameters()), y)
+    assert slopes["weight"].shape == (5, 11, 11)
+
+
+def test_forward_mode_derivatives():
+    layer = WIC(4, 4, dtype=torch.float64)
+    x = torch.randn(1, 4, 2, 2, dtype=torch.float64)
+    _, slope = torch.func.jvp(layer.inverse, (x,), (x,))
+    torch.testing.assert_close(slope, layer.inverse(x))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", COMPILED)
+def test_exports_both_directions_for_all_sizes(name):
+    layer = LAYERS[name]().eval()
+    dims = {0: torch.export.Dim("b"), 2: torch.export.Dim("h"), 3: torch.export.Dim("w")}
+    for module, channels in ((layer, layer.in_channels), (Inverse(layer), layer.out_channels)):
+        example = torch.randn(2, channels, 6, 7)
+        with torch.set_grad_enabled(len(name) % 2 == 0):
+            program = torch.export.export(module, (example,), dynamic_shapes=(dims,))
+        for batch, *sizes in ((1, 2, 2), (3, 9, 4)):
+            tensor = torch.randn(batch, channels, *sizes)
+            torch.manual_seed(1)
+            exported = program.module()(tensor)
+            torch.manual_seed(1)
+            torch.testing.assert_close(exported, module(tensor))
+
+
+@pytest.mark.filterwarnings("ignore")  # torch's own about tracing, which it deprecates
+def test_traces_with_jit():
+    layer = WIC(12, 3, completion="zero").eval()
+    y = torch.randn(2, 3, 6, 7)
+    with torch.no_grad():
+        layer.inverse(y)
+        traced = torch.jit.trace(Inverse(layer), y)
+    torch.testing.assert_close(traced(y), layer.inverse(y))
