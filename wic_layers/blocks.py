@@ -1,0 +1,298 @@
+"""Invertible blocks around WIC: chain, squeeze, Haar, coupling, long-term memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from wic_layers.errors import WICArgumentError, WICError, WICShapeError
+from wic_layers.subnets import DenseBlock
+
+__all__ = [
+    "AffineCoupling",
+    "Chain",
+    "Haar",
+    "InvertibleBlock",
+    "LongTermMemory",
+    "Squeeze",
+    "Unsqueeze",
+]
+
+
+class InvertibleBlock(nn.Module):
+    """Base of the blocks: ``forward(x)``, ``inverse(y)`` and ``forward(y, rev=True)``."""
+
+    def forward(self, x: Tensor, *, rev: bool = False) -> Tensor:
+        """Maps ``x`` forward, or back with ``rev=True``."""
+        return self.inverse(x) if rev else self._forward(x)
+
+    def _forward(self, x: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def inverse(self, y: Tensor) -> Tensor:
+        """Maps ``y`` back."""
+        raise NotImplementedError
+
+
+class Chain(InvertibleBlock):
+    """Blocks in a row: one list, walked forwards or backwards.
+
+    Args:
+        *blocks: Modules with ``forward`` and ``inverse``.
+
+    Raises:
+        WICArgumentError: If a block has no ``inverse``.
+
+    Example:
+        >>> from wic_layers import WIC
+        >>> chain = Chain(Squeeze(2), WIC(12, 16))
+        >>> x = torch.rand(1, 3, 8, 8)
+        >>> torch.allclose(chain.inverse(chain(x)), x, atol=1e-5)
+        True
+    """
+
+    def __init__(self, *blocks: nn.Module) -> None:
+        super().__init__()
+        for index, block in enumerate(blocks):
+            if not callable(getattr(block, "inverse", None)):
+                raise WICArgumentError(
+                    f"Expected blocks with an inverse method; block {index} is "
+                    f"{type(block).__name__}."
+                )
+            self.add_module(str(index), block)
+
+    def _forward(self, x: Tensor) -> Tensor:
+        for name, block in self._blocks():
+            x = _run(name, block, x)
+        return x
+
+    def inverse(self, y: Tensor) -> Tensor:
+        """Runs the blocks' inverses, last block first."""
+        for name, block in self._blocks()[::-1]:
+            y = _run(name, block.inverse, y)
+        return y
+
+    def _blocks(self) -> list[tuple[str, Any]]:
+        # not named_children(), which leaves out the second use of a block
+        return list(self._modules.items())
+
+    def __len__(self) -> int:
+        return len(self._modules)
+
+    def __getitem__(self, index: int) -> nn.Module:
+        return list(self)[index]
+
+    def __iter__(self) -> Iterator[nn.Module]:
+        return iter([block for _, block in self._blocks()])
+
+
+def _run(name: str, function: Callable[[Tensor], Any], x: Tensor) -> Any:
+    """Calls a part of a module; its errors say its name."""
+    if torch.compiler.is_compiling():
+        return function(x)
+    try:
+        return function(x)
+    except WICError as error:
+        raise error.inside(name) from None
+
+
+def _check_divisible(x: Tensor, factor: int, block: nn.Module) -> None:
+    if x.ndim != 4 or x.shape[-2] % factor or x.shape[-1] % factor:
+        raise WICShapeError(
+            f"{block}: expected images (B, C, H, W) with H and W divisible by {factor}; got "
+            f"{tuple(x.shape)}. Pad them first."
+        )
+
+
+def _check_channels(y: Tensor, groups: int, block: nn.Module) -> None:
+    if y.ndim != 4 or y.shape[1] % groups:
+        raise WICShapeError(
+            f"{block}: expected images (B, C, H, W) with C divisible by {groups}; got "
+            f"{tuple(y.shape)}."
+        )
+
+
+class Squeeze(InvertibleBlock):
+    """Pixels into channels: (B, C, H, W) to (B, C f², H/f, W/f), as pixel_unshuffle.
+
+    Args:
+        factor: Side f of the square of pixels that becomes one.
+
+    Raises:
+        WICShapeError: If H or W is not divisible by f.
+    """
+
+    def __init__(self, factor: int = 2) -> None:
+        super().__init__()
+        if factor < 1:
+            raise WICArgumentError(f"Expected factor of at least 1; got {factor!r}.")
+        self.factor = factor
+
+    def _forward(self, x: Tensor) -> Tensor:
+        _check_divisible(x, self.factor, self)
+        return F.pixel_unshuffle(x, self.factor)
+
+    def inverse(self, y: Tensor) -> Tensor:
+        """Channels back into pixels."""
+        _check_channels(y, self.factor**2, self)
+        return F.pixel_shuffle(y, self.factor)
+
+    def extra_repr(self) -> str:
+        return f"{self.factor}"
+
+
+class Unsqueeze(Squeeze):
+    """Channels into pixels: :class:`Squeeze` with its two directions exchanged."""
+
+    def _forward(self, x: Tensor) -> Tensor:
+        return super().inverse(x)
+
+    def inverse(self, y: Tensor) -> Tensor:
+        """Pixels back into channels."""
+        return super()._forward(y)
+
+
+class Haar(InvertibleBlock):
+    """The orthonormal Haar transform: (B, C, H, W) to (B, 4C, H/2, W/2), sub-bands LL, HL, LH, HH.
+
+    Each sub-band holds all C channels. LL is twice the mean of a square of four pixels; HL holds
+    horizontal, LH vertical and HH diagonal differences. It keeps lengths, so its inverse is its
+    transpose.
+
+    References:
+        | HiNet: Deep Image Hiding by Invertible Network (Jing et al., 2021), Section 3.1
+
+    Raises:
+        WICShapeError: If H or W is odd.
+    """
+
+    def _forward(self, x: Tensor) -> Tensor:
+        _check_divisible(x, 2, self)
+        a, b, c, d = rearrange(x, "n c (h i) (w j) -> (i j) n c h w", i=2, j=2).unbind(0)
+        return torch.cat((a + b + c + d, b + d - a - c, c + d - a - b, a + d - b - c), dim=1) / 2
+
+    def inverse(self, y: Tensor) -> Tensor:
+        """The pixels from their sub-bands."""
+        _check_channels(y, 4, self)
+        low, horizontal, vertical, diagonal = (y / 2).chunk(4, dim=1)
+        a = low - horizontal - vertical + diagonal
+        b = low + horizontal - vertical - diagonal
+        c = low - horizontal + vertical - diagonal
+        d = low + horizontal + vertical + diagonal
+        return rearrange([a, b, c, d], "(i j) n c h w -> n c (h i) (w j)", i=2, j=2)
+
+
+class AffineCoupling(InvertibleBlock):
+    r"""IRN's coupling of two halves of the channels.
+
+    .. math:: y_1 = x_1 + F(x_2),\quad s = c\,(2\sigma(H(y_1)) - 1),\quad y_2 = x_2 e^{s} + G(y_1)
+
+    Under autocast only F, G and H run in the lower precision; the halves stay in the input's
+    dtype.
+
+    Args:
+        channels: Channels of the input.
+        split: Channels of :math:`x_1`; half of them (rounded down) when None.
+        clamp: Largest :math:`|s|`: 1 in IRN and WIN, 2 in HiNet.
+        subnet: Builds F, G, H from (in_channels, out_channels).
+
+    Raises:
+        WICArgumentError: If there are fewer than 2 channels or the split leaves a half empty.
+
+    References:
+        | Invertible Image Rescaling (Xiao et al., 2020), Eq. (3)-(4)
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        split: int | None = None,
+        clamp: float = 1.0,
+        subnet: Callable[[int, int], nn.Module] = DenseBlock,
+    ) -> None:
+        super().__init__()
+        first = channels // 2 if split is None else split
+        if not 0 < first < channels:
+            raise WICArgumentError(
+                f"Expected a split that leaves channels on both sides of {channels}; got {first}."
+            )
+        self.channels = channels
+        self.sizes = (first, channels - first)
+        self.clamp = clamp
+        self.F = subnet(channels - first, first)
+        self.G = subnet(first, channels - first)
+        self.H = subnet(first, channels - first)
+
+    def _halves(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        if x.ndim < 2 or x.shape[1] != self.channels:
+            raise WICShapeError(
+                f"AffineCoupling({self.extra_repr()}): expected {self.channels} channels; got "
+                f"shape {tuple(x.shape)}."
+            )
+        first, second = x.split(self.sizes, dim=1)
+        return first, second
+
+    def _scale(self, y1: Tensor) -> Tensor:
+        return self.clamp * (2 * torch.sigmoid(self.H(y1).to(y1.dtype)) - 1)
+
+    def _forward(self, x: Tensor) -> Tensor:
+        x1, x2 = self._halves(x)
+        y1 = x1 + self.F(x2).to(x.dtype)
+        y2 = x2 * self._scale(y1).exp() + self.G(y1).to(x.dtype)
+        return torch.cat((y1, y2), dim=1)
+
+    def inverse(self, y: Tensor) -> Tensor:
+        """Undoes the second half, then the first."""
+        y1, y2 = self._halves(y)
+        x2 = (y2 - self.G(y1).to(y.dtype)) * (-self._scale(y1)).exp()
+        x1 = y1 - self.F(x2).to(y.dtype)
+        return torch.cat((x1, x2), dim=1)
+
+    def extra_repr(self) -> str:
+        return f"{self.channels}, split={self.sizes[0]}, clamp={self.clamp}"
+
+
+class LongTermMemory(InvertibleBlock):
+    """Sets the first channels aside and sends the rest through ``inner``.
+
+    Nested, it is WIN's long-term memory: ``[memory; rest] -> [memory; inner(rest)]``, where
+    ``inner`` may hold another one. What was set aside reaches the end of the network untouched.
+
+    Args:
+        channels: How many channels are set aside.
+        inner: The block (or chain) for the others.
+
+    References:
+        | Tackling Ill-posedness of Reversible Image Conversion with Well-posed Invertible Network
+        | (Huang and Huang), Eq. (19)-(20)
+    """
+
+    def __init__(self, channels: int, inner: nn.Module) -> None:
+        super().__init__()
+        self.channels = channels
+        self.inner = inner
+
+    def _forward(self, x: Tensor) -> Tensor:
+        return self._around(x, self.inner)
+
+    def inverse(self, y: Tensor) -> Tensor:
+        """Sends the channels behind the memory back through ``inner``."""
+        return self._around(y, self.inner.inverse)  # type: ignore[arg-type]
+
+    def _around(self, x: Tensor, function: Callable[[Tensor], Any]) -> Tensor:
+        if x.shape[1] <= self.channels:
+            raise WICShapeError(
+                f"LongTermMemory: expected more than {self.channels} channels; got shape "
+                f"{tuple(x.shape)}."
+            )
+        rest = _run("inner", function, x[:, self.channels :])
+        return torch.cat((x[:, : self.channels], rest), dim=1)
+
+    def extra_repr(self) -> str:
+        return f"{self.channels}"
