@@ -1,0 +1,376 @@
+import json
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image, PngImagePlugin
+from torch import nn
+
+from wic_layers import tasks
+from wic_layers.errors import WICArgumentError, WICError, WICFileError, WICShapeError
+from wic_layers.images import KEYWORD, psnr, read_carrier, read_image, size_of, write_png
+from wic_layers.models import WIN, from_pretrained, save_weights
+from wic_layers.models import weights as models_weights
+from wic_layers.tasks import files
+from wic_layers.tasks.files import Mark
+from wic_layers.tasks.memory import backward_pixels, forward_pixels
+
+SIZES = st.tuples(st.integers(2, 40), st.integers(2, 40))
+
+
+def random_pixels(size, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    shape = (3, size[1], size[0])
+    return torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("weights")
+    shared = {"couplings": 1, "growth": 4, "completion": "zero", "modules": 1}
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        hiding = WIN(6, 3, scale=1, width=32, **shared)
+        save_weights(hiding, folder / "hiding.safetensors")
+        save_weights(WIN(6, 3, scale=1, width=32, **shared), folder / "other.safetensors")
+        save_weights(WIN(3, 3, scale=2, width=16, **shared), folder / "rescaling.safetensors")
+    return {path.stem: path for path in folder.iterdir()}
+
+
+@pytest.fixture
+def hidden(tmp_path, weights):
+    """A marked stego file 12x10 with a secret of 7x9."""
+    write_png(random_pixels((12, 10)), tmp_path / "cover.png")
+    write_png(random_pixels((7, 9), 1), tmp_path / "secret.png")
+    out = tmp_path / "stego.png"
+    tasks.hide_file(tmp_path / "cover.png", tmp_path / "secret.png", out, model=weights["hiding"])
+    return out
+
+
+class Courier(nn.Module):
+    """Not a network: passes the secret off as the stego image."""
+
+    config = {"in_channels": 6, "out_channels": 3, "scale": 1}
+    preset = None
+
+    def __init__(self):
+        super().__init__()
+        self.parameter = nn.Parameter(torch.zeros(()))
+
+    def forward(self, x):
+        return x[:, 3:]
+
+    def inverse(self, y):
+        return torch.cat((y, y), dim=1)
+
+
+# ----------------------------------------------------------------------------- files and memory
+
+
+@given(cover=SIZES, secret=SIZES)
+def test_hide_in_files_is_hide_in_memory(tmp_path, weights, cover, secret):
+    images = random_pixels(cover), random_pixels(secret, 1)
+    for name, image in zip(("cover", "secret"), images, strict=True):
+        write_png(image, tmp_path / f"{name}.png", force=True)
+    paths = [tmp_path / f"{name}.png" for name in ("cover", "secret", "stego", "back")]
+    model = from_pretrained(weights["hiding"])
+    fits = secret[0] <= cover[0] and secret[1] <= cover[1]
+    if not fits:
+        with pytest.raises(WICShapeError, match=r"--fit"):
+            tasks.hide_file(*paths[:3], model=weights["hiding"], force=True)
+        with pytest.raises(WICShapeError, match=r"fit=True"):
+            tasks.hide(*images, model=model)
+    written = tasks.hide_file(*paths[:3], model=weights["hiding"], fit=True, force=True)
+    stego = tasks.hide(*images, model=model, fit=True)
+    assert torch.equal(read_image(paths[2]), stego)
+    assert written.size == size_of(stego) == (cover[0] + cover[0] % 2, cover[1] + cover[1] % 2)
+    if fits:
+        assert written.returns == secret
+        assert written.reduced_from is None
+    else:
+        assert all(a <= b for a, b in zip(written.returns, cover, strict=True))
+        assert any(a == b for a, b in zip(written.returns, cover, strict=True))
+        assert written.reduced_from == secret
+
+    again = tasks.reveal_file(*paths[2:], model=weights["hiding"], force=True)
+    back = tasks.reveal(stego, size=written.returns, model=model)
+    assert torch.equal(read_image(paths[3]), back)
+    assert again.size == size_of(back) == written.returns
+    assert written.psnr == pytest.approx(psnr(stego[:, : cover[1], : cover[0]], images[0]))
+    if fits:
+        assert written.psnr_back == pytest.approx(psnr(back, images[1]))
+
+
+@given(size=SIZES)
+def test_down_in_files_is_down_in_memory(tmp_path, weights, size):
+    photo = random_pixels(size)
+    paths = [tmp_path / f"{name}.png" for name in ("photo", "small", "back")]
+    write_png(photo, paths[0], force=True)
+    model = from_pretrained(weights["rescaling"])
+    written = tasks.down_file(*paths[:2], model=weights["rescaling"], force=True)
+    small = tasks.down(photo, model=model)
+    assert torch.equal(read_image(paths[1]), small)
+    assert written.size == ((size[0] + 1) // 2, (size[1] + 1) // 2)
+    assert written.returns == size
+    again = tasks.up_file(*paths[1:], model=weights["rescaling"], force=True)
+    back = tasks.up(small, size=size, model=model)
+    assert torch.equal(read_image(paths[2]), back)
+    assert again.size == size_of(back) == size
+    assert written.psnr_back == pytest.approx(psnr(back, photo))
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 6), (5, 1)])
+def test_sides_of_one_pixel(weights, size):
+    photo = random_pixels(size)
+    small = tasks.down(photo, model=weights["rescaling"])
+    assert size_of(tasks.up(small, size=size, model=weights["rescaling"])) == size
+    stego = tasks.hide(photo, photo, model=weights["hiding"])
+    assert size_of(tasks.reveal(stego, size=size, model=weights["hiding"])) == size
+
+
+@given(cover=SIZES, secret=SIZES)
+def test_secret_comes_back_from_its_place(cover, secret):
+    secret = min(cover[0], secret[0]), min(cover[1], secret[1])
+    image = random_pixels(secret)
+    stego = tasks.hide(random_pixels(cover, 1), image, model=Courier())
+    assert torch.equal(tasks.reveal(stego, size=secret, model=Courier()), image)
+
+
+def test_kinds_agree(weights):
+    cover, secret = random_pixels((8, 6)), random_pixels((5, 4), 1)
+    arrays = [image.permute(1, 2, 0).numpy() for image in (cover, secret)]
+    pictures = [Image.fromarray(array) for array in arrays]
+    expected = tasks.hide(cover, secret, model=weights["hiding"])
+    array = tasks.hide(*arrays, model=weights["hiding"])
+    assert isinstance(array, np.ndarray)
+    assert np.array_equal(array, expected.permute(1, 2, 0).numpy())
+    picture = tasks.hide(pictures[0], arrays[1], model=weights["hiding"])
+    assert isinstance(picture, Image.Image)
+    assert np.array_equal(np.asarray(picture), array)
+    for carrier in (expected, array, picture):
+        back = tasks.reveal(carrier, size=(5, 4), model=weights["hiding"])
+        assert type(back) is (Image.Image if carrier is picture else type(carrier))
+    for photo in (cover, arrays[0], pictures[0]):
+        small = tasks.down(photo, model=weights["rescaling"])
+        tasks.up(small, model=weights["rescaling"])
+
+
+def test_figures_are_those_of_the_file(tmp_path, weights):
+    """Bicubic is Pillow's, up to its rounding of weights."""
+    smooth = Image.linear_gradient("L").resize((30, 20)).convert("RGB")
+    smooth.save(tmp_path / "photo.png")
+    paths = tmp_path / "photo.png", tmp_path / "small.png"
+    written = tasks.down_file(*paths, model=weights["rescaling"])
+    bicubic = np.asarray(smooth.resize((15, 10), Image.Resampling.BICUBIC))
+    reference = torch.from_numpy(bicubic.copy()).permute(2, 0, 1)
+    expected = psnr(read_image(paths[1]), reference)
+    assert written.psnr == pytest.approx(expected, abs=0.3)
+    assert not math.isinf(written.psnr)
+
+
+def test_networks_keep_their_mode_and_take_other_dtypes(weights):
+    model = from_pretrained(weights["hiding"]).train()
+    cover = random_pixels((8, 6))
+    stego = tasks.hide(cover, cover, model=model)
+    assert model.training
+    assert all(parameter.grad is None for parameter in model.parameters())
+    precise = tasks.hide(cover, cover, model=model.double())
+    assert (stego.int() - precise.int()).abs().max() <= 1
+
+
+# ---------------------------------------------------------------------------------------- marks
+
+
+def test_mark_round_trip():
+    mark = Mark("hiding", None, "0123456789abcdef", (7, 9), (12, 10))
+    assert Mark.loads(mark.dumps()) == mark
+    assert mark.dumps().isascii()
+
+
+GOOD = {
+    "format": 1, "task": "hiding", "preset": None, "weights": "0" * 16,
+    "size": [7, 9], "pixels": [12, 10],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "match"),
+    [
+        ("", "damaged"),
+        ("[1]", "damaged"),
+        ("[" * 100_000, "damaged"),
+        (json.dumps({**GOOD, "format": 2}), "not of format 1"),
+        (json.dumps({**GOOD, "more": 1}), "damaged"),
+        (json.dumps({**GOOD, "size": [7]}), "damaged"),
+        (json.dumps({**GOOD, "size": [7, 0]}), "damaged"),
+        (json.dumps({**GOOD, "size": [7.0, 9]}), "damaged"),
+        (json.dumps({**GOOD, "size": [True, 9]}), "damaged"),
+        (json.dumps({**GOOD, "preset": 3}), "damaged"),
+        (json.dumps({**GOOD, "task": None}), "damaged"),
+        (json.dumps({**GOOD, "pixels": [13, 10]}), "is 12x10 but was written as 13x10"),
+        (json.dumps({**GOOD, "task": "rescaling"}), "was made for 'rescaling'; `wic reveal`"),
+        (json.dumps({**GOOD, "task": "\33[2J"}), r"was made for '\\x1b\[2J'"),
+        (json.dumps(GOOD), "made with the weights '0+', which are not in this package"),
+        (json.dumps({**GOOD, "preset": "/etc/passwd"}), "of '/etc/passwd', which are not in"),
+        (json.dumps({**GOOD, "preset": "hiding-9"}), "of 'hiding-9', which are not in"),
+    ],
+)
+def test_marks_that_are_refused(tmp_path, text, match):
+    write_png(random_pixels((12, 10)), tmp_path / "stego.png", text=text)
+    with pytest.raises(WICFileError, match=match):
+        tasks.reveal_file(tmp_path / "stego.png", tmp_path / "back.png")
+    assert not (tmp_path / "back.png").exists()
+
+
+def test_sizes_that_cannot_be(tmp_path, weights):
+    mark = Mark("hiding", None, from_pretrained(weights["hiding"]).weights_id, (13, 9), (12, 10))
+    write_png(random_pixels((12, 10)), tmp_path / "stego.png", text=mark.dumps())
+    with pytest.raises(WICShapeError, match="secret of 13x9 cannot come back"):
+        tasks.reveal_file(tmp_path / "stego.png", tmp_path / "back.png", model=weights["hiding"])
+
+
+def test_what_does_not_agree_with_the_file(hidden, weights):
+    back = hidden.with_name("back.png")
+    with pytest.raises(WICFileError, match=r"made with the weights '\w+'; those at hand"):
+        tasks.reveal_file(hidden, back, model=weights["other"])
+    with pytest.raises(WICArgumentError, match=r"--size 7x8 does not agree .* says 7x9"):
+        tasks.reveal_file(hidden, back, model=weights["hiding"], size=(7, 8))
+    with pytest.raises(WICArgumentError, match="Expected a network for hiding"):
+        tasks.reveal_file(hidden, back, model=weights["rescaling"])
+    with pytest.raises(WICArgumentError, match="'rescaling-x2-small' is for rescaling"):
+        tasks.reveal_file(hidden, back, model="rescaling-x2-small")
+    with pytest.raises(WICFileError, match="`wic up` takes what `wic down` made"):
+        tasks.up_file(hidden, back)
+    assert not back.exists()
+    written = tasks.reveal_file(hidden, back, model=weights["hiding"], size=(7, 9))
+    assert written.size == (7, 9)
+
+
+def test_the_file_says_which_preset(tmp_path, hidden, weights, monkeypatch):
+    model = from_pretrained(weights["hiding"])
+    model.preset = "hiding-1-small"
+    packaged = {"hiding-1-small": tmp_path / "hiding-1-small.safetensors"}
+    save_weights(model, packaged["hiding-1-small"])
+    for module in (files, models_weights):
+        monkeypatch.setattr(module, "packaged_weights", lambda: packaged)
+    images = tmp_path / "cover.png", tmp_path / "secret.png"
+    stego, back = tmp_path / "by_preset.png", tmp_path / "back.png"
+    tasks.hide_file(*images, stego)
+    tasks.reveal_file(stego, back)
+    assert torch.equal(read_carrier(stego)[0], read_carrier(hidden)[0])
+    tasks.hide_file(*images, stego, model=weights["other"], force=True)
+    other = Mark.loads(read_carrier(stego)[1])
+    write_png(
+        read_image(stego), stego, text=replace(other, preset=model.preset).dumps(), force=True
+    )
+    with pytest.raises(WICFileError, match=r"those at hand \(hiding-1-small\) are"):
+        tasks.reveal_file(stego, back, force=True)
+
+
+def test_unmarked_files(tmp_path, hidden, weights):
+    plain = tmp_path / "plain.png"
+    images = tmp_path / "cover.png", tmp_path / "secret.png"
+    written = tasks.hide_file(*images, plain, model=weights["hiding"], marked=False)
+    assert KEYWORD.encode() not in plain.read_bytes()
+    with Image.open(plain) as image:
+        image.load()
+        assert not image.info
+    assert torch.equal(read_carrier(plain)[0], read_carrier(hidden)[0])
+    back = tmp_path / "back.png"
+    for arguments in ({}, {"model": weights["hiding"]}, {"size": (7, 9)}):
+        with pytest.raises(WICFileError, match=r"--preset hiding-1-small --size 640x480"):
+            tasks.reveal_file(plain, back, **arguments)
+    tasks.reveal_file(plain, back, model=weights["hiding"], size=written.returns)
+    tasks.reveal_file(hidden, tmp_path / "marked.png", model=weights["hiding"])
+    assert torch.equal(read_image(back), read_image(tmp_path / "marked.png"))
+
+
+def test_covers_give_no_metadata_away(tmp_path, weights):
+    exif = Image.Exif()
+    exif[0x010E] = "taken at home"
+    info = PngImagePlugin.PngInfo()
+    info.add_text(KEYWORD, "an older mark")
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.png", exif=exif, pnginfo=info, dpi=(72, 72))
+    out = tmp_path / "b.png"
+    tasks.hide_file(
+        tmp_path / "a.png", tmp_path / "a.png", out, model=weights["hiding"], marked=False
+    )
+    with Image.open(out) as image:
+        image.load()
+        assert not image.info
+
+
+def test_lossless_rewriting_by_others_does_no_harm(hidden, weights):
+    """A grey stego that an optimiser stored as grey, with an orientation and another chunk."""
+    pixels, text = read_carrier(hidden)
+    grey = pixels[:1].expand(3, -1, -1)
+    info = PngImagePlugin.PngInfo()
+    info.add_itxt(KEYWORD, text)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    rewritten = hidden.with_name("rewritten.png")
+    Image.fromarray(grey[0].contiguous().numpy()).save(rewritten, pnginfo=info, exif=exif)
+    tasks.reveal_file(rewritten, hidden.with_name("back.png"), model=weights["hiding"])
+    expected = tasks.reveal(grey, size=(7, 9), model=weights["hiding"])
+    assert torch.equal(read_image(hidden.with_name("back.png")), expected)
+
+
+# --------------------------------------------------------------------------------------- errors
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "match"),
+    [
+        (lambda m, x: tasks.reveal(x[:, :5], model=m), WICShapeError, "even sides.* got 6x5"),
+        (lambda m, x: tasks.reveal(x, size=(7, 6), model=m), WICShapeError, "7x6 cannot come"),
+        (lambda m, x: tasks.reveal(x, size=(0, 6), model=m), WICShapeError, "0x6 cannot come"),
+        (lambda m, x: tasks.up(x, size=(13, 12)), WICShapeError, "11 or 12 by 11 or 12"),
+        (lambda m, x: tasks.up(x, size=(12, 10)), WICShapeError, "11 or 12 by 11 or 12"),
+        (lambda m, x: tasks.hide(x, x.float(), model=m), TypeError, "secret .* torch.float32"),
+        (lambda m, x: tasks.hide(x, x, model=nn.Linear(1, 1)), TypeError, "got Linear"),
+        (lambda m, x: tasks.hide(x, x, model=m, device="cpu"), WICArgumentError, "no device"),
+        (lambda m, x: tasks.down(x, model=m), WICArgumentError, "Courier has channels 6 to 3"),
+        (lambda m, x: tasks.down(x, device="nowhere"), WICArgumentError, "Device 'nowhere'"),
+        (lambda m, x: tasks.down(x, model="rescaling-x3"), WICArgumentError, "name of a preset"),
+        (lambda m, x: tasks.down(x, model="a.safetensors"), WICFileError, "cannot be read"),
+    ],
+)
+def test_what_is_refused_in_memory(call, error, match):
+    with pytest.raises(error, match=match):
+        call(Courier(), random_pixels((6, 6)))
+
+
+@pytest.mark.parametrize(
+    ("raised", "match"),
+    [
+        (MemoryError(), "not enough memory for an image of 6x6"),
+        (RuntimeError("CPUAllocator: can't allocate memory"), "not enough memory"),
+        (RuntimeError("CUDA out of memory. Tried"), "not enough memory"),
+    ],
+)
+def test_lack_of_memory_is_an_error_of_ours(raised, match):
+    class Greedy(Courier):
+        def forward(self, x):
+            raise raised
+
+    with pytest.raises(WICError, match=match):
+        tasks.hide(random_pixels((6, 6)), random_pixels((6, 6)), model=Greedy())
+
+
+def test_other_errors_of_networks_pass_and_nan_is_refused():
+    class Broken(Courier):
+        def forward(self, x):
+            raise RuntimeError("shapes do not match")
+
+        def inverse(self, y):
+            return torch.cat((y, y * float("nan")), dim=1)
+
+    image = random_pixels((6, 6))
+    with pytest.raises(RuntimeError, match="shapes do not match"):
+        forward_pixels(tasks.TASKS["hiding"], Broken(), image, image)
+    with pytest.raises(WICError, match="not finite"):
+        backward_pixels(tasks.TASKS["hiding"], Broken(), image, (6, 6))

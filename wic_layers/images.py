@@ -1,0 +1,395 @@
+"""Images: files, PIL images, arrays and tensors to 8-bit pixels and back.
+
+Inside the library an image is a uint8 tensor (3, H, W) in sRGB. Sizes are ``(width, height)``, as
+in Pillow and on the command line. Pillow is imported when a function needs it.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import os
+import secrets
+import sys
+import warnings
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from wic_layers.errors import WICArgumentError, WICDependencyError, WICFileError, WICShapeError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+__all__ = [
+    "KEYWORD",
+    "as_kind",
+    "as_pixels",
+    "check_output",
+    "pad_to",
+    "psnr",
+    "read_carrier",
+    "read_image",
+    "size_of",
+    "write_png",
+]
+
+KEYWORD = "wic-layers"
+"""Keyword of the PNG text chunk that says what made a file."""
+
+_T = TypeVar("_T")
+_FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP")
+_OPAQUE_MODES = frozenset({"1", "L", "P", "RGB", "RGBX", "YCbCr"})
+_ALPHA_MODES = frozenset({"LA", "La", "PA", "RGBA", "RGBa"})
+_LOSSY = frozenset({".avif", ".heic", ".jp2", ".jpe", ".jpeg", ".jpg", ".jxl", ".webp"})
+_BITS_PER_SAMPLE = 258  # the tag of TIFF
+
+
+def _pillow() -> Any:
+    try:
+        from PIL import Image
+    except ImportError as error:
+        raise WICDependencyError(
+            "Image files need Pillow, which is not installed. Run: pip install 'wic-layers[cli]'"
+        ) from error
+    return Image
+
+
+def size_of(image: Tensor) -> tuple[int, int]:
+    """Returns the (width, height) of an image tensor (..., H, W)."""
+    return image.shape[-1], image.shape[-2]
+
+
+def psnr(a: Tensor, b: Tensor) -> float:
+    """Returns the PSNR in dB of two 8-bit images of one shape; infinite if they are equal."""
+    error = float((a.float() - b.float()).square_().mean(dtype=torch.float64))
+    return 10 * math.log10(255**2 / error) if error else math.inf
+
+
+def pad_to(image: Tensor, size: tuple[int, int]) -> Tensor:
+    """Pads an image at its right and bottom: reflected as far as it goes, then the last repeated.
+
+    Args:
+        image: Pixels (..., H, W) of any dtype.
+        size: The (width, height) to reach; not less than the image's.
+
+    Returns:
+        Pixels (..., height, width). The top left is the image.
+
+    Raises:
+        WICShapeError: If the image is larger than ``size``.
+
+    Example:
+        >>> pad_to(torch.tensor([[1, 2, 3]]), (7, 1)).tolist()
+        [[1, 2, 3, 2, 1, 1, 1]]
+    """
+    width, height = size
+    if image.shape[-1] > width or image.shape[-2] > height:
+        raise WICShapeError(
+            f"Expected an image of at most {width}x{height}; got {_times(size_of(image))}."
+        )
+    if size_of(image) == size:
+        return image
+    rows, columns = (
+        (last - (torch.arange(target, device=image.device) - last).abs()).clamp(min=0)
+        for last, target in ((image.shape[-2] - 1, height), (image.shape[-1] - 1, width))
+    )
+    return image[..., rows, :][..., columns]
+
+
+def _times(size: tuple[int, int]) -> str:
+    return f"{size[0]}x{size[1]}"
+
+
+def as_pixels(image: Any, name: str = "image", *, carrier: bool = False) -> Tensor:
+    """Returns the pixels of an image in memory, (3, H, W) uint8.
+
+    Args:
+        image: A PIL image (converted as :func:`read_image` does), a NumPy array uint8 (H, W, 3),
+            or a torch tensor uint8 (3, H, W).
+        name: What to call it in errors.
+        carrier: Take a PIL image's pixels as they are stored, whatever its EXIF orientation and
+            its colour profile: they hold something.
+
+    Raises:
+        TypeError: If it is none of these, or its numbers are not uint8.
+        WICShapeError: If its shape is another one, or it is empty.
+        WICFileError: If a PIL image cannot be converted without loss.
+    """
+    numpy = sys.modules.get("numpy")
+    pillow = sys.modules.get("PIL.Image")
+    if pillow is not None and isinstance(image, pillow.Image):
+        return _pixels(_convert(image, name, carrier=carrier))
+    if isinstance(image, Tensor):
+        pixels, layout = image, "(3, H, W)"
+    elif numpy is not None and isinstance(image, numpy.ndarray):
+        if image.dtype != numpy.uint8:
+            raise TypeError(f"Expected {name} with pixels of dtype uint8; got {image.dtype}.")
+        # the copy is contiguous and writable, which torch asks for
+        pixels, layout = torch.from_numpy(image.copy()), "(H, W, 3)"
+        if pixels.ndim == 3:
+            pixels = pixels.permute(2, 0, 1)
+    else:
+        raise TypeError(
+            f"Expected {name} as a PIL image, a NumPy array or a torch tensor; got "
+            f"{type(image).__name__}."
+        )
+    if pixels.dtype != torch.uint8:
+        raise TypeError(f"Expected {name} with pixels of dtype uint8; got {pixels.dtype}.")
+    if pixels.ndim != 3 or pixels.shape[0] != 3 or not pixels.numel():
+        raise WICShapeError(f"Expected {name} of shape {layout}; got {tuple(image.shape)}.")
+    return pixels
+
+
+def as_kind(pixels: Tensor, like: _T) -> _T:
+    """Returns pixels (3, H, W) as the kind of image that ``like`` is, on its device."""
+    if isinstance(like, Tensor):
+        return pixels.to(like.device)  # type: ignore[return-value]
+    numpy = sys.modules.get("numpy")
+    if numpy is not None and isinstance(like, numpy.ndarray):
+        return pixels.permute(1, 2, 0).contiguous().cpu().numpy()  # type: ignore[return-value]
+    return _to_pil(pixels)
+
+
+def _pixels(image: Image.Image) -> Tensor:
+    flat = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8)
+    return flat.view(image.height, image.width, 3).permute(2, 0, 1).contiguous()
+
+
+def _to_pil(pixels: Tensor) -> Any:
+    # through a shared buffer, so that NumPy is not needed
+    buffer = bytearray(pixels.numel())
+    flat = torch.frombuffer(buffer, dtype=torch.uint8)
+    flat.copy_(pixels.permute(1, 2, 0).reshape(-1))
+    return _pillow().frombytes("RGB", size_of(pixels), bytes(buffer))
+
+
+def _deep(image: Image.Image) -> bool:
+    """Whether Pillow would cut the image to 8 bits without a word."""
+    tag = getattr(image, "tag_v2", None)
+    if image.format == "TIFF" and tag is not None:
+        return max(tag.get(_BITS_PER_SAMPLE, (8,))) > 8
+    if image.format == "PNG":
+        return any(";16" in str(tile[3]) for tile in getattr(image, "tile", ()))
+    return image.mode.startswith(("I", "F"))
+
+
+def _convert(image: Image.Image, name: str, *, carrier: bool) -> Image.Image:
+    """Converts to 8-bit RGB, or refuses where that would lose something."""
+    if _deep(image) or image.mode.startswith(("I", "F")):
+        raise WICFileError(
+            f"{name} has more than 8 bits per channel, which would be lost; convert it to 8 bits "
+            f"first."
+        )
+    if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
+        raise WICFileError(
+            f"{name} holds {image.n_frames} frames or pages; expected one image."  # type: ignore[attr-defined]
+        )
+    if image.mode in _ALPHA_MODES or "transparency" in image.info:
+        if min(image.convert("RGBA").getchannel("A").tobytes()) < 255:
+            raise WICFileError(
+                f"{name} is partly transparent, which would be lost; flatten it onto a background "
+                f"first."
+            )
+        image = _keeping_info(image, image.convert("RGBA").convert("RGB"))
+    if image.mode not in _OPAQUE_MODES | {"CMYK"}:
+        raise WICFileError(f"{name} has colour mode {image.mode}; convert it to RGB first.")
+    if not carrier:
+        from PIL import ImageOps
+
+        image = _to_srgb(_keeping_info(image, ImageOps.exif_transpose(image)))
+    if image.mode == "CMYK":
+        raise WICFileError(
+            f"{name} is CMYK without a usable colour profile, so its colours are not known; "
+            f"convert it to RGB first."
+        )
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _keeping_info(old: Image.Image, new: Image.Image) -> Image.Image:
+    if "icc_profile" in old.info:
+        new.info["icc_profile"] = old.info["icc_profile"]
+    return new
+
+
+def _to_srgb(image: Image.Image) -> Image.Image:
+    profile = image.info.get("icc_profile")
+    if not profile:
+        return image
+    from PIL import ImageCms
+
+    try:
+        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        if "sRGB" in ImageCms.getProfileDescription(source):
+            return image
+        if source.profile.xcolor_space.strip() == "RGB":
+            image = image.convert("RGB")
+        target = ImageCms.createProfile("sRGB")
+        converted = ImageCms.profileToProfile(image, source, target, outputMode="RGB")
+    except (ImageCms.PyCMSError, OSError):
+        # a profile that cannot be read is no profile: viewers show the pixels as they are, too
+        return image
+    return converted or image
+
+
+def read_image(path: str | Path) -> Tensor:
+    """Reads an image file: PNG, JPEG, WebP, TIFF or BMP.
+
+    Grey, palette and opaque alpha become RGB, the EXIF orientation is applied, and colours of
+    another profile than sRGB are converted to it.
+
+    Returns:
+        Pixels (3, H, W), uint8.
+
+    Raises:
+        WICFileError: If the file is missing, damaged, no image or too large (Pillow's limit); or
+            if reading would lose bits, transparency, frames or the meaning of CMYK colours.
+        WICDependencyError: If Pillow is not installed.
+    """
+    return _read(path, carrier=False)[0]
+
+
+def read_carrier(path: str | Path) -> tuple[Tensor, str | None]:
+    """Reads a PNG file whose very pixels count.
+
+    Returns:
+        Pixels (3, H, W), uint8, as they are stored; and the text of the ``wic-layers`` chunk or
+        None.
+
+    Raises:
+        WICFileError: As :func:`read_image`; and if the file is not a PNG.
+        WICDependencyError: If Pillow is not installed.
+    """
+    return _read(path, carrier=True)
+
+
+def _read(path: str | Path, *, carrier: bool) -> tuple[Tensor, str | None]:
+    pillow = _pillow()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            warnings.simplefilter("error", pillow.DecompressionBombWarning)
+            with pillow.open(path, formats=_FORMATS) as image:
+                if carrier and image.format != "PNG":
+                    raise WICFileError(
+                        f"{path} is a {image.format} file; expected the PNG as it was written, "
+                        f"since lossy compression destroys what it holds."
+                    )
+                pixels = _pixels(_convert(image, str(path), carrier=carrier))
+                text = getattr(image, "text", {}).get(KEYWORD)
+    except WICFileError:
+        raise
+    except FileNotFoundError as error:
+        raise WICFileError(f"{path} does not exist.") from error
+    except IsADirectoryError as error:
+        raise WICFileError(f"{path} is a folder; expected an image file.") from error
+    except pillow.UnidentifiedImageError as error:
+        raise WICFileError(
+            f"{path} is not an image that can be read; expected PNG, JPEG, WebP, TIFF or BMP."
+        ) from error
+    except (pillow.DecompressionBombError, pillow.DecompressionBombWarning) as error:
+        raise WICFileError(
+            f"{path} claims more than {pillow.MAX_IMAGE_PIXELS} pixels, Pillow's limit against "
+            f"files made to exhaust the memory."
+        ) from error
+    except MemoryError as error:
+        raise WICFileError(f"{path} is too large for the memory that is left.") from error
+    except Exception as error:  # Pillow's decoders raise nearly anything for a damaged file
+        if isinstance(error, OSError) and error.strerror:
+            raise WICFileError(f"{path} cannot be read: {error.strerror}.") from error
+        reason = str(error).rstrip(".") or type(error).__name__
+        raise WICFileError(f"{path} is damaged or cut short: {reason}.") from error
+    return pixels, None if text is None else str(text)
+
+
+def check_output(
+    path: str | Path, *, inputs: Iterable[str | Path] = (), force: bool = False
+) -> Path:
+    """Checks that an image may be written to ``path``, before the work that makes it.
+
+    Args:
+        path: The file to write; must end in ``.png``, in a folder that exists.
+        inputs: Files that are read; none of them may be overwritten, whatever ``force`` says.
+        force: Whether a file that exists may be replaced.
+
+    Returns:
+        The path.
+
+    Raises:
+        WICFileError: If it may not; the message says why.
+    """
+    target = Path(path)
+    suffix = target.suffix.lower()
+    if suffix in _LOSSY:
+        raise WICFileError(
+            f"{target} would be written with lossy compression, which destroys what is hidden and "
+            f"changes what came back; choose a name that ends in .png."
+        )
+    if suffix != ".png":
+        raise WICFileError(f"Expected an output whose name ends in .png; got {target}.")
+    try:
+        _check_place(target, [Path(other) for other in inputs], force=force)
+    except (OSError, RuntimeError) as error:  # RuntimeError: a loop of links, before Python 3.13
+        if isinstance(error, WICFileError):
+            raise
+        raise WICFileError(f"{target} cannot be written: {error}.") from error
+    return target
+
+
+def _check_place(target: Path, inputs: list[Path], *, force: bool) -> None:
+    if target.is_dir():
+        raise WICFileError(f"{target} is a folder; expected the name of a file to write.")
+    if not target.parent.is_dir():
+        raise WICFileError(f"{target} cannot be written: there is no folder {target.parent}.")
+    for other in inputs:
+        same = target.resolve() == other.resolve()
+        if same or (target.exists() and other.exists() and target.samefile(other)):
+            raise WICFileError(f"{target} is an input too; choose another name for the output.")
+    if os.path.lexists(target) and not force:
+        raise WICFileError(f"{target} exists; choose another name, or replace it with --force.")
+    if not os.access(target.parent, os.W_OK):
+        raise WICFileError(f"{target} cannot be written: {target.parent} is not writable.")
+
+
+def write_png(
+    pixels: Tensor, path: str | Path, *, text: str | None = None, force: bool = False
+) -> None:
+    """Writes an image as PNG, all at once: to a temporary name in the same folder, then renamed.
+
+    Args:
+        pixels: (3, H, W), uint8.
+        path: The file to write.
+        text: ASCII text for the ``wic-layers`` chunk; without it the file holds pixels only.
+        force: Whether a file that exists may be replaced.
+
+    Raises:
+        WICArgumentError: If ``text`` is not ASCII.
+        WICFileError: As :func:`check_output`, or if writing fails. Nothing is left behind.
+        WICDependencyError: If Pillow is not installed.
+    """
+    target = check_output(path, force=force)
+    image = _to_pil(pixels)
+    chunks = None
+    if text is not None:
+        from PIL.PngImagePlugin import PngInfo
+
+        if not text.isascii():
+            raise WICArgumentError(f"Expected ASCII text for the chunk; got {text!r}.")
+        chunks = PngInfo()
+        chunks.add_text(KEYWORD, text)
+    temporary = target.with_name(f".wic-{secrets.token_hex(6)}.tmp")
+    try:
+        # tempfile's files can be read by their owner only
+        with temporary.open("xb") as file:
+            image.save(file, format="PNG", pnginfo=chunks)
+        check_output(target, force=force)
+        temporary.replace(target)
+    except OSError as error:
+        if isinstance(error, WICFileError):
+            raise
+        raise WICFileError(f"{target} cannot be written: {error.strerror or error}.") from error
+    finally:
+        temporary.unlink(missing_ok=True)
