@@ -1,0 +1,285 @@
+"""Training: what is minimised, that it learns, and that a stop or an explosion loses nothing."""
+
+import argparse
+import json
+import math
+
+import pytest
+import torch
+from PIL import Image
+from skimage import data
+
+from wic_layers import det_loss, quantize, record_wic, shift_loss
+from wic_layers.errors import WICArgumentError, WICError, WICFileError
+from wic_layers.models import WIN, from_pretrained
+from wic_layers.tasks import TASKS
+from wic_layers.training import Objective, Photographs, Settings, engine, train
+from wic_layers.training.command import add_arguments, run
+from wic_layers.training.data import find_images
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Three of scikit-image's photographs as files, one of them in a folder below."""
+    root = tmp_path_factory.mktemp("photographs")
+    (root / "more").mkdir()
+    Image.fromarray(data.astronaut()).save(root / "astronaut.png")
+    Image.fromarray(data.coffee()).save(root / "coffee.jpg", quality=95)
+    Image.fromarray(data.chelsea()).save(root / "more" / "chelsea.png")
+    return root
+
+
+@pytest.fixture(scope="module")
+def images(folder):
+    return Photographs(find_images(folder), smallest=48)
+
+
+def small(task="rescaling"):
+    torch.manual_seed(0)
+    preset = {"rescaling": "rescaling-x2-small", "hiding": "hiding-1-small"}[task]
+    return WIN.from_preset(preset, growth=4)
+
+
+def settings(**changes):
+    given = {"steps": 8, "batch": 2, "crop": 32, "warmup": 2, "learning_rate": 1e-3}
+    return Settings(**{**given, **changes})
+
+
+def held_out(task="rescaling"):
+    x = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    return TASKS[task].pack(*(x.roll(-turn, 0) for turn in range(TASKS[task].images)))
+
+
+def fit(images, folder, chosen, *, model=None, task="rescaling", **more):
+    model = model or small(task)
+    folder.mkdir(exist_ok=True)
+    given = {"held_out": held_out(task), "device": CPU, "every": 2}
+    train(model, TASKS[task], images, chosen, folder, **{**given, **more})
+    return model
+
+
+def test_quantize_rounds_and_keeps_the_gradient():
+    x = torch.tensor([-0.3, 0.0, 0.4999, 0.51, 1.7], requires_grad=True)
+    y = quantize(x)
+    assert ((y.detach() * 255) - (y.detach() * 255).round()).abs().max() < 1e-4
+    assert y.detach().min() >= 0
+    assert y.detach().max() <= 1
+    weights = torch.arange(5.0)
+    (y * weights).sum().backward()
+    assert torch.equal(x.grad, weights)
+
+
+@pytest.mark.parametrize("task", ["rescaling", "hiding"])
+def test_objective_is_the_papers_sum(task):
+    model, x = small(task), held_out(task)
+    reference = TASKS[task].reference(x)
+    losses = Objective(TASKS[task])(model, x, reference)
+
+    with record_wic(model) as records:
+        y = model(x)
+    back = model.inverse(quantize(y))
+
+    def charbonnier(d):
+        return (d.square() + 1e-6).sqrt()
+
+    distance = torch.square if task == "rescaling" else charbonnier
+    expected = [
+        distance(y - reference).sum() / len(x),
+        charbonnier(back - x).sum() / len(x),
+        det_loss(model),
+        shift_loss(records, reference, lambda a, b: distance(a - b)),
+    ]
+    for found, value in zip(
+        (losses.forward, losses.reverse, losses.det, losses.shift), expected, strict=True
+    ):
+        torch.testing.assert_close(found, value, rtol=1e-5, atol=1e-5)
+    total = 2 * expected[0] + expected[1] + 0.1 * expected[2] + expected[3]
+    torch.testing.assert_close(losses.total, total)
+
+
+def test_every_parameter_receives_a_gradient(images):
+    task, model = TASKS["hiding"], small("hiding")
+    x, reference = engine.sample(images, task, settings(), 0)
+    with torch.no_grad():  # the last convolutions start at zero, which hides those before them
+        for parameter in model.parameters():
+            parameter.add_(0.01 * torch.randn_like(parameter))
+    Objective(task)(model, x, reference).total.backward()
+    missing = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()]
+    assert not missing
+
+
+def test_batches_depend_on_seed_and_number_alone(images):
+    first = images.batch(3, size=4, crop=32, seed=7)
+    images.batch(4, size=4, crop=32, seed=7)
+    assert torch.equal(first, images.batch(3, size=4, crop=32, seed=7))
+    assert not torch.equal(first, images.batch(4, size=4, crop=32, seed=7))
+    assert not torch.equal(first, images.batch(3, size=4, crop=32, seed=8))
+    assert first.shape == (4, 3, 32, 32)
+    assert first.min() >= 0
+    assert first.max() <= 1
+
+
+def test_reference_of_a_crop_is_that_of_the_whole_photograph(images):
+    """The crop's border must not show in its reference."""
+    task = TASKS["rescaling"]
+    whole = images.images[0][None, :, :128, :128].float() / 255
+    margin = engine.MARGIN
+    top = left = 24
+    wide = whole[..., top - margin : top + 32 + margin, left - margin : left + 32 + margin]
+    inner = task.reference(wide)[..., margin // 2 : -(margin // 2), margin // 2 : -(margin // 2)]
+    expected = task.reference(whole)[..., top // 2 : top // 2 + 16, left // 2 : left // 2 + 16]
+    torch.testing.assert_close(inner, expected, atol=1e-6, rtol=0)
+
+
+def test_reference_is_pillows_bicubic():
+    """In floating point: with 8-bit pixels Pillow rounds and clips between its two passes."""
+    photo = torch.tensor(data.astronaut()).permute(2, 0, 1)
+    found = TASKS["rescaling"].reference(photo[None] / 255)[0] * 255
+    for channel, plane in zip(photo, found, strict=True):
+        image = Image.fromarray(channel.float().numpy())
+        reduced = image.resize((256, 256), Image.Resampling.BICUBIC)
+        expected = torch.frombuffer(bytearray(reduced.tobytes()), dtype=torch.float32)
+        torch.testing.assert_close(
+            plane.flatten(), expected.clamp(0, 255), atol=1e-3, rtol=0, check_dtype=False
+        )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("bf16", [False, True])
+def test_a_short_training_learns(images, tmp_path, bf16):
+    """400 steps gain at least 15 dB in both pictures, and what comes back passes bicubic's."""
+    whole = images.images[0][None, :, 60:188, 60:188].float() / 255
+    task = TASKS["rescaling"]
+    enlarged = torch.nn.functional.interpolate(
+        task.reference(whole), scale_factor=2, mode="bicubic"
+    )
+    bicubic = engine.psnr(quantize(enlarged), whole)
+    chosen = settings(steps=400, batch=4, crop=32, warmup=20, learning_rate=2e-3, bf16=bf16)
+    model = small()
+    before = engine.evaluate_held_out(model, task, whole)
+    fit(images, tmp_path / "run", chosen, model=model, every=400)
+    after = engine.evaluate_held_out(model, task, whole)
+    assert after[0] > before[0] + 15
+    assert after[1] > before[1] + 15
+    assert after[1] > bicubic
+    assert all(torch.isfinite(p).all() for p in model.parameters())
+
+
+class Killed(Exception):
+    pass
+
+
+@pytest.mark.parametrize("killed_at", [3, 5, 6])
+def test_a_killed_training_resumes_to_the_same_weights(images, tmp_path, killed_at):
+    chosen = settings()
+    expected = fit(images, tmp_path / "whole", chosen).state_dict()
+
+    def kill(step, losses, judged):
+        if step == killed_at:
+            raise Killed
+
+    with pytest.raises(Killed):
+        fit(images, tmp_path / "cut", chosen, report=kill)
+    steps = []
+    resumed = fit(
+        images, tmp_path / "cut", chosen, resume=True, report=lambda step, *_: steps.append(step)
+    )
+    assert steps[0] == killed_at // 2 * 2 + 1
+    for name, tensor in resumed.state_dict().items():
+        assert torch.equal(tensor, expected[name]), name
+
+
+def test_an_exploding_step_is_not_taken(images, tmp_path, monkeypatch):
+    """A batch of NaN: back to the last checkpoint, half the rate, and on to the end."""
+    model, chosen = small(), settings(steps=8)
+    honest, seen = engine.sample, []
+
+    def poisoned(photographs, task, given, step):
+        seen.append(step)
+        x, reference = honest(photographs, task, given, step)
+        return (x * math.nan, reference) if step == 5 and seen.count(5) == 1 else (x, reference)
+
+    monkeypatch.setattr(engine, "sample", poisoned)
+    fit(images, tmp_path / "run", chosen, model=model)
+    assert seen == [0, 1, 2, 3, 4, 5, 4, 5, 6, 7]
+    assert all(torch.isfinite(p).all() for p in model.parameters())
+    rows = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert {"exploded": 5, "back_to": 4, "halved": 1} in rows
+    assert rows[-1]["step"] == 8
+
+
+def test_a_hopeless_training_ends_with_a_sentence(images, tmp_path, monkeypatch):
+    honest = engine.sample
+
+    def poisoned(photographs, task, given, step):
+        x, reference = honest(photographs, task, given, step)
+        return x * (math.nan if step == 5 else 1), reference
+
+    monkeypatch.setattr(engine, "sample", poisoned)
+    with pytest.raises(WICError, match=r"exploded 7 times, last at step 5.*lower --lr"):
+        fit(images, tmp_path / "run", settings())
+    assert (tmp_path / "run" / "checkpoint.pt").is_file()
+
+
+def test_resuming_with_other_settings_is_refused(images, tmp_path):
+    fit(images, tmp_path / "run", settings(steps=2))
+    with pytest.raises(WICError, match="another learning_rate; resume with the same"):
+        fit(images, tmp_path / "run", settings(steps=2, learning_rate=5e-4), resume=True)
+
+
+def command(*arguments):
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    return run(parser.parse_args([str(argument) for argument in arguments]))
+
+
+def test_command_writes_weights_that_load(folder, tmp_path, capsys):
+    out = tmp_path / "run"
+    given = ("rescaling-x2-small", "--data", folder, "-o", out, "--steps", 2, "--crop", 32)
+    few = ("--batch", 1, "--held-out", 1, "--every", 1)
+    assert command(*given, *few) == 0
+    model = from_pretrained(out / "rescaling-x2-small.safetensors")
+    assert model.preset == "rescaling-x2-small"
+    assert model.card["steps"] == "2"
+    described = json.loads((out / "settings.json").read_text())
+    assert described["steps"] == 2
+    assert described["held_out"] == ["coffee.jpg"]
+    with pytest.raises(WICFileError, match=r"is not empty.*--resume.*--force"):
+        command(*given, *few)
+    assert command(*given, *few, "--resume") == 0
+    assert command(*given, *few, "--force") == 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        (("--data", "nowhere"), WICFileError, "nowhere is not a folder"),
+        (
+            ("--held-out", "3"),
+            WICArgumentError,
+            "--held-out from 1 to 2, as there are 3 images; got 3",
+        ),
+        (("--crop", "33"), WICArgumentError, "an even crop; got 33"),
+        (("--steps", "0"), WICArgumentError, "steps of at least 1; got 0"),
+        (("--reduce", "0"), WICArgumentError, "reduce of at least 1; got 0"),
+        (("--crop", "1000"), WICFileError, "at least 1016 pixels a side after reducing by 2"),
+        (("--resume",), WICFileError, "there is no .*checkpoint.pt. Leave out --resume"),
+    ],
+)
+def test_bad_arguments(folder, tmp_path, changes, error, message):
+    given = ["hiding-1-small", "--data", folder, "-o", tmp_path / "run", "--held-out", 1]
+    with pytest.raises(error, match=message):
+        command(*given, *changes)
+
+
+def test_unknown_preset(folder, tmp_path):
+    with pytest.raises(WICArgumentError, match=r"such as rescaling-x2.*got 'rescaling-x3'"):
+        command("rescaling-x3", "--data", folder, "-o", tmp_path / "run")
+
+
+def test_a_damaged_image_is_named(tmp_path):
+    (tmp_path / "broken.png").write_bytes(b"\x89PNG not really")
+    with pytest.raises(WICFileError, match=r"broken\.png cannot be read as an image"):
+        Photographs(find_images(tmp_path))

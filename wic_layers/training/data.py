@@ -1,0 +1,125 @@
+"""Random crops from a folder of photographs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from wic_layers.errors import WICArgumentError, WICFileError
+
+__all__ = ["Photographs", "find_images"]
+
+SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
+
+
+def find_images(folder: str | Path) -> list[Path]:
+    """Returns the image files below ``folder``, in the order of their paths.
+
+    Raises:
+        WICFileError: If there is no such folder or no image in it.
+    """
+    root = Path(folder)
+    if not root.is_dir():
+        raise WICFileError(f"Expected a folder of images; {root} is not a folder.")
+    found = sorted(path for path in root.rglob("*") if path.suffix.lower() in SUFFIXES)
+    if not found:
+        raise WICFileError(
+            f"Expected images ({', '.join(sorted(SUFFIXES))}) below {root}; found none."
+        )
+    return found
+
+
+def _decode(path: Path, reduce: int) -> Tensor:
+    import numpy as np
+
+    try:
+        with Image.open(path) as image:
+            rgb = image.convert("RGB")
+    except (OSError, ValueError, Image.DecompressionBombError) as error:
+        raise WICFileError(f"{path} cannot be read as an image: {error}.") from error
+    if reduce > 1:
+        rgb = rgb.resize((rgb.width // reduce, rgb.height // reduce), Image.Resampling.BICUBIC)
+    return torch.from_numpy(np.array(rgb)).permute(2, 0, 1).contiguous()
+
+
+class Photographs:
+    """Images in memory as 8-bit pixels, and batches of their random crops.
+
+    Batch k depends on the seed and k alone, so that a resumed run sees what an uninterrupted one
+    would.
+
+    Args:
+        paths: The image files.
+        reduce: Every image is first made that many times smaller (antialiased). 2 is right for
+            photographs stored as JPEG: their halved chroma would otherwise teach the network a
+            shortcut.
+        levels: How many sizes of every image are used, each half the one before, with equal
+            chances. Large photographs are soft at their full size; a network that sees nothing
+            sharper fails on small, sharp pictures.
+        smallest: Least side, in pixels, that an image must have after that; smaller ones are left
+            out.
+
+    Raises:
+        WICArgumentError: If ``reduce`` or ``levels`` is less than 1.
+        WICFileError: If an image cannot be read, or none is large enough.
+    """
+
+    def __init__(
+        self, paths: list[Path], *, reduce: int = 2, levels: int = 1, smallest: int = 64
+    ) -> None:
+        for name, value in (("reduce", reduce), ("levels", levels)):
+            if value < 1:
+                raise WICArgumentError(f"Expected {name} of at least 1; got {value!r}.")
+        factors = [reduce * 2**level for level in range(levels)]
+        self.images: list[Tensor] = []
+        chances: list[float] = []
+        for factor in factors:
+            decoded = (_decode(path, factor) for path in paths)
+            kept = [image for image in decoded if min(image.shape[1:]) >= smallest]
+            area = sum(image[0].numel() for image in kept)
+            chances += [image[0].numel() / area for image in kept]
+            self.images += kept
+        if not self.images:
+            raise WICFileError(
+                f"Expected images of at least {smallest} pixels a side after reducing by "
+                f"{reduce}; none of {len(paths)} is. Choose a smaller crop."
+            )
+        self._chance = torch.tensor(chances)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def batch(
+        self, index: int, *, size: int, crop: int, seed: int, saturate: float = 0.0
+    ) -> Tensor:
+        """Returns batch ``index``, flipped and turned: (size, 3, crop, crop) in [0, 1].
+
+        Args:
+            index: Number of the batch.
+            size: Crops in it.
+            crop: Their side in pixels.
+            seed: Of all batches.
+            saturate: Chance of a crop to have its contrast and brightness changed at random, so
+                that some of its pixels become black or white. Networks that see few of those fail
+                on them: where the forward picture is clipped, what comes back is far off.
+        """
+        generator = torch.Generator().manual_seed((seed * 1_000_003 + index) % 2**63)
+        chosen = torch.multinomial(self._chance, size, replacement=True, generator=generator)
+        crops = []
+        for which in chosen.tolist():
+            image = self.images[which]
+            top, left, turn, flip = (
+                int(torch.randint(limit, (), generator=generator))
+                for limit in (image.shape[1] - crop + 1, image.shape[2] - crop + 1, 4, 2)
+            )
+            piece = image[:, top : top + crop, left : left + crop].rot90(turn, (1, 2))
+            crops.append(piece.flip(2) if flip else piece)
+        pixels = torch.stack(crops).float() / 255
+        if not saturate:
+            return pixels
+        chance, contrast, brightness = torch.rand(3, size, 1, 1, 1, generator=generator)
+        changed = (pixels - 0.5) * (0.6 + 1.2 * contrast) + 0.2 + 0.6 * brightness
+        return torch.where(chance < saturate, changed.clamp(0, 1), pixels)
