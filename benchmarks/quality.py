@@ -1,7 +1,7 @@
 """PSNR of both pictures of a network, through real 8-bit PNG files, beside bicubic's.
 
-    python benchmarks/quality.py rescaling-x2-small Set5 Set14 BSD100
-    python benchmarks/quality.py hiding-1-small BSD100 --reduce 2
+    python benchmarks/quality.py rescaling-x2-naive-small Set5 Set14 BSD100
+    python benchmarks/quality.py hiding-1-naive-small BSD100 --reduce 2
 
 RGB, the mean over the images of each folder. Rescaling: ``scale`` pixels are cropped at each
 border, odd images first lose their last row or column, and the small picture is judged against

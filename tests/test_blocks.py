@@ -63,6 +63,7 @@ def test_copies_and_state(name):
     assert repr(model)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["coupling", "nested chains"])
 def test_compiles_whole(name):
     torch._dynamo.reset()

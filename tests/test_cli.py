@@ -89,7 +89,7 @@ def test_unmarked(wic, weights):
     assert KEYWORD.encode() not in Path("s.png").read_bytes()
     code, _, err = wic("reveal s.png -o t.png")
     assert code == 2
-    assert "--preset hiding-1-small --size 640x480" in err
+    assert "--preset hiding-1-naive-small --size 640x480" in err
     assert wic("reveal s.png -o t.png --weights h --size 6X5")[0] == 0
 
 
@@ -124,7 +124,7 @@ def test_a_new_process_needs_the_file_alone(wic, weights, tmp_path):
         ("hide a.png b.png -o s.png --pre x", "unrecognized arguments|--pre"),
         ("hide a.png b.png -o s.png --preset x --weights h", "not allowed with"),
         ("hide a.png b.png -o s.png --preset hidin-1", "such as hiding-1"),
-        ("hide a.png b.png -o s.png --preset rescaling-x2-small", "is for rescaling"),
+        ("hide a.png b.png -o s.png --preset rescaling-x2-naive-small", "is for rescaling"),
         ("hide a.png b.png -o s.png --weights nothing", "--weights to be a file"),
         ("hide a.png b.png -o s.png --weights a.png", "cannot be read as safetensors"),
         ("hide a.png b.png -o s.png --weights r", "Expected a network for hiding"),

@@ -11,7 +11,7 @@ from torch import nn
 from torch._dynamo.testing import CompileCounterWithBackend
 from torch.func import functional_call, grad, stack_module_state, vmap
 
-from wic_layers import WIC, det_loss
+from wic_layers import WIC, _pointwise, det_loss
 
 COMPILED = [
     "square",
@@ -255,3 +255,12 @@ def test_traces_with_jit():
         layer.inverse(y)
         traced = torch.jit.trace(Inverse(layer), y)
     torch.testing.assert_close(traced(y), layer.inverse(y))
+
+
+@pytest.mark.parametrize("spatial", [(7,), (5, 4), (3, 2, 5)])
+def test_the_product_that_replaces_cuda_convolutions_is_the_same_map(spatial):
+    x, matrix = torch.randn(2, 5, *spatial), torch.randn(8, 5)
+    for given in (matrix, _pointwise.as_kernel(matrix, x.ndim)):
+        torch.testing.assert_close(
+            _pointwise.multiply(x, given), _pointwise.convolve(x, matrix), atol=1e-5, rtol=1e-5
+        )

@@ -241,8 +241,8 @@ def test_what_does_not_agree_with_the_file(hidden, weights):
         tasks.reveal_file(hidden, back, model=weights["hiding"], size=(7, 8))
     with pytest.raises(WICArgumentError, match="Expected a network for hiding"):
         tasks.reveal_file(hidden, back, model=weights["rescaling"])
-    with pytest.raises(WICArgumentError, match="'rescaling-x2-small' is for rescaling"):
-        tasks.reveal_file(hidden, back, model="rescaling-x2-small")
+    with pytest.raises(WICArgumentError, match="'rescaling-x2-naive-small' is for rescaling"):
+        tasks.reveal_file(hidden, back, model="rescaling-x2-naive-small")
     with pytest.raises(WICFileError, match="`wic up` takes what `wic down` made"):
         tasks.up_file(hidden, back)
     assert not back.exists()
@@ -252,9 +252,9 @@ def test_what_does_not_agree_with_the_file(hidden, weights):
 
 def test_the_file_says_which_preset(tmp_path, hidden, weights, monkeypatch):
     model = from_pretrained(weights["hiding"])
-    model.preset = "hiding-1-small"
-    packaged = {"hiding-1-small": tmp_path / "hiding-1-small.safetensors"}
-    save_weights(model, packaged["hiding-1-small"])
+    model.preset = "hiding-1-naive-small"
+    packaged = {"hiding-1-naive-small": tmp_path / "hiding-1-naive-small.safetensors"}
+    save_weights(model, packaged["hiding-1-naive-small"])
     for module in (files, models_weights):
         monkeypatch.setattr(module, "packaged_weights", lambda: packaged)
     images = tmp_path / "cover.png", tmp_path / "secret.png"
@@ -267,7 +267,7 @@ def test_the_file_says_which_preset(tmp_path, hidden, weights, monkeypatch):
     write_png(
         read_image(stego), stego, text=replace(other, preset=model.preset).dumps(), force=True
     )
-    with pytest.raises(WICFileError, match=r"those at hand \(hiding-1-small\) are"):
+    with pytest.raises(WICFileError, match=r"those at hand \(hiding-1-naive-small\) are"):
         tasks.reveal_file(stego, back, force=True)
 
 
@@ -282,7 +282,7 @@ def test_unmarked_files(tmp_path, hidden, weights):
     assert torch.equal(read_carrier(plain)[0], read_carrier(hidden)[0])
     back = tmp_path / "back.png"
     for arguments in ({}, {"model": weights["hiding"]}, {"size": (7, 9)}):
-        with pytest.raises(WICFileError, match=r"--preset hiding-1-small --size 640x480"):
+        with pytest.raises(WICFileError, match=r"--preset hiding-1-naive-small --size 640x480"):
             tasks.reveal_file(plain, back, **arguments)
     tasks.reveal_file(plain, back, model=weights["hiding"], size=written.returns)
     tasks.reveal_file(hidden, tmp_path / "marked.png", model=weights["hiding"])

@@ -60,15 +60,15 @@ def fit(images, folder, chosen, *, model=None, task="rescaling", **more):
     return model
 
 
-def test_quantize_rounds_and_keeps_the_gradient():
-    x = torch.tensor([-0.3, 0.0, 0.4999, 0.51, 1.7], requires_grad=True)
+def test_quantize_rounds_and_passes_the_gradient_where_nothing_is_clamped():
+    x = torch.tensor([-0.3, 0.01, 0.4999, 0.51, 1.7], requires_grad=True)
     y = quantize(x)
     assert ((y.detach() * 255) - (y.detach() * 255).round()).abs().max() < 1e-4
     assert y.detach().min() >= 0
     assert y.detach().max() <= 1
     weights = torch.arange(5.0)
     (y * weights).sum().backward()
-    assert torch.equal(x.grad, weights)
+    assert torch.equal(x.grad, torch.tensor([0.0, 1.0, 2.0, 3.0, 0.0]))
 
 
 @pytest.mark.parametrize("task", ["rescaling", "hiding"])
@@ -119,6 +119,29 @@ def test_batches_depend_on_seed_and_number_alone(images):
     assert first.shape == (4, 3, 32, 32)
     assert first.min() >= 0
     assert first.max() <= 1
+
+
+def test_levels_are_halved_sizes_with_equal_chances(folder):
+    paths = find_images(folder)[:1]  # 512 x 512
+    images = Photographs(paths, reduce=2, levels=3, smallest=48)
+    assert [tuple(image.shape) for image in images.images] == [
+        (3, 256, 256),
+        (3, 128, 128),
+        (3, 64, 64),
+    ]
+    assert images._chance.tolist() == [1, 1, 1]
+    assert len(Photographs(paths, reduce=2, levels=3, smallest=100)) == 2
+
+
+def test_saturated_crops_hold_black_and_white(images):
+    plain = images.batch(0, size=16, crop=32, seed=0)
+    some = images.batch(0, size=16, crop=32, seed=0, saturate=0.5)
+    changed = [not torch.equal(a, b) for a, b in zip(plain, some, strict=True)]
+    assert 3 <= sum(changed) <= 13
+    extreme = [((x == 0) | (x == 1)).float().mean() for x in (plain, some)]
+    assert extreme[1] > extreme[0] + 0.02
+    assert some.min() >= 0
+    assert some.max() <= 1
 
 
 def test_reference_of_a_crop_is_that_of_the_whole_photograph(images):
@@ -250,6 +273,14 @@ def test_command_writes_weights_that_load(folder, tmp_path, capsys):
         command(*given, *few)
     assert command(*given, *few, "--resume") == 0
     assert command(*given, *few, "--force") == 0
+    trained = out / "rescaling-x2-small.safetensors"
+    again = ("--start", trained, "-o", tmp_path / "again", "--lr", 0)
+    assert command(*given, *few, *again) == 0
+    tuned = from_pretrained(tmp_path / "again" / "rescaling-x2-small.safetensors")
+    for name, tensor in from_pretrained(trained).state_dict().items():
+        assert torch.equal(tuned.state_dict()[name], tensor), name
+    with pytest.raises(WICArgumentError, match="--start with weights of hiding-1-small"):
+        command("hiding-1-small", *given[1:3], "-o", tmp_path / "other", *few, "--start", trained)
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ __all__ = [
     "convolve",
     "is_transformed",
     "is_unchanged",
+    "multiply",
     "outside_autocast",
     "snapshot",
 ]
@@ -35,9 +36,19 @@ def convolve(x: Tensor, matrix: Tensor) -> Tensor:
         matrix = matrix.to(x.dtype)
     if x.ndim == 2:
         return F.linear(x, matrix)
+    if x.is_cuda and x.dtype == torch.float32:
+        return multiply(x, matrix)
     kernel = matrix if matrix.ndim == x.ndim else as_kernel(matrix, x.ndim)
     convolution = _CONVOLUTIONS[x.ndim - 2]
     return convolution(x, kernel)  # type: ignore[misc]
+
+
+def multiply(x: Tensor, matrix: Tensor) -> Tensor:
+    """Applies a matrix or kernel to the channels of x as a matrix product.
+
+    On CUDA float32 convolutions round to TF32's ten bits unless told otherwise, products do not.
+    """
+    return (matrix.flatten(1) @ x.flatten(2)).unflatten(2, x.shape[2:])
 
 
 def outside_autocast(function: Any, kernel: Tensor) -> Tensor:

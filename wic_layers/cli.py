@@ -92,7 +92,7 @@ def _parser(words: list[str]) -> argparse.ArgumentParser:
         help="write pixels only, no note on what made them; reveal then needs --preset and --size",
     )  # fmt: skip
     hide.add_argument("--fit", action="store_true", help="reduce a secret larger than the cover")
-    _add_common(hide, "STEGO", "hiding-1-small")
+    _add_common(hide, "STEGO", "hiding-1-naive-small")
 
     reveal = add("reveal", "Bring a hidden image back", _reveal, "STEGO is all that is needed.")
     reveal.add_argument("stego", metavar="STEGO", type=Path, help="PNG written by wic hide")
@@ -106,7 +106,7 @@ def _parser(words: list[str]) -> argparse.ArgumentParser:
     )  # fmt: skip
     down.add_argument("photo", metavar="PHOTO", type=Path, help="image to make smaller")
     down.add_argument("-s", "--scale", default="2", help="how many times smaller (only 2)")
-    _add_common(down, "SMALL", "rescaling-x2-small")
+    _add_common(down, "SMALL", "rescaling-x2-naive-small")
 
     up = add(
         "up", "Bring an image back that wic down made small", _up,

@@ -8,21 +8,24 @@ __all__ = ["quantize"]
 
 
 def quantize(x: Tensor, levels: int = 255) -> Tensor:
-    """Rounds to the values that a file can hold, with a straight-through gradient.
+    """Clamps and rounds to the values that a file can hold; the gradient goes straight through.
+
+    Straight through the rounding, that is: where a pixel is clamped its gradient is zero. A
+    gradient that passed there too would teach a network to keep what it needs in pixels darker
+    than black, which no file holds; what comes back would be far off there.
 
     Args:
         x: Pixels in [0, 1], any shape; others are clamped.
         levels: Steps between 0 and 1: 255 for 8 bits.
 
     Returns:
-        The nearest multiples of 1/levels in [0, 1]; the gradient is that of the identity.
+        The nearest multiples of 1/levels in [0, 1].
 
     Example:
         >>> import torch
         >>> (quantize(torch.tensor([-0.2, 0.5, 0.503])) * 255).tolist()
         [0.0, 128.0, 128.0]
     """
-    rounded = (x.detach().clamp(0, 1) * levels).round() / levels
-    if not x.requires_grad:
-        return rounded
-    return x + (rounded - x.detach())
+    clamped = x.clamp(0, 1)
+    rounded = (clamped.detach() * levels).round() / levels
+    return clamped + (rounded - clamped.detach()) if x.requires_grad else rounded

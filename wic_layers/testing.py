@@ -234,8 +234,9 @@ def round_trip_limit(layer: WIC, dtype: torch.dtype | None = None) -> float:
     of every spread of singular values and structure, is 3.5 where the algebra is more precise than
     the convolution, so c is 8; and 8 where it is of the same precision (float64), which grows
     slowly with the rows, so c is 8 plus an eighth of their number. Where leading rows hold exactly
-    beside others (``rows`` above n), they are inverted by themselves too, and the product of
-    :math:`\kappa(K)` and :math:`\kappa(W)` stands for :math:`\kappa(K)`.
+    beside others (``rows`` above n), they are inverted by themselves too, on the scale of all
+    rows, and :math:`\kappa(K) \, \lVert K \rVert \, \lVert W^{+} \rVert` stands for
+    :math:`\kappa(K)`.
 
     Args:
         layer: The layer.
@@ -248,7 +249,8 @@ def round_trip_limit(layer: WIC, dtype: torch.dtype | None = None) -> float:
     factor = 8 + (max(n, rows) / 8 if same_precision else 0)
     condition = condition_of(layer)
     if rows > n > m:
-        condition *= float(condition_number(weight[:m].double()))
+        norm, exact = (torch.linalg.matrix_norm(k.double(), 2) for k in (weight, weight[:m]))
+        condition *= float(condition_number(weight[:m].double()) * norm / exact)
     return factor * torch.finfo(dtype).eps * condition
 
 

@@ -39,12 +39,20 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
         "hiding-1-naive": Preset("hiding", "WINNaive", {**_HIDING}),
         "rescaling-x2": Preset("rescaling", "WIN", {**_RESCALING, "width": 32}),
         "rescaling-x2-naive": Preset("rescaling", "WINNaive", {**_RESCALING}),
-        # small enough to train on a CPU; their weights are in the package
+        # small enough to train on a CPU; weights of the naive ones are in the package
         "hiding-1-small": Preset(
             "hiding", "WIN", {**_HIDING, "width": 30, "growth": 20, **_SMALL}
         ),
         "rescaling-x2-small": Preset(
             "rescaling", "WIN", {**_RESCALING, "width": 15, "growth": 24, **_SMALL}
+        ),
+        "hiding-1-naive-small": Preset(
+            "hiding", "WINNaive", {**_HIDING, "couplings": 4, "growth": 12, "completion": "zero"}
+        ),
+        "rescaling-x2-naive-small": Preset(
+            "rescaling",
+            "WINNaive",
+            {**_RESCALING, "couplings": 4, "growth": 16, "completion": "zero"},
         ),
     }
 )

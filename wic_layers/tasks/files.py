@@ -125,7 +125,7 @@ def hide_file(
     secret: str | Path,
     out: str | Path,
     *,
-    model: str | Path = "hiding-1-small",
+    model: str | Path = "hiding-1-naive-small",
     marked: bool = True,
     fit: bool = False,
     force: bool = False,
@@ -197,7 +197,7 @@ def down_file(
     photo: str | Path,
     out: str | Path,
     *,
-    model: str | Path = "rescaling-x2-small",
+    model: str | Path = "rescaling-x2-naive-small",
     force: bool = False,
     device: str | torch.device | None = None,
 ) -> Written:

@@ -16,7 +16,7 @@ class Hiding(Task):
     images = 2
     scale = 1
     forward_criterion = "l1"
-    preset = "hiding-1-small"
+    preset = "hiding-1-naive-small"
     commands = ("wic hide", "wic reveal")
 
     def reference(self, x: Tensor) -> Tensor:

@@ -44,7 +44,7 @@ def hide(
     cover: T,
     secret: Any,
     *,
-    model: str | Path | nn.Module = "hiding-1-small",
+    model: str | Path | nn.Module = "hiding-1-naive-small",
     fit: bool = False,
     device: str | torch.device | None = None,
 ) -> T:
@@ -67,8 +67,8 @@ def hide(
         TypeError: If an image is of no kind that is taken.
 
     Example:
-        >>> from wic_layers.models import WIN
-        >>> model = WIN.from_preset("hiding-1-small")
+        >>> from wic_layers.models import WINNaive
+        >>> model = WINNaive.from_preset("hiding-1-naive-small")
         >>> hide(torch.zeros(3, 5, 8, dtype=torch.uint8), torch.zeros(3, 4, 4, dtype=torch.uint8),
         ...      model=model).shape
         torch.Size([3, 6, 8])
@@ -83,7 +83,7 @@ def reveal(
     stego: T,
     *,
     size: tuple[int, int] | None = None,
-    model: str | Path | nn.Module = "hiding-1-small",
+    model: str | Path | nn.Module = "hiding-1-naive-small",
     device: str | torch.device | None = None,
 ) -> T:
     """Brings back what :func:`hide` hid.
@@ -108,7 +108,7 @@ def reveal(
 def down(
     photo: T,
     *,
-    model: str | Path | nn.Module = "rescaling-x2-small",
+    model: str | Path | nn.Module = "rescaling-x2-naive-small",
     device: str | torch.device | None = None,
 ) -> T:
     """Makes an image half as wide and high, so that :func:`up` can bring it back.
@@ -135,7 +135,7 @@ def up(
     small: T,
     *,
     size: tuple[int, int] | None = None,
-    model: str | Path | nn.Module = "rescaling-x2-small",
+    model: str | Path | nn.Module = "rescaling-x2-naive-small",
     device: str | torch.device | None = None,
 ) -> T:
     """Brings back what :func:`down` made small. This is not super-resolution of any small image.

@@ -25,8 +25,6 @@ from wic_layers.training.objective import Losses, Objective
 
 __all__ = ["Settings", "evaluate_held_out", "train"]
 
-# AdamW's usual 0.999 forgets too slowly here: gradients differ a hundredfold from crop to crop
-BETAS = (0.9, 0.99)
 FEW, SPIKE = 5, 10.0  # a few losses in a row this many times the usual are no hard batch
 MOST_BACK_OFFS = 6
 MARGIN = 8  # pixels around a crop, so that its reference is that of the whole photograph
@@ -210,9 +208,7 @@ def train(
     """
     objective = Objective(task, settings.weights)
     fused = device.type == "cuda"
-    optimizer = torch.optim.AdamW(
-        model.parameters(), lr=settings.learning_rate, betas=BETAS, fused=fused
-    )
+    optimizer = torch.optim.AdamW(model.parameters(), lr=settings.learning_rate, fused=fused)
     checkpoint = folder / "checkpoint.pt"
     start = 0
     if resume:
