@@ -47,7 +47,7 @@ def load(folder: Path, reduce: int) -> list[Tensor]:
 
 def through_file(image: Tensor, folder: Path) -> Tensor:
     path = folder / "picture.png"
-    write_png(path, image, force=True)
+    write_png(image, path, force=True)
     return read_image(path)
 
 
