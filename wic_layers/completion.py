@@ -95,7 +95,8 @@ def _offsets(count: int, rank: int, order: str) -> list[tuple[int, ...]]:
 def _reflected(y: Tensor, dim: int, offset: int) -> Tensor:
     """``y`` read at ``i - offset`` along ``dim``, reflected with period 2(size - 1)."""
     size = y.shape[dim]
-    period = torch.sym_max(2 * (size - 1), 1)
+    # a tensor, as a size may be a symbol while exporting or compiling
+    period = torch.full((), 2 * (size - 1), device=y.device).clamp(min=1)
     index = torch.arange(size, device=y.device) - offset
     index = index % period
     index = torch.minimum(index, period - index)
