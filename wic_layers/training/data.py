@@ -32,7 +32,8 @@ def find_images(folder: str | Path) -> list[Path]:
     return found
 
 
-def _decode(path: Path, reduce: int) -> Tensor:
+def _decode(path: Path, factors: list[int]) -> list[Tensor]:
+    """Reads an image once and returns it reduced by each of the factors."""
     import numpy as np
 
     try:
@@ -40,9 +41,15 @@ def _decode(path: Path, reduce: int) -> Tensor:
             rgb = image.convert("RGB")
     except (OSError, ValueError, Image.DecompressionBombError) as error:
         raise WICFileError(f"{path} cannot be read as an image: {error}.") from error
-    if reduce > 1:
-        rgb = rgb.resize((rgb.width // reduce, rgb.height // reduce), Image.Resampling.BICUBIC)
-    return torch.from_numpy(np.array(rgb)).permute(2, 0, 1).contiguous()
+    found = []
+    for factor in factors:
+        size = (rgb.width // factor, rgb.height // factor)
+        if not min(size):
+            found.append(torch.empty(3, 0, 0, dtype=torch.uint8))
+            continue
+        small = rgb.resize(size, Image.Resampling.BICUBIC) if factor > 1 else rgb
+        found.append(torch.from_numpy(np.array(small)).permute(2, 0, 1).contiguous())
+    return found
 
 
 class Photographs:
@@ -76,9 +83,9 @@ class Photographs:
         factors = [reduce * 2**level for level in range(levels)]
         self.images: list[Tensor] = []
         chances: list[float] = []
-        for factor in factors:
-            decoded = (_decode(path, factor) for path in paths)
-            kept = [image for image in decoded if min(image.shape[1:]) >= smallest]
+        sizes = zip(*(_decode(path, factors) for path in paths), strict=True)
+        for level in sizes:
+            kept = [image for image in level if min(image.shape[1:]) >= smallest]
             area = sum(image[0].numel() for image in kept)
             chances += [image[0].numel() / area for image in kept]
             self.images += kept

@@ -165,6 +165,12 @@ def _restore(
     watch.losses.extend(state["losses"])
 
 
+def _log(folder: Path, **row: float) -> None:
+    """Adds a line to ``log.jsonl``."""
+    with (folder / "log.jsonl").open("a", encoding="utf-8") as log:
+        log.write(json.dumps(row) + "\n")
+
+
 def _save(path: Path, state: dict[str, Any]) -> None:
     temporary = path.with_suffix(".tmp")
     torch.save(state, temporary)
@@ -252,19 +258,9 @@ def train(
                     f"weights are in {checkpoint}. Start again with a lower --lr."
                 )
             _restore(model, optimizer, good, watch)
-            with (folder / "log.jsonl").open("a", encoding="utf-8") as log:
-                log.write(
-                    json.dumps(
-                        {
-                            "exploded": step,
-                            "loss": loss,
-                            "back_to": good["step"],
-                            "halved": backed_off,
-                        }
-                    )
-                    + "\n"
-                )
-            step = good["step"]
+            back_to = good["step"]
+            _log(folder, exploded=step, loss=loss, back_to=back_to, halved=backed_off)
+            step = back_to
             continue
         optimizer.step()
         step += 1
@@ -274,14 +270,13 @@ def train(
             judged = evaluate_held_out(model, task, held_out.to(device))
             good = _state(model, optimizer, done, settings, backed_off, watch)
             _save(checkpoint, good)
-            row = {
-                "step": done,
-                "seconds": round(time.monotonic() - began, 1),
-                "loss": statistics.median(watch.losses),
-                "psnr_forward": judged[0],
-                "psnr_back": judged[1],
-            }
-            with (folder / "log.jsonl").open("a", encoding="utf-8") as log:
-                log.write(json.dumps(row) + "\n")
+            _log(
+                folder,
+                step=done,
+                seconds=round(time.monotonic() - began, 1),
+                loss=statistics.median(watch.losses),
+                psnr_forward=judged[0],
+                psnr_back=judged[1],
+            )
         if report is not None:
             report(done, losses, judged)
