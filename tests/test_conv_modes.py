@@ -6,7 +6,7 @@ import sys
 
 import pytest
 import torch
-from cases import LAYERS
+from cases import LAYERS, ranks
 from torch import nn
 from torch._dynamo.testing import CompileCounterWithBackend
 from torch.func import functional_call, grad, stack_module_state, vmap
@@ -264,3 +264,37 @@ def test_the_product_that_replaces_cuda_convolutions_is_the_same_map(spatial):
         torch.testing.assert_close(
             _pointwise.multiply(x, given), _pointwise.convolve(x, matrix), atol=1e-5, rtol=1e-5
         )
+
+
+@pytest.mark.parametrize("mode", ["training", "eval", "eval without gradients"])
+@pytest.mark.parametrize("name", LAYERS)
+def test_with_log_det(name, mode):
+    layer = LAYERS[name]().train(mode == "training")
+    for sizes in ranks(layer):
+        x = torch.randn(2, layer.in_channels, *sizes)
+        y = torch.randn(2, layer.out_channels, *sizes)
+        with torch.set_grad_enabled(mode != "eval without gradients"):
+            for _ in range(2):  # the second finds the cache
+                torch.manual_seed(1)
+                there, log_det = layer.with_log_det(x)
+                back, log_det_back = layer.with_log_det(y, rev=True)
+                torch.manual_seed(1)
+                assert torch.equal(there, layer(x))
+                assert torch.equal(back, layer.inverse(y))
+                assert torch.equal(log_det, -log_det_back)
+                pixels = x[0, 0].numel()
+                torch.testing.assert_close(log_det, pixels * layer.log_volume().expand(2))
+                log_det.detach().add_(1)  # hosts add to it in place
+
+
+def test_with_log_det_of_an_empty_batch_and_of_wide_inputs():
+    layer = WIC(3, 3)
+    assert layer.with_log_det(torch.ones(0, 3, 4, 4))[1].shape == (0,)
+    assert layer.with_log_det(torch.ones(1, 3, dtype=torch.float64))[1].dtype == torch.float64
+    assert layer.with_log_det(torch.ones(1, 3).bfloat16())[1].dtype == torch.float32
+
+
+def test_rev_by_position_as_older_code_has_it():
+    layer = WIC(3, 5)
+    y = torch.randn(1, 5, 2, 2)
+    assert torch.equal(layer(y, True), layer.inverse(y))

@@ -51,10 +51,13 @@ def multiply(x: Tensor, matrix: Tensor) -> Tensor:
     return (matrix.flatten(1) @ x.flatten(2)).unflatten(2, x.shape[2:])
 
 
-def outside_autocast(function: Any, kernel: Tensor) -> Tensor:
-    """Returns ``function(kernel)``, computed with autocast off."""
-    with torch.autocast(kernel.device.type, enabled=False):
-        return function(kernel)
+def outside_autocast(function: Any, *tensors: Tensor, device: torch.device | None = None) -> Any:
+    """Returns ``function(*tensors)``, computed with autocast off on their device."""
+    kind = (tensors[0].device if device is None else device).type
+    if not torch.is_autocast_enabled(kind):
+        return function(*tensors)
+    with torch.autocast(kind, enabled=False):
+        return function(*tensors)
 
 
 _peek_transforms = getattr(torch._C._functorch, "peek_interpreter_stack", lambda: None)

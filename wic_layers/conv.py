@@ -2,42 +2,27 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from wic_layers import auxiliary
-from wic_layers._pointwise import (
-    as_kernel,
-    convolve,
-    is_transformed,
-    is_unchanged,
-    outside_autocast,
-    snapshot,
-)
-from wic_layers.completion import Completion, CompletionName, Repeat, Shift, Zero, resolve
-from wic_layers.errors import IllConditionedError, WICArgumentError, WICShapeError
-from wic_layers.functional import (
-    _algebra_dtype,
-    condition_bound,
-    condition_number,
-    constrained_inverse,
-    gram_logdet,
-    left_inverse,
-    log_volume,
-    right_inverse,
-)
-from wic_layers.parametrization import ParametrizationName, parametrize_kernel
+from wic_layers._inversion import Inversion
+from wic_layers._pointwise import convolve, outside_autocast
+from wic_layers.completion import Completion, CompletionName, Shift, resolve
+from wic_layers.errors import WICArgumentError, WICShapeError
+from wic_layers.functional import _algebra_dtype, condition_number, log_volume
+from wic_layers.parametrization import LU, ParametrizationName, parametrize_kernel
 
 __all__ = ["WIC"]
 
 _KERNEL_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
-class WIC(nn.Module):
+class WIC(Inversion):
     r"""Well-posed invertible 1x1 convolution, from ``in_channels`` to ``out_channels`` and back.
 
     The kernel :math:`K` has shape :math:`(M, n)` with :math:`n` = ``in_channels``; :math:`m` =
@@ -106,8 +91,6 @@ class WIC(nn.Module):
         True
     """
 
-    completion: Any
-
     def __init__(
         self,
         in_channels: int,
@@ -149,10 +132,53 @@ class WIC(nn.Module):
         self.completion = self._resolve_completion(completion)
 
         self.weight = nn.Parameter(torch.empty(self.rows, in_channels, device=device, dtype=dtype))
-        self._cache: tuple[Any, ...] | None = None
         self.reset_parameters()
         if parametrization != "free":
             parametrize_kernel(self, parametrization)
+
+    @classmethod
+    def from_kernel(cls, kernel: Tensor, out_channels: int | None = None, **arguments: Any) -> WIC:
+        """Builds a layer that has this kernel.
+
+        Args:
+            kernel: :math:`K`, shape (M, n). An ``nn.Parameter`` becomes the weight itself, so that
+                an optimizer that holds it goes on; another tensor is copied. (With a
+                ``parametrization`` both are factorised into new parameters.)
+            out_channels: m; M when None. Rows after the m-th are those of the dropped channels.
+            **arguments: ``completion``, ``layout`` and ``parametrization`` as for the class.
+
+        Raises:
+            WICShapeError: If the kernel is not a matrix, or has another number of rows than the
+                arguments ask for.
+            WICArgumentError: For an argument that is out of range.
+
+        Example:
+            >>> layer = WIC.from_kernel(2 * torch.eye(3))
+            >>> layer.inverse(layer(torch.ones(1, 3)))
+            tensor([[1., 1., 1.]])
+        """
+        if kernel.ndim != 2:
+            raise WICShapeError(
+                f"Expected a kernel of shape (M, n); got {tuple(kernel.shape)}. "
+                "Flatten the trailing ones of a convolution's first."
+            )
+        count, n = kernel.shape
+        m = count if out_channels is None else out_channels
+        if m < n and arguments.get("layout", "compact") == "compact":
+            arguments["rows"] = "m" if count == m else count
+        with torch.random.fork_rng(devices=[]):  # no chance is left in the result
+            layer = cls(n, m, **arguments, device=kernel.device, dtype=kernel.dtype)
+        if layer.rows != count:
+            raise WICShapeError(
+                f"{layer._title()}: expected a kernel of shape ({layer.rows}, {n}); got "
+                f"{tuple(kernel.shape)}."
+            )
+        if layer.parametrization == "free":
+            held = isinstance(kernel, nn.Parameter)
+            layer.weight = kernel if held else nn.Parameter(kernel.detach().clone())
+        else:
+            layer.weight = kernel.detach().clone()
+        return layer
 
     def _resolve_rows(self, rows: Any, completion: Any) -> int:
         n, m = self.in_channels, self.out_channels
@@ -207,7 +233,7 @@ class WIC(nn.Module):
         nn.init.orthogonal_(start)
         with torch.no_grad():
             if parametrize.is_parametrized(self, "weight"):
-                self.weight = start.to(self.weight)  # type: ignore[assignment]
+                self.weight = start.to(self.weight)
             elif not self.weight.is_meta:
                 self.weight.copy_(start)
 
@@ -221,7 +247,7 @@ class WIC(nn.Module):
             parts.append(f'parametrization="{self.parametrization}"')
         return ", ".join(parts)
 
-    def forward(self, x: Tensor, *, rev: bool = False) -> Tensor:
+    def forward(self, x: Tensor, rev: bool = False) -> Tensor:  # noqa: FBT001, FBT002 - as IRN calls it
         r"""Maps (B, n, \*spatial) to (B, m, \*spatial); with ``rev=True`` it is :meth:`inverse`.
 
         Raises:
@@ -230,17 +256,8 @@ class WIC(nn.Module):
         """
         if rev:
             return self.inverse(x)
-        self._check(x, self.in_channels, "input")
-        weight = self._kernel()
-        if self.out_channels == self.rows:
-            y = convolve(x, weight)
-            if auxiliary.is_recording() and self.out_channels < self.in_channels:
-                auxiliary.append_record(self, y, y[:, :0])
-            return y
-        y = convolve(x, weight[: self.out_channels])
-        if auxiliary.is_recording():
-            auxiliary.append_record(self, y, self._other_rows(x, weight))
-        return y
+        free = self._parameters.get("weight") is not None
+        return self._there(x, None if free else self._memory())
 
     def inverse(self, y: Tensor) -> Tensor:
         r"""Maps (B, m, \*spatial) back to (B, n, \*spatial).
@@ -252,8 +269,50 @@ class WIC(nn.Module):
                 eagerly on a CPU and wherever an inverse enters the cache; elsewhere the result is
                 NaN.
         """
+        return self._back(y, self._memory())
+
+    def with_log_det(self, x: Tensor, *, rev: bool = False) -> tuple[Tensor, Tensor]:
+        r"""Runs ``forward`` (with ``rev`` :meth:`inverse`) and returns the log-volume with it.
+
+        For hosts that add up log-determinants. The second value is :meth:`log_volume` times the
+        number of pixels, for every sample, and its exact negative with ``rev``; it is a
+        Jacobian's log-determinant for square kernels only. Both come from the cache where the
+        inverse does.
+
+        Returns:
+            The result, and the log-volume in nats, shape (B,), in memory of its own.
+        """
+        memory = self._memory()
+        y = self._back(x, memory) if rev else self._there(x, memory)
+        pixels = -math.prod(x.shape[2:]) if rev else math.prod(x.shape[2:])
+        if memory is None:
+            volume = self._log_volume_of_rows(self.out_channels)
+            dtype = torch.promote_types(self._kernel_dtype(), x.dtype)
+            return y, volume * torch.full((x.shape[0],), pixels, dtype=dtype, device=x.device)
+
+        def compute() -> tuple[float, torch.dtype]:
+            volume = self.log_volume()
+            return float(volume), torch.promote_types(volume.dtype, x.dtype)
+
+        value, dtype = self._remembered(memory, ("log_volume", x.dtype), compute)
+        return y, torch.full((x.shape[0],), value * pixels, dtype=dtype, device=x.device)
+
+    def _there(self, x: Tensor, memory: dict[Any, Any] | None) -> Tensor:
+        self._check(x, self.in_channels, "input")
+        weight = self._kernel(memory)
+        if self.out_channels == self.rows:
+            y = convolve(x, weight)
+            if self.out_channels < self.in_channels and auxiliary.is_recording():
+                auxiliary.append_record(self, y, y[:, :0])
+            return y
+        y = convolve(x, weight[: self.out_channels])
+        if auxiliary.is_recording():
+            auxiliary.append_record(self, y, self._other_rows(x, weight))
+        return y
+
+    def _back(self, y: Tensor, memory: dict[Any, Any] | None) -> Tensor:
         self._check(y, self.out_channels, "input")
-        kernel = self._inverse_kernel(y)
+        kernel = self._inverse_kernel(y, memory)
         if kernel.shape[1] == self.out_channels:
             return convolve(y, kernel)
         return convolve(torch.cat((y, self.complete(y)), dim=1), kernel)
@@ -279,168 +338,25 @@ class WIC(nn.Module):
         :math:`\tfrac12\log\det K^\top K` when widening, :math:`\tfrac12\log\det W W^\top` when
         narrowing. It is a Jacobian's log-determinant for square kernels only.
         """
-        return outside_autocast(log_volume, self._kernel()[: self.out_channels])
+        return self._log_volume_of_rows(self.out_channels).to(self._kernel_dtype())
 
     def gram_logdet(self) -> Tensor:
         r"""Returns :math:`\log\det K^\top K` of all rows, :math:`K K^\top` for ``rows="m"``."""
-        return outside_autocast(gram_logdet, self._kernel())
+        return 2 * self._log_volume_of_rows(self.rows).to(self._kernel_dtype())
+
+    def _log_volume_of_rows(self, rows: int) -> Tensor:
+        """The log-volume of the first rows, in the algebra's dtype."""
+        factors = self._lu_factors() if rows == self.in_channels else None
+        if factors is not None:
+            return LU.log_volume(*factors[1:])
+        kernel = self._kernel()
+        high = kernel.to(_algebra_dtype(kernel))
+        return outside_autocast(log_volume, high if rows == self.rows else high[:rows])
 
     def condition_number(self) -> Tensor:
         """Returns the condition number of the stored kernel in the spectral norm; a scalar."""
         with torch.no_grad():
             return outside_autocast(condition_number, self._kernel())
-
-    def clear_cache(self) -> None:
-        """Forgets the cached inverse.
-
-        Needed after an edit of a CUDA kernel that autograd does not count.
-        """
-        self._cache = None
-
-    def _kernel(self) -> Tensor:
-        """The kernel; autocast stays out of the products of a parametrization too."""
-        weight = self._parameters.get("weight")  # several times as fast as self.weight
-        if weight is not None:
-            return weight
-        device = self._sources()[0].device.type
-        if not torch.is_autocast_enabled(device):
-            return self.weight
-        with torch.autocast(device, enabled=False):
-            return self.weight
-
-    @property
-    def _is_constrained(self) -> bool:
-        """Whether the first rows hold exactly and the others, too many to, by least squares."""
-        return self.rows > self.in_channels > self.out_channels and self.layout == "compact"
-
-    def _inverse_matrix(self, weight: Tensor) -> Tensor:
-        """The matrix that turns [y; c(y)] into x, in the algebra's dtype."""
-        high = weight.to(_algebra_dtype(weight))
-        if self.rows < self.in_channels:
-            return right_inverse(high)
-        if self._is_constrained:
-            return constrained_inverse(high, self.out_channels)
-        return left_inverse(high)
-
-    def _inverse_kernel(self, y: Tensor) -> Tensor:
-        """The inverse in the dtype of ``y`` for its convolution: from the cache where allowed.
-
-        It acts on [y; c(y)], or on y alone where the completion is a matrix and folded into it.
-        """
-        if not self._may_cache():
-            return self._folded(self._checked_inverse(y, entering_cache=False)).to(y.dtype)
-        sources = self._sources()
-        cache = self._cache
-        # a parametrization that is registered later changes the class and the sources
-        key = (y.dtype, y.ndim, type(self.completion), type(self), len(sources))
-        if cache is not None and cache[0] == key and all(map(is_unchanged, cache[1], sources)):
-            return cache[2]
-        with torch.inference_mode(mode=False), torch.no_grad():
-            matrix = self._folded(self._checked_inverse(y, entering_cache=True)).to(y.dtype)
-            kernel = as_kernel(matrix, y.ndim).contiguous()
-            if y.device != kernel.device or any(source.is_inference() for source in sources):
-                return kernel
-            self._cache = (key, snapshot(sources), kernel)
-        return kernel
-
-    def _folded(self, matrix: Tensor) -> Tensor:
-        """``matrix`` on y alone where c(y) is a matrix times y: [A, B][y; Cy] = (A + BC)y."""
-        kind, m = type(self.completion), self.out_channels
-        if kind is Zero:
-            return matrix[:, :m]
-        if kind is Repeat:  # channel j of [y; c(y)] is channel j modulo m of y
-            return F.pad(matrix, (0, -self.rows % m)).unflatten(1, (-1, m)).sum(1)
-        return matrix
-
-    def _checked_inverse(self, y: Tensor, *, entering_cache: bool) -> Tensor:
-        weight = self._kernel()
-        if torch.is_autocast_enabled(weight.device.type):
-            with torch.autocast(weight.device.type, enabled=False):
-                return self._checked_inverse(y, entering_cache=entering_cache)
-        matrix = self._inverse_matrix(weight)
-        limit = 1 / torch.finfo(weight.dtype).eps
-        with torch.no_grad():
-            high = weight.detach().to(_algebra_dtype(weight))
-            eager = not is_transformed() and not torch.compiler.is_compiling()
-            may_raise = eager and (weight.device.type == "cpu" or entering_cache)
-            if may_raise:
-                # no left inverse is smaller than K's, nor than that of the rows that hold exactly
-                bound = torch.linalg.matrix_norm(high) * torch.linalg.matrix_norm(matrix)
-            else:
-                # where the exact number cannot follow a loose bound, a good kernel of a small
-                # dtype would count as singular for its channels alone: 1/eps of bfloat16 is 128
-                bound = condition_bound(high, squarings=5)
-                if self._is_constrained:
-                    # the rows that hold exactly are inverted by themselves too
-                    exact_rows = high[: self.out_channels]
-                    bound = torch.maximum(bound, condition_bound(exact_rows, squarings=5))
-            well_posed = bound <= limit
-            if may_raise and not bool(well_posed):
-                well_posed = torch.ones_like(well_posed)
-                self._raise_if_ill_conditioned(high, limit)
-        return torch.where(well_posed, matrix, torch.nan)
-
-    def _raise_if_ill_conditioned(self, high: Tensor, limit: float) -> None:
-        if not bool(torch.isfinite(high).all()):
-            count = int((~torch.isfinite(high)).sum())
-            raise IllConditionedError(
-                f"{self._title()}: {count} of the kernel's {high.numel()} numbers are not finite, "
-                "so it has no inverse. Go back to the last good weights; a lower learning rate or "
-                "gradient clipping helps."
-            )
-        number = float(condition_number(high))
-        if self._is_constrained:
-            number = max(number, float(condition_number(high[: self.out_channels])))
-        if not number <= limit:
-            dtype = str(self.weight.dtype).removeprefix("torch.")
-            raise IllConditionedError(
-                f"{self._title()}: the kernel's condition number {number:.3g} is past "
-                f"{limit:.3g}, the limit of {dtype}, so its inverse has no correct digit. Start "
-                "from other weights, add det_loss, or "
-                'use parametrization="orthogonal".'
-            )
-
-    def _title(self) -> str:
-        return f"WIC({self.extra_repr()})"
-
-    def _sources(self) -> tuple[Tensor, ...]:
-        """The parameters and buffers that the kernel is computed from."""
-        weight = self._parameters.get("weight")
-        if weight is not None:
-            return (weight,)
-        if not parametrize.is_parametrized(self, "weight"):
-            return (self.weight,)
-        held: Any = self.parametrizations["weight"]  # type: ignore[index]
-        return (*held.parameters(), *held.buffers())
-
-    def _may_cache(self) -> bool:
-        return not (
-            self.training
-            or torch.is_grad_enabled()
-            or torch.compiler.is_compiling()
-            or torch.jit.is_tracing()  # type: ignore[attr-defined]
-            or is_transformed()
-        )
-
-    def train(self, mode: bool = True) -> WIC:  # noqa: FBT001, FBT002 - torch's own signature
-        """Switches between training and evaluation, and forgets the cached inverse."""
-        self.clear_cache()
-        super().train(mode)
-        return self
-
-    def _apply(self, fn: Any, recurse: bool = True) -> WIC:  # noqa: FBT001, FBT002 - torch's own signature
-        self.clear_cache()
-        super()._apply(fn, recurse)
-        return self
-
-    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
-        self.clear_cache()
-        super()._load_from_state_dict(*args, **kwargs)
-
-    def __getstate__(self) -> dict[str, Any]:
-        state = self.__dict__.copy()
-        state["_cache"] = None
-        return state
 
     def _check(self, x: Tensor, channels: int, what: str) -> None:
         if not 2 <= x.ndim <= 5 or x.shape[1] != channels:

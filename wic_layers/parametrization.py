@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations, parametrize
 
@@ -38,10 +39,18 @@ class LU(nn.Module):
         self.register_buffer("sign", upper.diagonal().sign().to(kernel.dtype))
 
     def forward(self, lower: Tensor, upper: Tensor, log_diagonal: Tensor) -> Tensor:
-        size = log_diagonal.shape[0]
-        unit = torch.eye(lower.shape[0], size, dtype=lower.dtype, device=lower.device)
-        full = upper.triu(1)[:size] + _embed(self.sign * log_diagonal.exp(), upper.shape[1])
-        return ((lower.tril(-1)[:, :size] + unit) @ full)[self.permutation]
+        size, rows, columns = log_diagonal.shape[0], lower.shape[0], upper.shape[1]
+        diagonal = torch.diag(self.sign * log_diagonal.exp())
+        if columns > size:
+            diagonal = F.pad(diagonal, (0, columns - size))
+        full = upper.triu(1) + diagonal
+        unit = full if rows == size else F.pad(full, (0, 0, 0, rows - size))
+        return torch.addmm(unit, lower.tril(-1), full).index_select(0, self.permutation)
+
+    @staticmethod
+    def log_volume(lower: Tensor, upper: Tensor, log_diagonal: Tensor) -> Tensor:
+        """The log-volume of a square kernel: the sum of the logarithms on the diagonal."""
+        return log_diagonal.sum()
 
     def right_inverse(self, kernel: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Factorises a kernel that is assigned to the layer, with pivots of its own."""
@@ -52,10 +61,6 @@ class LU(nn.Module):
         parts = (lower.tril(-1), upper.triu(1), diagonal.abs().log())
         first, second, third = (part.to(kernel.dtype).contiguous() for part in parts)
         return first, second, third
-
-
-def _embed(diagonal: Tensor, columns: int) -> Tensor:
-    return torch.nn.functional.pad(torch.diag(diagonal), (0, columns - diagonal.shape[0]))
 
 
 def parametrize_kernel(module: nn.Module, name: ParametrizationName) -> None:

@@ -1,0 +1,258 @@
+"""How a kernel's inverse is computed, judged and remembered; the layer itself is in ``conv``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from wic_layers._pointwise import (
+    as_kernel,
+    is_transformed,
+    is_unchanged,
+    outside_autocast,
+    snapshot,
+)
+from wic_layers.completion import Repeat, Zero
+from wic_layers.errors import IllConditionedError
+from wic_layers.functional import (
+    _algebra_dtype,
+    condition_bound,
+    condition_number,
+    constrained_inverse,
+    left_inverse,
+    right_inverse,
+    square_inverse,
+)
+from wic_layers.parametrization import LU
+
+__all__ = ["Inversion"]
+
+_Self = TypeVar("_Self", bound="Inversion")
+
+
+class Inversion(nn.Module):
+    """What WIC does with its kernel to run backwards; not for use by itself.
+
+    What is computed from the kernel is remembered in ``eval()`` with gradients off, outside of
+    compile, tracing and functorch, and forgotten by ``train()``, ``eval()``, ``.to()`` and
+    loading.
+    """
+
+    in_channels: int
+    out_channels: int
+    rows: int
+    layout: str
+    completion: Any
+    weight: Any
+
+    def __init__(self) -> None:
+        super().__init__()
+        # what was computed, and from what: a snapshot of the sources
+        self._cache: dict[Any, Any] = {}
+        self._seen: tuple[Any, ...] | None = None
+
+    def clear_cache(self) -> None:
+        """Forgets the cached inverse.
+
+        Needed after an edit of a CUDA kernel that autograd does not count.
+        """
+        self._cache, self._seen = {}, None
+
+    def _memory(self) -> dict[Any, Any] | None:
+        """What is remembered of the kernel as it is now; None where nothing may be."""
+        if not self._may_cache():
+            return None
+        sources = self._sources()
+        seen = self._seen
+        # a parametrization that is registered later changes the class and the sources
+        if (
+            seen is not None
+            and seen[0] is type(self)
+            and len(seen[1]) == len(sources)
+            and all(map(is_unchanged, seen[1], sources))
+        ):
+            return self._cache
+        if any(source.is_inference() for source in sources):
+            return {}
+        self._cache = {}
+        self._seen = (type(self), snapshot(sources))
+        return self._cache
+
+    def _remembered(
+        self, memory: dict[Any, Any] | None, key: Any, compute: Callable[[], Any]
+    ) -> Any:
+        """The value of a key from a memory, computed where it is not there."""
+        if memory is None:
+            return compute()
+        found = memory.get(key)
+        if found is None:
+            with torch.inference_mode(mode=False), torch.no_grad():
+                found = memory[key] = compute()
+        return found
+
+    def _kernel(self, memory: dict[Any, Any] | None = None) -> Tensor:
+        """The kernel; autocast stays out of the products of a parametrization too."""
+        weight = self._parameters.get("weight")  # several times as fast as self.weight
+        if weight is not None:
+            return weight
+        return self._remembered(memory, "kernel", self._assembled)
+
+    def _assembled(self) -> Tensor:
+        """The kernel of a parametrization."""
+        found = self._lu_factors()
+        if found is not None:  # spares torch's way through the parametrization
+            return outside_autocast(found[0].forward, *found[1:])
+        return outside_autocast(lambda: self.weight, device=self._sources()[0].device)
+
+    def _lu_factors(self) -> tuple[LU, Any, Any, Any] | None:
+        """The LU parametrization and its three factors; None where the kernel is held otherwise.
+
+        Read from the dictionaries of modules, as attributes take longer than the arithmetic.
+        """
+        lists: Any = self._modules.get("parametrizations")
+        held = None if lists is None else lists._modules.get("weight")
+        if held is None or len(held._modules) != 1 or type(held._modules["0"]) is not LU:
+            return None
+        factors = held._parameters
+        return (held._modules["0"], *(factors[f"original{index}"] for index in range(3)))
+
+    def _kernel_dtype(self) -> torch.dtype:
+        weight = self._parameters.get("weight")
+        if weight is not None:
+            return weight.dtype
+        factors = self._lu_factors()
+        return (self._sources()[0] if factors is None else factors[1]).dtype
+
+    @property
+    def _is_constrained(self) -> bool:
+        """Whether the first rows hold exactly and the others, too many to, by least squares."""
+        return self.rows > self.in_channels > self.out_channels and self.layout == "compact"
+
+    def _inverse_matrix(self, high: Tensor, stored: torch.dtype) -> Tensor:
+        """The matrix that turns [y; c(y)] into x; ``stored`` is what the kernel was rounded to."""
+        if self.rows < self.in_channels:
+            return right_inverse(high)
+        if self._is_constrained:
+            return constrained_inverse(high, self.out_channels)
+        if self.rows == self.in_channels and high.dtype != stored:
+            return square_inverse(high)
+        return left_inverse(high)
+
+    def _inverse_kernel(self, y: Tensor, memory: dict[Any, Any] | None) -> Tensor:
+        """The inverse in the dtype of ``y`` for its convolution.
+
+        It acts on [y; c(y)], or on y alone where the completion is a matrix and folded into it.
+        """
+        if memory is None:
+            return self._folded(self._checked_inverse(None)).to(y.dtype)
+
+        def compute() -> Tensor:
+            matrix = self._folded(self._checked_inverse(memory)).to(y.dtype)
+            return as_kernel(matrix, y.ndim).contiguous()
+
+        return self._remembered(memory, (y.dtype, y.ndim, type(self.completion)), compute)
+
+    def _folded(self, matrix: Tensor) -> Tensor:
+        """``matrix`` on y alone where c(y) is a matrix times y: [A, B][y; Cy] = (A + BC)y."""
+        kind, m = type(self.completion), self.out_channels
+        if kind is Zero:
+            return matrix[:, :m]
+        if kind is Repeat:  # channel j of [y; c(y)] is channel j modulo m of y
+            return F.pad(matrix, (0, -self.rows % m)).unflatten(1, (-1, m)).sum(1)
+        return matrix
+
+    def _checked_inverse(self, memory: dict[Any, Any] | None) -> Tensor:
+        """The inverse of the kernel, in the algebra's dtype."""
+        weight = self._kernel(memory)
+        if torch.is_autocast_enabled(weight.device.type):
+            with torch.autocast(weight.device.type, enabled=False):
+                return self._checked_inverse(memory)
+        high = weight.to(_algebra_dtype(weight))
+        matrix = self._inverse_matrix(high, weight.dtype)
+        limit = 1 / torch.finfo(weight.dtype).eps
+        with torch.no_grad():
+            eager = not is_transformed() and not torch.compiler.is_compiling()
+            if eager and (weight.is_cpu or memory is not None):
+                # no left inverse is smaller than K's, nor than that of the rows that hold exactly
+                bound = torch.linalg.vector_norm(high) * torch.linalg.vector_norm(matrix)
+                if not float(bound) <= limit:
+                    self._raise_if_ill_conditioned(high, limit)
+                return matrix
+            # where the exact number cannot follow a loose bound, a good kernel of a small
+            # dtype would count as singular for its channels alone: 1/eps of bfloat16 is 128
+            bound = condition_bound(high, squarings=5)
+            if self._is_constrained:
+                # the rows that hold exactly are inverted by themselves too
+                exact_rows = high[: self.out_channels]
+                bound = torch.maximum(bound, condition_bound(exact_rows, squarings=5))
+        return torch.where(bound <= limit, matrix, torch.nan)
+
+    def _raise_if_ill_conditioned(self, high: Tensor, limit: float) -> None:
+        if not bool(torch.isfinite(high).all()):
+            count = int((~torch.isfinite(high)).sum())
+            raise IllConditionedError(
+                f"{self._title()}: {count} of the kernel's {high.numel()} numbers are not finite, "
+                "so it has no inverse. Go back to the last good weights; a lower learning rate or "
+                "gradient clipping helps."
+            )
+        number = float(condition_number(high))
+        if self._is_constrained:
+            number = max(number, float(condition_number(high[: self.out_channels])))
+        if not number <= limit:
+            dtype = str(self.weight.dtype).removeprefix("torch.")
+            raise IllConditionedError(
+                f"{self._title()}: the kernel's condition number {number:.3g} is past "
+                f"{limit:.3g}, the limit of {dtype}, so its inverse has no correct digit. Start "
+                "from other weights, add det_loss, or "
+                'use parametrization="orthogonal".'
+            )
+
+    def _title(self) -> str:
+        return f"WIC({self.extra_repr()})"
+
+    def _sources(self) -> tuple[Tensor, ...]:
+        """The parameters and buffers that the kernel is computed from."""
+        weight = self._parameters.get("weight")
+        if weight is not None:
+            return (weight,)
+        found = self._lu_factors()
+        if found is not None:
+            return (*found[1:], *found[0]._buffers.values())
+        if not parametrize.is_parametrized(self, "weight"):
+            return (self.weight,)
+        held: Any = self.parametrizations["weight"]  # type: ignore[index]
+        return (*held.parameters(), *held.buffers())
+
+    def _may_cache(self) -> bool:
+        return not (
+            self.training
+            or torch.is_grad_enabled()
+            or torch.compiler.is_compiling()
+            or torch.jit.is_tracing()  # type: ignore[attr-defined]
+            or is_transformed()
+        )
+
+    def train(self: _Self, mode: bool = True) -> _Self:  # noqa: FBT001, FBT002 - torch's own signature
+        """Switches between training and evaluation, and forgets what was computed."""
+        self.clear_cache()
+        super().train(mode)
+        return self
+
+    def _apply(self: _Self, fn: Any, recurse: bool = True) -> _Self:  # noqa: FBT001, FBT002 - torch's own signature
+        self.clear_cache()
+        super()._apply(fn, recurse)
+        return self
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        self.clear_cache()
+        super()._load_from_state_dict(*args, **kwargs)
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = self.__dict__.copy()
+        state["_cache"], state["_seen"] = {}, None
+        return state
