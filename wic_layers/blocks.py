@@ -27,7 +27,7 @@ __all__ = [
 class InvertibleBlock(nn.Module):
     """Base of the blocks: ``forward(x)``, ``inverse(y)`` and ``forward(y, rev=True)``."""
 
-    def forward(self, x: Tensor, *, rev: bool = False) -> Tensor:
+    def forward(self, x: Tensor, rev: bool = False) -> Tensor:  # noqa: FBT001, FBT002 - as IRN calls it
         """Maps ``x`` forward, or back with ``rev=True``."""
         return self.inverse(x) if rev else self._forward(x)
 
@@ -199,6 +199,8 @@ class AffineCoupling(InvertibleBlock):
         channels: Channels of the input.
         split: Channels of :math:`x_1`; half of them (rounded down) when None.
         clamp: Largest :math:`|s|`: 1 in IRN and WIN, 2 in HiNet.
+        condition: Channels of a condition that F, G and H see behind their input; see
+            :meth:`couple`.
         subnet: Builds F, G, H from (in_channels, out_channels).
 
     Raises:
@@ -214,6 +216,7 @@ class AffineCoupling(InvertibleBlock):
         *,
         split: int | None = None,
         clamp: float = 1.0,
+        condition: int = 0,
         subnet: Callable[[int, int], nn.Module] = DenseBlock,
     ) -> None:
         super().__init__()
@@ -225,9 +228,10 @@ class AffineCoupling(InvertibleBlock):
         self.channels = channels
         self.sizes = (first, channels - first)
         self.clamp = clamp
-        self.F = subnet(channels - first, first)
-        self.G = subnet(first, channels - first)
-        self.H = subnet(first, channels - first)
+        self.condition = condition
+        self.F = subnet(channels - first + condition, first)
+        self.G = subnet(first + condition, channels - first)
+        self.H = subnet(first + condition, channels - first)
 
     def _halves(self, x: Tensor) -> tuple[Tensor, Tensor]:
         if x.ndim < 2 or x.shape[1] != self.channels:
@@ -238,24 +242,46 @@ class AffineCoupling(InvertibleBlock):
         first, second = x.split(self.sizes, dim=1)
         return first, second
 
-    def _scale(self, y1: Tensor) -> Tensor:
-        return self.clamp * (2 * torch.sigmoid(self.H(y1).to(y1.dtype)) - 1)
+    def _scale(self, seen: Tensor, dtype: torch.dtype) -> Tensor:
+        return self.clamp * (2 * torch.sigmoid(self.H(seen).to(dtype)) - 1)
 
     def _forward(self, x: Tensor) -> Tensor:
-        x1, x2 = self._halves(x)
-        y1 = x1 + self.F(x2).to(x.dtype)
-        y2 = x2 * self._scale(y1).exp() + self.G(y1).to(x.dtype)
-        return torch.cat((y1, y2), dim=1)
+        return self.couple(x)[0]
 
     def inverse(self, y: Tensor) -> Tensor:
         """Undoes the second half, then the first."""
+        return self.uncouple(y)[0]
+
+    def couple(self, x: Tensor, condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        r"""Maps ``x`` forward and returns s with it, whose sum per sample is :math:`\log|\det J|`.
+
+        Args:
+            x: Shape (B, channels, \*spatial).
+            condition: Shape (B, condition, \*spatial); None where the coupling takes none.
+        """
+        x1, x2 = self._halves(x)
+        y1 = x1 + self.F(_seen(x2, condition)).to(x.dtype)
+        seen = _seen(y1, condition)
+        scale = self._scale(seen, x.dtype)
+        y2 = x2 * scale.exp() + self.G(seen).to(x.dtype)
+        return torch.cat((y1, y2), dim=1), scale
+
+    def uncouple(self, y: Tensor, condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Maps ``y`` back and returns the s of :meth:`couple` with it."""
         y1, y2 = self._halves(y)
-        x2 = (y2 - self.G(y1).to(y.dtype)) * (-self._scale(y1)).exp()
-        x1 = y1 - self.F(x2).to(y.dtype)
-        return torch.cat((x1, x2), dim=1)
+        seen = _seen(y1, condition)
+        scale = self._scale(seen, y.dtype)
+        x2 = (y2 - self.G(seen).to(y.dtype)) * (-scale).exp()
+        x1 = y1 - self.F(_seen(x2, condition)).to(y.dtype)
+        return torch.cat((x1, x2), dim=1), scale
 
     def extra_repr(self) -> str:
         return f"{self.channels}, split={self.sizes[0]}, clamp={self.clamp}"
+
+
+def _seen(half: Tensor, condition: Tensor | None) -> Tensor:
+    """What a network inside a coupling is given."""
+    return half if condition is None else torch.cat((half, condition), dim=1)
 
 
 class LongTermMemory(InvertibleBlock):
