@@ -2,8 +2,19 @@
 
 from wic_layers.auxiliary import charbonnier, det_loss, record_wic, shift_loss
 from wic_layers.conv import WIC
+from wic_layers.convert import WellPosed, swap_1x1
 from wic_layers.errors import WICError
 from wic_layers.quantization import quantize
 
 __version__ = "0.1.0.dev0"
-__all__ = ["WIC", "WICError", "charbonnier", "det_loss", "quantize", "record_wic", "shift_loss"]
+__all__ = [
+    "WIC",
+    "WICError",
+    "WellPosed",
+    "charbonnier",
+    "det_loss",
+    "quantize",
+    "record_wic",
+    "shift_loss",
+    "swap_1x1",
+]
