@@ -1,0 +1,46 @@
+"""The examples run as they stand, briefly."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+def run(name, folder, *arguments):
+    done = subprocess.run(
+        [sys.executable, EXAMPLES / name, *arguments],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=300,
+    )
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_freia_channel_change(tmp_path):
+    for needed in ("FrEIA", "skimage"):
+        pytest.importorskip(needed)
+    printed = run("freia_channel_change.py", tmp_path, "--steps", "3", "--out", "a.png")
+    assert "(4, 12, 32, 32) -> (4, 48, 32, 32) and back within" in printed
+    assert "negative on the way back: True" in printed
+    assert Image.open(tmp_path / "a.png").size == (2 * 320 + 160 + 20, 320)
+
+
+@pytest.mark.slow
+def test_normflows_glow(tmp_path):
+    for needed in ("normflows", "skimage", "matplotlib"):
+        pytest.importorskip(needed)
+    printed = run("normflows_glow.py", tmp_path, "--steps", "40", "--out", "b/b.png")
+    assert "8 square 1x1 convolutions became WIC layers" in printed
+    (line,) = (line for line in printed.splitlines() if line.startswith("log-likelihoods"))
+    assert float(line.split("by ")[1].split()[0]) <= 1e-5
+    rows = [line for line in printed.splitlines() if line.startswith("| ") and " s |" in line]
+    ends = [float(row.split("|")[3]) for row in rows]
+    assert ends[0] == pytest.approx(ends[1], abs=0.05)
+    assert (tmp_path / "b" / "b.png").is_file()
