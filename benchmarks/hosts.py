@@ -4,7 +4,7 @@ Prints a Markdown table of the time of the swapped model to that of the original
 faster, for sampling, log_prob and a training step (forward KL, backward and Adam)::
 
     python benchmarks/hosts.py
-    taskset -c 0 python benchmarks/hosts.py --hidden 64 --repeats 5
+    taskset -c 0 python benchmarks/hosts.py --hidden 64 --batch 8 --repeats 5
 
 Everything runs in one process on one thread. Both models hold the same numbers and run in turn (A
 B, B A, ...); a ratio is the median over the repeats. Times are CPU time, which stands still while
@@ -33,7 +33,7 @@ from wic_layers import swap_1x1
 
 Call = Callable[[], object]
 
-LEVELS, BLOCKS, SIZE, BATCH = 3, 4, 32, 8
+LEVELS, BLOCKS, SIZE = 3, 4, 32
 
 
 def glow(hidden: int, *, use_lu: bool) -> nf.MultiscaleFlow:
@@ -96,14 +96,14 @@ def quiet(call: Call) -> Call:
     return run
 
 
-def rows_of_glow(hidden: int, repeats: int) -> Iterator[tuple[str, ...]]:
-    x = torch.rand(BATCH, 3, SIZE, SIZE)
+def rows_of_glow(hidden: int, batch: int, repeats: int) -> Iterator[tuple[str, ...]]:
+    x = torch.rand(batch, 3, SIZE, SIZE)
     for use_lu in (True, False):
         original = glow(hidden, use_lu=use_lu)
         original.forward_kld(x)  # ActNorm takes its start from data
         swapped = copy.deepcopy(original)
         swap_1x1(swapped)
-        name = f"Glow, {hidden} hidden, {'LU' if use_lu else 'free'}"
+        name = f"Glow, {hidden} hidden, {'LU' if use_lu else 'free'}, batch {batch}"
 
         def row(
             what: str, calls: Callable[[nn.Module], Call], name: str = name
@@ -113,23 +113,23 @@ def rows_of_glow(hidden: int, repeats: int) -> Iterator[tuple[str, ...]]:
 
         for model in (original, swapped):
             model.eval()
-        yield row("sampling", lambda model: quiet(lambda: model.sample(BATCH)))
+        yield row("sampling", lambda model: quiet(lambda: model.sample(batch)))
         yield row("log_prob", lambda model: quiet(lambda: model.log_prob(x, None)))
         for model in (original, swapped):
             model.train()
         yield row("training step", lambda model: step(model, x))
-        yield row("sampling with gradients", lambda model: lambda: model.sample(BATCH))
+        yield row("sampling with gradients", lambda model: lambda: model.sample(batch))
 
 
-def rows_of_freia(channels: int, repeats: int) -> Iterator[tuple[str, ...]]:
-    x = torch.rand(BATCH, channels, SIZE, SIZE)
+def rows_of_freia(channels: int, batch: int, repeats: int) -> Iterator[tuple[str, ...]]:
+    x = torch.rand(batch, channels, SIZE, SIZE)
     original = Ff.SequenceINN(channels, SIZE, SIZE)
     for _ in range(4):
         matrix = torch.linalg.qr(torch.randn(channels, channels))[0]
         original.append(Fm.Fixed1x1Conv, M=matrix.contiguous())
     swapped = copy.deepcopy(original)
     swap_1x1(swapped)
-    name = f"FrEIA, 4 Fixed1x1Conv, {channels} channels"
+    name = f"FrEIA, 4 Fixed1x1Conv, {channels} channels, batch {batch}"
     for what, rev in (("forward", False), ("reverse", True)):
         calls = [
             quiet(lambda model=model, rev=rev: model(x, rev=rev))
@@ -147,14 +147,19 @@ def main() -> None:
     parser.add_argument(
         "--hidden", type=int, nargs="+", default=[64, 512], help="channels inside couplings"
     )
+    parser.add_argument("--batch", type=int, nargs="+", default=[8, 32], help="images at once")
     options = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
     warnings.filterwarnings("ignore", "torch.lu is deprecated")  # normflows calls it
-    print(surroundings().splitlines()[0])
-    print(f"- Glow of {LEVELS} levels x {BLOCKS} blocks on ({BATCH}, 3, {SIZE}, {SIZE})\n")
-    rows = [row for hidden in options.hidden for row in rows_of_glow(hidden, options.repeats)]
-    rows += [row for channels in (12, 48) for row in rows_of_freia(channels, options.repeats)]
+    print(surroundings(8).splitlines()[0])
+    print(f"- Glow of {LEVELS} levels x {BLOCKS} blocks on (B, 3, {SIZE}, {SIZE})\n")
+    rows: list[tuple[str, ...]] = []
+    for batch in options.batch:
+        for hidden in options.hidden:
+            rows += rows_of_glow(hidden, batch, options.repeats)
+        for channels in (12, 48):
+            rows += rows_of_freia(channels, batch, options.repeats)
     print(markdown(("model", "call", "swapped, ms", "original, ms", "ratio"), rows))
 
 

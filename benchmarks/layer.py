@@ -3,15 +3,21 @@
 Prints Markdown tables::
 
     python benchmarks/layer.py
+    python benchmarks/layer.py --batch 32
+    python benchmarks/layer.py --threads 2
     taskset -c 0 python benchmarks/layer.py --quick --csv layer.csv
 
-Everything runs in one process on one thread. A ratio is the median over alternating repeats
-(A B, B A, A B, ...) of the time of the first to that of the second, so that a machine that is slow
-for a while slows both. Times are CPU time of the thread, which stands still while another process
-has the core. Below about 100 microseconds a ratio shows Python's overhead rather than arithmetic:
-the row ``nn.Conv2d`` tells what any module with one convolution costs, the row ``plain again``
-what the method itself adds. From 48 channels on, page faults of fresh outputs blur the ratios
-unless malloc keeps its pages::
+Everything runs in one process, on one thread unless ``--threads`` says otherwise. A ratio is the
+median over alternating repeats (A B, B A, A B, ...) of the time of the first to that of the
+second, so that a machine that is slow for a while slows both. Times are CPU time of the thread,
+which stands still while another process has the core; with several threads they are those of the
+clock, and need a machine of their own.
+
+torch's convolution of fewer than 16 images on one thread is a matrix product; all others are
+oneDNN's, which is slow for few channels. Below about 100 microseconds a ratio shows Python's
+overhead rather than arithmetic: the row ``nn.Conv2d`` tells what any module with one convolution
+costs, the row ``plain again`` what the method itself adds. From 48 channels on, page faults of
+fresh outputs blur the ratios unless malloc keeps its pages::
 
     export MALLOC_MMAP_THRESHOLD_=33554432 MALLOC_TRIM_THRESHOLD_=4294967296
 """
@@ -42,7 +48,7 @@ from wic_layers.functional import left_inverse
 
 Call = Callable[[], object]
 
-BATCH, SIZE = 8, 32
+SIZE = 32
 SQUARE = (4, 12, 48, 64, 96)
 RECTANGULAR = ((12, 48), (3, 12), (48, 12), (12, 3))
 VECTORS = (12, 64)
@@ -97,10 +103,11 @@ class Stopwatch:
 
 
 def _timed(function: Call, calls: int) -> float:
-    start = time.thread_time_ns()
+    clock = time.thread_time_ns if torch.get_num_threads() == 1 else time.perf_counter_ns
+    start = clock()
     for _ in range(calls):
         function()
-    return (time.thread_time_ns() - start) / calls / 1e9
+    return (clock() - start) / calls / 1e9
 
 
 def plain(x: Tensor, matrix: Tensor) -> Call:
@@ -137,11 +144,11 @@ def hosts(kernel: Tensor, x: Tensor) -> list[tuple[str, Call, Call]]:
     return found
 
 
-def square(channels: int, watch: Stopwatch) -> Iterator[Row]:
+def square(channels: int, batch: int, watch: Stopwatch) -> Iterator[Row]:
     """Compares a square layer on images with everything there is to compare with."""
     layer = WIC(channels, channels).eval()
     kernel = layer.weight.detach().clone()
-    x = torch.randn(BATCH, channels, SIZE, SIZE)
+    x = torch.randn(batch, channels, SIZE, SIZE)
     module = partial(nn.Conv2d(channels, channels, 1, bias=False).eval(), x)
     forward, inverse = partial(layer, x), partial(layer.inverse, x)
     there, back = plain(x, kernel), plain(x, left_inverse(kernel))
@@ -163,12 +170,12 @@ def square(channels: int, watch: Stopwatch) -> Iterator[Row]:
             yield row(f"inverse, {state}", name, inverse, host)
 
 
-def rectangular(n: int, m: int, watch: Stopwatch) -> Iterator[Row]:
+def rectangular(n: int, m: int, batch: int, watch: Stopwatch) -> Iterator[Row]:
     """Compares a layer that changes the number of channels with plain convolutions.
 
     The plain way back of a narrowing layer starts from [y; c(y)], which is there already.
     """
-    x, y = torch.randn(BATCH, n, SIZE, SIZE), torch.randn(BATCH, m, SIZE, SIZE)
+    x, y = torch.randn(batch, n, SIZE, SIZE), torch.randn(batch, m, SIZE, SIZE)
     narrow = WIC(n, m, completion="zero").eval()
 
     def row(call: str, first: Call, second: Call) -> Row:
@@ -192,11 +199,11 @@ def _fill(layer: WIC, y: Tensor) -> Tensor:
     return torch.cat((y, layer.complete(y)), dim=1)
 
 
-def vectors(channels: int, watch: Stopwatch) -> Iterator[Row]:
+def vectors(channels: int, batch: int, watch: Stopwatch) -> Iterator[Row]:
     """Compares a square layer on plain vectors, as many as the images have pixels."""
     layer = WIC(channels, channels).eval()
     kernel = layer.weight.detach().clone()
-    x = torch.randn(BATCH * SIZE * SIZE, channels)
+    x = torch.randn(batch * SIZE * SIZE, channels)
     title = f"{channels} → {channels}, vectors"
     there, back = plain(x, kernel), plain(x, left_inverse(kernel))
     yield Row(title, "forward", "plain", *watch.compare(partial(layer, x), there))
@@ -236,12 +243,12 @@ def markdown(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def surroundings() -> str:
+def surroundings(batch: int) -> str:
     """Returns what the figures depend on, one item a line."""
     names = sorted(n for n in os.environ if "MALLOC" in n or n == "LD_PRELOAD")
     malloc = ", ".join(f"{name}={os.environ[name]}" for name in names) or "no variable set"
     pinned = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else "?"
-    x, kernel = torch.randn(BATCH, 64, SIZE, SIZE), torch.randn(64, 64)
+    x, kernel = torch.randn(batch, 64, SIZE, SIZE), torch.randn(64, 64)
     call = plain(x, kernel)
     for _ in range(20):
         call()
@@ -253,8 +260,8 @@ def surroundings() -> str:
         (
             f"- torch {torch.__version__}, Python {platform.python_version()}, "
             f"{torch.backends.cpu.get_cpu_capability()}, float32, gradients off",
-            f"- input ({BATCH}, C, {SIZE}, {SIZE}); {torch.get_num_threads()} thread, may run on "
-            f"{pinned} core(s)",
+            f"- input ({batch}, C, {SIZE}, {SIZE}); {torch.get_num_threads()} thread(s) on {pinned} "
+            "core(s)",
             f"- malloc: {malloc}; {faults:.0f} page faults a plain call at 64 channels",
         )
     )
@@ -266,22 +273,24 @@ def main() -> None:
     )
     parser.add_argument("--repeats", type=int, default=101, help="A B B A per ratio (default 101)")
     parser.add_argument("--quick", action="store_true", help="15 repeats")
+    parser.add_argument("--batch", type=int, default=8, help="images in the input (default 8)")
+    parser.add_argument("--threads", type=int, default=1, help="threads of torch (default 1)")
     parser.add_argument("--csv", type=Path, help="write the first table here too")
     options = parser.parse_args()
 
-    torch.set_num_threads(1)
+    torch.set_num_threads(options.threads)
     torch.manual_seed(0)
     warnings.filterwarnings("ignore", "torch.lu is deprecated")  # normflows calls it
-    print(surroundings(), end="\n\n", flush=True)
+    print(surroundings(options.batch), end="\n\n", flush=True)
     watch = Stopwatch(15 if options.quick else options.repeats)
     rows: list[Row] = []
     with torch.no_grad():
         for channels in SQUARE:
-            rows.extend(square(channels, watch))
+            rows.extend(square(channels, options.batch, watch))
         for n, m in RECTANGULAR:
-            rows.extend(rectangular(n, m, watch))
+            rows.extend(rectangular(n, m, options.batch, watch))
         for channels in VECTORS:
-            rows.extend(vectors(channels, watch))
+            rows.extend(vectors(channels, options.batch, watch))
     print(markdown(HEADER, (row.cells() for row in rows)), end="\n\n")
 
     def figures(inverse: Callable[[Tensor], Tensor]) -> list[str]:

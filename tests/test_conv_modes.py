@@ -298,3 +298,35 @@ def test_rev_by_position_as_older_code_has_it():
     layer = WIC(3, 5)
     y = torch.randn(1, 5, 2, 2)
     assert torch.equal(layer(y, True), layer.inverse(y))
+
+
+@pytest.mark.parametrize("sizes", [(5,), (4, 3), (2, 3, 2)])
+@pytest.mark.parametrize("channels", [(3, 12), (12, 3), (40, 33), (40, 40)])
+def test_many_images_go_through_a_product_with_the_same_result(channels, sizes, monkeypatch):
+    layer = WIC(*channels, completion="zero")
+    x = torch.randn(17, channels[0], *sizes, requires_grad=True)
+    results = []
+    for is_product in (False, True):
+        monkeypatch.setattr(_pointwise, "_is_faster_as_product", lambda *_, p=is_product: p)
+        layer.zero_grad()
+        x.grad = None
+        y = layer(x)
+        back = layer.inverse(y)
+        (y.square().sum() + back.sin().sum()).backward()
+        assert y.is_contiguous()
+        results.append([y.detach(), back.detach(), x.grad, layer.weight.grad])
+    for product, convolution in zip(*results, strict=True):
+        torch.testing.assert_close(product, convolution, atol=1e-4, rtol=1e-5)
+
+
+def test_when_a_product_is_taken():
+    def is_product(x, m=12):
+        return _pointwise._is_faster_as_product(x, torch.ones(m, x.shape[1]))
+
+    x = torch.ones(16, 12, 4, 4)
+    assert is_product(x)
+    assert is_product(torch.ones(16, 96, 4, 4))
+    assert not is_product(torch.ones(16, 48, 4, 4), 48)
+    assert not is_product(x.contiguous(memory_format=torch.channels_last))
+    assert not is_product(x.transpose(2, 3))
+    assert is_product(x[:2]) == (torch.get_num_threads() > 1)

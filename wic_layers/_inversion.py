@@ -121,13 +121,6 @@ class Inversion(nn.Module):
         factors = held._parameters
         return (held._modules["0"], *(factors[f"original{index}"] for index in range(3)))
 
-    def _kernel_dtype(self) -> torch.dtype:
-        weight = self._parameters.get("weight")
-        if weight is not None:
-            return weight.dtype
-        factors = self._lu_factors()
-        return (self._sources()[0] if factors is None else factors[1]).dtype
-
     @property
     def _is_constrained(self) -> bool:
         """Whether the first rows hold exactly and the others, too many to, by least squares."""

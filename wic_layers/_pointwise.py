@@ -29,18 +29,37 @@ def as_kernel(matrix: Tensor, ndim: int) -> Tensor:
 
 def convolve(x: Tensor, matrix: Tensor) -> Tensor:
     """Applies a matrix or kernel to the channels of x, in x's dtype and outside autocast."""
-    if torch.is_autocast_enabled("cpu" if x.is_cpu else x.device.type):
+    on_cpu, dtype, ndim = x.is_cpu, x.dtype, x.ndim
+    if torch.is_autocast_enabled("cpu" if on_cpu else x.device.type):
         with torch.autocast(x.device.type, enabled=False):
             return convolve(x, matrix)
-    if matrix.dtype != x.dtype:
-        matrix = matrix.to(x.dtype)
-    if x.ndim == 2:
+    if matrix.dtype != dtype:
+        matrix = matrix.to(dtype)
+    if ndim == 2:
         return F.linear(x, matrix)
-    if x.is_cuda and x.dtype == torch.float32:
+    if dtype == torch.float32 and (_is_faster_as_product(x, matrix) if on_cpu else x.is_cuda):
         return multiply(x, matrix)
-    kernel = matrix if matrix.ndim == x.ndim else as_kernel(matrix, x.ndim)
-    convolution = _CONVOLUTIONS[x.ndim - 2]
+    kernel = matrix if matrix.ndim == ndim else as_kernel(matrix, ndim)
+    convolution = _CONVOLUTIONS[ndim - 2]
     return convolution(x, kernel)  # type: ignore[misc]
+
+
+def _is_faster_as_product(x: Tensor, matrix: Tensor) -> bool:
+    """Whether a product beats torch's convolution of float32 images on a CPU.
+
+    From 16 images or two threads on that one is oneDNN's, which pads few channels to blocks of 16
+    and copies: 1.1 to 10 times as long as the product up to 32 channels, less from 48 on
+    (benchmarks/layer.py).
+    """
+    if x.shape[0] < 16 and torch.get_num_threads() == 1:
+        return False
+    return (
+        min(matrix.shape[:2]) <= 32
+        and not torch.compiler.is_compiling()
+        and x.is_contiguous()
+        and not torch.jit.is_tracing()  # type: ignore[attr-defined]
+        and not is_transformed()
+    )
 
 
 def multiply(x: Tensor, matrix: Tensor) -> Tensor:
@@ -48,7 +67,12 @@ def multiply(x: Tensor, matrix: Tensor) -> Tensor:
 
     On CUDA float32 convolutions round to TF32's ten bits unless told otherwise, products do not.
     """
-    return (matrix.flatten(1) @ x.flatten(2)).unflatten(2, x.shape[2:])
+    shape = x.shape
+    if matrix.ndim > 2:
+        matrix = matrix.flatten(1)
+    # not matmul, which copies x where it needs a gradient
+    product = torch.bmm(matrix.expand(shape[0], *matrix.shape), x.flatten(2))
+    return product.view(shape[0], matrix.shape[0], *shape[2:])
 
 
 def outside_autocast(function: Any, *tensors: Tensor, device: torch.device | None = None) -> Any:

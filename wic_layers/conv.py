@@ -284,18 +284,20 @@ class WIC(Inversion):
         """
         memory = self._memory()
         y = self._back(x, memory) if rev else self._there(x, memory)
-        pixels = -math.prod(x.shape[2:]) if rev else math.prod(x.shape[2:])
+        shape: tuple[int, ...] = x.shape
+        pixels = -math.prod(shape[2:]) if rev else math.prod(shape[2:])
         if memory is None:
-            volume = self._log_volume_of_rows(self.out_channels)
-            dtype = torch.promote_types(self._kernel_dtype(), x.dtype)
-            return y, volume * torch.full((x.shape[0],), pixels, dtype=dtype, device=x.device)
+            volume, dtype = self._volume_of_rows(self.out_channels)
+            if dtype != x.dtype:
+                dtype = torch.promote_types(dtype, x.dtype)
+            return y, torch.full((shape[0],), pixels, dtype=dtype, device=x.device) * volume
 
         def compute() -> tuple[float, torch.dtype]:
             volume = self.log_volume()
             return float(volume), torch.promote_types(volume.dtype, x.dtype)
 
         value, dtype = self._remembered(memory, ("log_volume", x.dtype), compute)
-        return y, torch.full((x.shape[0],), value * pixels, dtype=dtype, device=x.device)
+        return y, torch.full((shape[0],), value * pixels, dtype=dtype, device=x.device)
 
     def _there(self, x: Tensor, memory: dict[Any, Any] | None) -> Tensor:
         self._check(x, self.in_channels, "input")
@@ -338,20 +340,26 @@ class WIC(Inversion):
         :math:`\tfrac12\log\det K^\top K` when widening, :math:`\tfrac12\log\det W W^\top` when
         narrowing. It is a Jacobian's log-determinant for square kernels only.
         """
-        return self._log_volume_of_rows(self.out_channels).to(self._kernel_dtype())
+        volume, dtype = self._volume_of_rows(self.out_channels)
+        return volume.to(dtype)
 
     def gram_logdet(self) -> Tensor:
         r"""Returns :math:`\log\det K^\top K` of all rows, :math:`K K^\top` for ``rows="m"``."""
-        return 2 * self._log_volume_of_rows(self.rows).to(self._kernel_dtype())
+        volume, dtype = self._volume_of_rows(self.rows)
+        return 2 * volume.to(dtype)
 
-    def _log_volume_of_rows(self, rows: int) -> Tensor:
-        """The log-volume of the first rows, in the algebra's dtype."""
-        factors = self._lu_factors() if rows == self.in_channels else None
+    def _volume_of_rows(self, rows: int) -> tuple[Tensor, torch.dtype]:
+        """The log-volume of the first rows, in the algebra's dtype; and the kernel's dtype."""
+        square = rows == self.in_channels
+        factors = self._lu_factors() if square else None
         if factors is not None:
-            return LU.log_volume(*factors[1:])
+            volume = LU.log_volume(*factors[1:])
+            return volume, volume.dtype
         kernel = self._kernel()
-        high = kernel.to(_algebra_dtype(kernel))
-        return outside_autocast(log_volume, high if rows == self.rows else high[:rows])
+        high = kernel.to(torch.float64 if kernel.is_cpu else _algebra_dtype(kernel))
+        if square and rows == self.rows:  # as functional.log_volume does, by a shorter way
+            return torch.linalg.slogdet(high)[1], kernel.dtype
+        return outside_autocast(log_volume, high[:rows]), kernel.dtype
 
     def condition_number(self) -> Tensor:
         """Returns the condition number of the stored kernel in the spectral norm; a scalar."""
