@@ -260,8 +260,8 @@ def surroundings(batch: int) -> str:
         (
             f"- torch {torch.__version__}, Python {platform.python_version()}, "
             f"{torch.backends.cpu.get_cpu_capability()}, float32, gradients off",
-            f"- input ({batch}, C, {SIZE}, {SIZE}); {torch.get_num_threads()} thread(s) on {pinned} "
-            "core(s)",
+            f"- input ({batch}, C, {SIZE}, {SIZE}); {torch.get_num_threads()} thread(s) on "
+            f"{pinned} core(s)",
             f"- malloc: {malloc}; {faults:.0f} page faults a plain call at 64 channels",
         )
     )

@@ -51,11 +51,10 @@ def _is_faster_as_product(x: Tensor, matrix: Tensor) -> bool:
     and copies: 1.1 to 10 times as long as the product up to 32 channels, less from 48 on
     (benchmarks/layer.py).
     """
-    if x.shape[0] < 16 and torch.get_num_threads() == 1:
+    if torch.compiler.is_compiling() or (x.shape[0] < 16 and torch.get_num_threads() == 1):
         return False
     return (
         min(matrix.shape[:2]) <= 32
-        and not torch.compiler.is_compiling()
         and x.is_contiguous()
         and not torch.jit.is_tracing()  # type: ignore[attr-defined]
         and not is_transformed()
