@@ -47,7 +47,7 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
             "rescaling", "WIN", {**_RESCALING, "width": 15, "growth": 24, **_SMALL}
         ),
         "hiding-1-naive-small": Preset(
-            "hiding", "WINNaive", {**_HIDING, "couplings": 4, "growth": 12, "completion": "zero"}
+            "hiding", "WINNaive", {**_HIDING, "couplings": 4, "growth": 16, "completion": "zero"}
         ),
         "rescaling-x2-naive-small": Preset(
             "rescaling",
