@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from wic_layers._probe import is_layer
 from wic_layers.blocks import InvertibleBlock
 from wic_layers.completion import Completion, CompletionName
 from wic_layers.conv import WIC
@@ -178,7 +177,10 @@ class SwapReport(Sequence[Swap]):
         ]
 
     def __str__(self) -> str:
-        lines = [f"{len(self)} square 1x1 convolutions became WIC layers:"]
+        many = len(self) > 1
+        lines = [
+            f"{len(self)} square 1x1 convolution{'s' * many} became {'WIC layers' if many else 'a WIC layer'}:"
+        ]
         lines += [f"  {swap}" for swap in self._swaps]
         names = [
             f"{swap.names[0]}.{name}"
@@ -218,7 +220,7 @@ def register_1x1(kind: type[nn.Module], convert: Callable[[Any], nn.Module]) -> 
         ...         return torch.einsum("ij,bjhw->bihw", self.w.inverse() if rev else self.w, x)
         >>> register_1x1(Mix, lambda layer: WIC.from_kernel(layer.w))
         >>> print(swap_1x1(nn.Sequential(Mix())))
-        1 square 1x1 convolutions became WIC layers:
+        1 square 1x1 convolution became a WIC layer:
           0: Mix -> WIC(3, 3); same Parameter objects
         An existing optimizer goes on as it is: it holds every trained parameter.
     """
@@ -297,7 +299,7 @@ def _converted(old: nn.Module, name: str) -> nn.Module:
     if convert is None:
         raise RuntimeError  # swap_1x1 asks for known layers only
     new = convert(old)
-    if not isinstance(new, nn.Module) or not any(is_layer(part) for part in new.modules()):
+    if not isinstance(new, nn.Module) or not any(isinstance(part, WIC) for part in new.modules()):
         raise WICArgumentError(
             f"Expected the function registered for {type(old).__name__} to return a module with a "
             f"WIC in it; got {type(new).__name__}."
@@ -317,7 +319,7 @@ def _converted(old: nn.Module, name: str) -> nn.Module:
 
 
 def _wic_in(module: nn.Module) -> WIC:
-    return next(part for part in module.modules() if is_layer(part))  # type: ignore[return-value]
+    return next(part for part in module.modules() if isinstance(part, WIC))
 
 
 def _known() -> list[str]:
