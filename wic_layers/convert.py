@@ -177,10 +177,10 @@ class SwapReport(Sequence[Swap]):
         ]
 
     def __str__(self) -> str:
-        many = len(self) > 1
-        lines = [
-            f"{len(self)} square 1x1 convolution{'s' * many} became {'WIC layers' if many else 'a WIC layer'}:"
-        ]
+        if len(self) == 1:
+            lines = ["1 square 1x1 convolution became a WIC layer:"]
+        else:
+            lines = [f"{len(self)} square 1x1 convolutions became WIC layers:"]
         lines += [f"  {swap}" for swap in self._swaps]
         names = [
             f"{swap.names[0]}.{name}"
