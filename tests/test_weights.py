@@ -19,11 +19,11 @@ def small(**changes):
 
 
 def trained_like(model):
-    """Numbers of the size that training gives, also where the start is zero."""
+    """Numbers also where the start is zero, small enough to keep pixels near [0, 1]."""
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if ".conv" in name:
-                parameter.add_(0.05 * torch.randn_like(parameter))
+                parameter.add_(0.03 * torch.randn_like(parameter))
     return model
 
 
@@ -132,7 +132,7 @@ def test_names_without_weights_say_what_to_do(tmp_path):
         from_pretrained(tmp_path)
 
 
-@pytest.mark.parametrize("name", ["hiding-1-naive-small", "rescaling-x2-naive-small"])
+@pytest.mark.parametrize("name", ["hiding-1-naive-small", "rescaling-x2-small"])
 def test_the_package_holds_weights(name):
     path = packaged_weights()[name]
     assert path.stat().st_size < 2e6

@@ -44,7 +44,17 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
             "hiding", "WIN", {**_HIDING, "width": 30, "growth": 20, **_SMALL}
         ),
         "rescaling-x2-small": Preset(
-            "rescaling", "WIN", {**_RESCALING, "width": 15, "growth": 24, **_SMALL}
+            "rescaling",
+            "WIN",
+            {
+                **_RESCALING,
+                "width": 20,
+                "split": 0.8,
+                "modules": 1,
+                "couplings": 6,
+                "growth": 13,
+                "completion": "zero",
+            },
         ),
         "hiding-1-naive-small": Preset(
             "hiding", "WINNaive", {**_HIDING, "couplings": 4, "growth": 16, "completion": "zero"}
@@ -52,7 +62,7 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
         "rescaling-x2-naive-small": Preset(
             "rescaling",
             "WINNaive",
-            {**_RESCALING, "couplings": 4, "growth": 16, "completion": "zero"},
+            {**_RESCALING, "couplings": 6, "growth": 16, "completion": "zero"},
         ),
     }
 )

@@ -20,7 +20,7 @@ from wic_layers.models.win import NETWORKS
 from wic_layers.tasks import TASKS, Task
 from wic_layers.training.data import Photographs, find_images
 from wic_layers.training.engine import Settings, train
-from wic_layers.training.objective import Losses
+from wic_layers.training.objective import DISTANCES, Losses
 
 __all__ = ["add_arguments", "run"]
 
@@ -57,6 +57,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=default.weights,
         metavar=("F", "R", "D", "S"),
         help="of the forward, reverse, det and shift losses (default 2 1 0.1 1)",
+    )
+    add(
+        "--reverse",
+        choices=sorted(DISTANCES),
+        default=default.reverse,
+        help=f"distance of what comes back (default {default.reverse}; l2 is what PSNR measures)",
     )
     add(
         "--clip",

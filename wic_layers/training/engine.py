@@ -43,6 +43,7 @@ class Settings:
         warmup: Steps in which the rate rises from 0.
         clip: Largest gradient norm.
         weights: Of the forward, reverse, det and shift losses.
+        reverse: Distance of what came back, ``"l1"`` or ``"l2"``.
         saturate: Chance of a crop to have some of its pixels made black or white.
         bf16: Run the networks inside the couplings in bfloat16.
         seed: Of the weights and the crops.
@@ -56,6 +57,7 @@ class Settings:
     warmup: int = 200
     clip: float = 10.0
     weights: tuple[float, float, float, float] = (2.0, 1.0, 0.1, 1.0)
+    reverse: str = "l1"
     saturate: float = 0.0
     bf16: bool = False
     seed: int = 0
@@ -212,7 +214,7 @@ def train(
     A step whose loss explodes or is not finite is not taken: the training goes back to the last
     checkpoint and on from there with half the learning rate.
     """
-    objective = Objective(task, settings.weights)
+    objective = Objective(task, settings.weights, reverse=settings.reverse)
     fused = device.type == "cuda"
     optimizer = torch.optim.AdamW(model.parameters(), lr=settings.learning_rate, fused=fused)
     checkpoint = folder / "checkpoint.pt"

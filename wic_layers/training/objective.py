@@ -9,10 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from wic_layers.auxiliary import charbonnier, det_loss, record_wic, shift_loss, squared
+from wic_layers.errors import WICArgumentError
 from wic_layers.quantization import quantize
 from wic_layers.tasks.base import Task
 
-__all__ = ["Losses", "Objective"]
+__all__ = ["DISTANCES", "Losses", "Objective"]
+
+DISTANCES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"l1": charbonnier, "l2": squared}
+"""Distances per element by the names that the papers give them."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,11 @@ class Objective:
     Args:
         task: Gives the reference of the forward picture and its distance (L2 or Charbonnier).
         weights: :math:`\lambda` of forward, reverse, det, shift.
+        reverse: Distance of what came back: ``"l1"`` (Charbonnier), the paper's, or ``"l2"``,
+            which is what PSNR measures.
+
+    Raises:
+        WICArgumentError: If ``reverse`` is neither.
 
     References:
         | Tackling Ill-posedness of Reversible Image Conversion with Well-posed Invertible Network
@@ -52,13 +61,18 @@ class Objective:
     """
 
     def __init__(
-        self, task: Task, weights: tuple[float, float, float, float] = (2.0, 1.0, 0.1, 1.0)
+        self,
+        task: Task,
+        weights: tuple[float, float, float, float] = (2.0, 1.0, 0.1, 1.0),
+        *,
+        reverse: str = "l1",
     ) -> None:
+        if reverse not in DISTANCES:
+            raise WICArgumentError(f'Expected reverse "l1" or "l2"; got {reverse!r}.')
         self.task = task
         self.weights = weights
-        self._forward_distance: Callable[[Tensor, Tensor], Tensor] = (
-            squared if task.forward_criterion == "l2" else charbonnier
-        )
+        self._forward_distance = DISTANCES[task.forward_criterion]
+        self._reverse_distance = DISTANCES[reverse]
 
     def __call__(self, model: nn.Module, x: Tensor, reference: Tensor) -> Losses:
         """Runs ``model`` forward and back on packed images ``x`` and returns the losses."""
@@ -66,7 +80,7 @@ class Objective:
             y = model(x)
         back = model.inverse(quantize(y))  # type: ignore[operator]
         forward = self._forward_distance(y, reference).sum() / len(x)
-        reverse = charbonnier(back, x).sum() / len(x)
+        reverse = self._reverse_distance(back, x).sum() / len(x)
         det = det_loss(model)
         shift = shift_loss(records, reference, self._forward_distance)
         terms = torch.stack((forward, reverse, det, shift))
