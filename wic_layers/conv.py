@@ -154,7 +154,7 @@ class WIC(Inversion):
 
         Example:
             >>> layer = WIC.from_kernel(2 * torch.eye(3))
-            >>> layer.inverse(layer(torch.ones(1, 3)))
+            >>> layer.inverse(layer(torch.ones(1, 3))).detach()
             tensor([[1., 1., 1.]])
         """
         if kernel.ndim != 2:
