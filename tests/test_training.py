@@ -99,7 +99,7 @@ def test_objective_is_the_papers_sum(task):
     torch.testing.assert_close(losses.total, total)
     squares = Objective(TASKS[task], reverse="l2")(model, x, reference).reverse
     torch.testing.assert_close(squares, (back - x).square().sum() / len(x), rtol=1e-5, atol=1e-5)
-    with pytest.raises(WICArgumentError, match='reverse "l1" or "l2"; got .l3'):
+    with pytest.raises(WICArgumentError, match=r'reverse "l1" or "l2"; got .l3'):
         Objective(TASKS[task], reverse="l3")
 
 

@@ -100,6 +100,8 @@ class Inversion(nn.Module):
         weight = self._parameters.get("weight")  # several times as fast as self.weight
         if weight is not None:
             return weight
+        if memory is None:
+            return self._assembled()
         return self._remembered(memory, "kernel", self._assembled)
 
     def _assembled(self) -> Tensor:

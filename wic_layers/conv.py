@@ -15,7 +15,7 @@ from wic_layers._pointwise import convolve, outside_autocast
 from wic_layers.completion import Completion, CompletionName, Shift, resolve
 from wic_layers.errors import WICArgumentError, WICShapeError
 from wic_layers.functional import _algebra_dtype, condition_number, log_volume
-from wic_layers.parametrization import LU, ParametrizationName, parametrize_kernel
+from wic_layers.parametrization import ParametrizationName, parametrize_kernel
 
 __all__ = ["WIC"]
 
@@ -282,10 +282,10 @@ class WIC(Inversion):
         Returns:
             The result, and the log-volume in nats, shape (B,), in memory of its own.
         """
-        memory = self._memory()
+        memory = None if self.training or torch.is_grad_enabled() else self._memory()
         y = self._back(x, memory) if rev else self._there(x, memory)
         shape: tuple[int, ...] = x.shape
-        pixels = -math.prod(shape[2:]) if rev else math.prod(shape[2:])
+        pixels = math.prod(shape[2:]) * (-1 if rev else 1)
         if memory is None:
             volume, dtype = self._volume_of_rows(self.out_channels)
             if dtype != x.dtype:
@@ -351,11 +351,12 @@ class WIC(Inversion):
     def _volume_of_rows(self, rows: int) -> tuple[Tensor, torch.dtype]:
         """The log-volume of the first rows, in the algebra's dtype; and the kernel's dtype."""
         square = rows == self.in_channels
-        factors = self._lu_factors() if square else None
+        held = self._parameters.get("weight")
+        factors = self._lu_factors() if square and held is None else None
         if factors is not None:
-            volume = LU.log_volume(*factors[1:])
+            volume = factors[3].sum()  # the diagonal's logarithms
             return volume, volume.dtype
-        kernel = self._kernel()
+        kernel: Tensor = self._assembled() if held is None else held
         high = kernel.to(torch.float64 if kernel.is_cpu else _algebra_dtype(kernel))
         if square and rows == self.rows:  # as functional.log_volume does, by a shorter way
             return torch.linalg.slogdet(high)[1], kernel.dtype

@@ -47,11 +47,6 @@ class LU(nn.Module):
         unit = full if rows == size else F.pad(full, (0, 0, 0, rows - size))
         return torch.addmm(unit, lower.tril(-1), full).index_select(0, self.permutation)
 
-    @staticmethod
-    def log_volume(lower: Tensor, upper: Tensor, log_diagonal: Tensor) -> Tensor:
-        """The log-volume of a square kernel: the sum of the logarithms on the diagonal."""
-        return log_diagonal.sum()
-
     def right_inverse(self, kernel: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Factorises a kernel that is assigned to the layer, with pivots of its own."""
         order, lower, upper = torch.linalg.lu(kernel.detach().double())
