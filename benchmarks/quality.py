@@ -1,6 +1,6 @@
 """PSNR of both pictures of a network, through real 8-bit PNG files, beside bicubic's.
 
-    python benchmarks/quality.py rescaling-x2-small Set5 Set14 BSD100
+    python benchmarks/quality.py rescaling-x2-naive-small Set5 Set14 BSD100
     python benchmarks/quality.py hiding-1-naive-small BSD100 --reduce 2
 
 RGB, the mean over the images of each folder. Rescaling: ``scale`` pixels are cropped at each

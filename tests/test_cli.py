@@ -124,7 +124,7 @@ def test_a_new_process_needs_the_file_alone(wic, weights, tmp_path):
         ("hide a.png b.png -o s.png --pre x", "unrecognized arguments|--pre"),
         ("hide a.png b.png -o s.png --preset x --weights h", "not allowed with"),
         ("hide a.png b.png -o s.png --preset hidin-1", "such as hiding-1"),
-        ("hide a.png b.png -o s.png --preset rescaling-x2-small", "is for rescaling"),
+        ("hide a.png b.png -o s.png --preset rescaling-x2-naive-small", "is for rescaling"),
         ("hide a.png b.png -o s.png --weights nothing", "--weights to be a file"),
         ("hide a.png b.png -o s.png --weights a.png", r"weights in a \.safetensors file"),
         ("hide a.png b.png -o s.png --weights r", "Expected a network for hiding"),

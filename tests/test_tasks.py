@@ -241,8 +241,8 @@ def test_what_does_not_agree_with_the_file(hidden, weights):
         tasks.reveal_file(hidden, back, model=weights["hiding"], size=(7, 8))
     with pytest.raises(WICArgumentError, match="Expected a network for hiding"):
         tasks.reveal_file(hidden, back, model=weights["rescaling"])
-    with pytest.raises(WICArgumentError, match="'rescaling-x2-small' is for rescaling"):
-        tasks.reveal_file(hidden, back, model="rescaling-x2-small")
+    with pytest.raises(WICArgumentError, match="'rescaling-x2-naive-small' is for rescaling"):
+        tasks.reveal_file(hidden, back, model="rescaling-x2-naive-small")
     with pytest.raises(WICFileError, match="`wic up` takes what `wic down` made"):
         tasks.up_file(hidden, back)
     assert not back.exists()

@@ -132,7 +132,7 @@ def test_names_without_weights_say_what_to_do(tmp_path):
         from_pretrained(tmp_path)
 
 
-@pytest.mark.parametrize("name", ["hiding-1-naive-small", "rescaling-x2-small"])
+@pytest.mark.parametrize("name", ["hiding-1-naive-small", "rescaling-x2-naive-small"])
 def test_the_package_holds_weights(name):
     path = packaged_weights()[name]
     assert path.stat().st_size < 2e6

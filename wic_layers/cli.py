@@ -106,7 +106,7 @@ def _parser(words: list[str]) -> argparse.ArgumentParser:
     )  # fmt: skip
     down.add_argument("photo", metavar="PHOTO", type=Path, help="image to make smaller")
     down.add_argument("-s", "--scale", default="2", help="how many times smaller (only 2)")
-    _add_common(down, "SMALL", "rescaling-x2-small")
+    _add_common(down, "SMALL", "rescaling-x2-naive-small")
 
     up = add(
         "up", "Bring an image back that wic down made small", _up,

@@ -197,7 +197,7 @@ def down_file(
     photo: str | Path,
     out: str | Path,
     *,
-    model: str | Path = "rescaling-x2-small",
+    model: str | Path = "rescaling-x2-naive-small",
     force: bool = False,
     device: str | torch.device | None = None,
 ) -> Written:

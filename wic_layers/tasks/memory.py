@@ -108,7 +108,7 @@ def reveal(
 def down(
     photo: T,
     *,
-    model: str | Path | nn.Module = "rescaling-x2-small",
+    model: str | Path | nn.Module = "rescaling-x2-naive-small",
     device: str | torch.device | None = None,
 ) -> T:
     """Makes an image half as wide and high, so that :func:`up` can bring it back.
@@ -135,7 +135,7 @@ def up(
     small: T,
     *,
     size: tuple[int, int] | None = None,
-    model: str | Path | nn.Module = "rescaling-x2-small",
+    model: str | Path | nn.Module = "rescaling-x2-naive-small",
     device: str | torch.device | None = None,
 ) -> T:
     """Brings back what :func:`down` made small. This is not super-resolution of any small image.

@@ -17,7 +17,7 @@ class Rescaling(Task):
     images = 1
     scale = 2
     forward_criterion = "l2"
-    preset = "rescaling-x2-small"
+    preset = "rescaling-x2-naive-small"
     commands = ("wic down", "wic up")
 
     def reference(self, x: Tensor) -> Tensor:
