@@ -4,13 +4,15 @@ Prints a Markdown table of the time of the swapped model to that of the original
 faster, for sampling, log_prob and a training step (forward KL, backward and Adam)::
 
     python benchmarks/hosts.py
+    python benchmarks/hosts.py --threads 2
     taskset -c 0 python benchmarks/hosts.py --hidden 64 --batch 8 --repeats 5
 
-Everything runs in one process on one thread. Both models hold the same numbers and run in turn (A
-B, B A, ...); a ratio is the median over the repeats. Times are CPU time, which stands still while
-another process has the core. Sampling and log_prob run in ``eval()`` with gradients off, where the
-swapped model remembers inverses and log-determinants, and once more as a training loop would call
-them. FrEIA's ``Fixed1x1Conv`` in a SequenceINN is measured in the same way.
+Everything runs in one process, on one thread unless ``--threads`` says otherwise. Both models hold
+the same numbers and run in turn (A B, B A, ...); a ratio is the median over the repeats. Times are
+CPU time, which stands still while another process has the core; with several threads they are
+those of the clock, and need a machine of their own. Sampling and log_prob run in ``eval()`` with
+gradients off, where the swapped model remembers inverses and log-determinants; sampling once more
+with gradients on. FrEIA's ``Fixed1x1Conv`` in a SequenceINN is measured in the same way.
 """
 
 from __future__ import annotations
@@ -52,11 +54,12 @@ def glow(hidden: int, *, use_lu: bool) -> nf.MultiscaleFlow:
 
 
 def timed(call: Call, times: int) -> float:
-    """CPU time of one call, in seconds, over several."""
-    start = time.process_time_ns()
+    """Time of one call, in seconds, over several."""
+    clock = time.process_time_ns if torch.get_num_threads() == 1 else time.perf_counter_ns
+    start = clock()
     for _ in range(times):
         call()
-    return (time.process_time_ns() - start) / times / 1e9
+    return (clock() - start) / times / 1e9
 
 
 def compare(swapped: Call, original: Call, repeats: int) -> tuple[float, float, float]:
@@ -148,12 +151,16 @@ def main() -> None:
         "--hidden", type=int, nargs="+", default=[64, 512], help="channels inside couplings"
     )
     parser.add_argument("--batch", type=int, nargs="+", default=[8, 32], help="images at once")
+    parser.add_argument("--threads", type=int, default=1, help="threads of torch (default 1)")
     options = parser.parse_args()
-    torch.set_num_threads(1)
+    torch.set_num_threads(options.threads)
     torch.manual_seed(0)
     warnings.filterwarnings("ignore", "torch.lu is deprecated")  # normflows calls it
     print(surroundings(8).splitlines()[0])
-    print(f"- Glow of {LEVELS} levels x {BLOCKS} blocks on (B, 3, {SIZE}, {SIZE})\n")
+    print(
+        f"- Glow of {LEVELS} levels x {BLOCKS} blocks on (B, 3, {SIZE}, {SIZE}), "
+        f"{options.threads} thread(s)\n"
+    )
     rows: list[tuple[str, ...]] = []
     for batch in options.batch:
         for hidden in options.hidden:
