@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from wic_layers.blocks import InvertibleBlock
+from wic_layers.blocks import InvertibleBlock, _run
 from wic_layers.completion import Completion, CompletionName
 from wic_layers.conv import WIC
 from wic_layers.errors import WICArgumentError, WICError, WICShapeError
@@ -89,20 +89,11 @@ class WellPosed(InvertibleBlock):
             self.wic.weight.copy_(torch.eye(in_channels))
 
     def _forward(self, x: Tensor) -> Tensor:
-        return self._named("wic", self.wic, self._tensor(self.net(x)))
+        return _run("wic", self.wic, self._tensor(self.net(x)))
 
     def inverse(self, y: Tensor) -> Tensor:
         """Maps the picture back to the network's input."""
-        return self._tensor(self.net(self._named("wic", self.wic.inverse, y), rev=True))
-
-    @staticmethod
-    def _named(name: str, function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-        if torch.compiler.is_compiling():
-            return function(x)
-        try:
-            return function(x)
-        except WICError as error:
-            raise error.inside(name) from None
+        return self._tensor(self.net(_run("wic", self.wic.inverse, y), rev=True))
 
     def _tensor(self, found: Any) -> Tensor:
         if not isinstance(found, Tensor):
@@ -256,18 +247,21 @@ def swap_1x1(model: nn.Module) -> SwapReport:
             "module."
         )
     found: dict[nn.Module, list[tuple[nn.Module, str, str]]] = {}
+    converters: dict[nn.Module, Callable[[Any], nn.Module]] = {}
     for path, parent in model.named_modules():
         for name, child in parent._modules.items():
-            if child is not None and _converter(child) is not None:
+            convert = None if child is None else _converter(child)
+            if child is not None and convert is not None:
                 full = f"{path}.{name}" if path else name
                 found.setdefault(child, []).append((parent, name, full))
+                converters[child] = convert
     if not found:
         raise WICArgumentError(
             f"Expected a model with square 1x1 convolutions; {type(model).__name__} has none that "
             f"swap_1x1 knows ({', '.join(_known())}). Register the class of yours with "
             "wic_layers.convert.register_1x1."
         )
-    made = {old: _converted(old, places[0][2]) for old, places in found.items()}
+    made = {old: _converted(old, converters[old], places[0][2]) for old, places in found.items()}
     for old, places in found.items():
         for parent, name, _ in places:
             parent._modules[name] = made[old]
@@ -294,10 +288,8 @@ def swap_1x1(model: nn.Module) -> SwapReport:
     )
 
 
-def _converted(old: nn.Module, name: str) -> nn.Module:
-    convert = _converter(old)
-    if convert is None:
-        raise RuntimeError  # swap_1x1 asks for known layers only
+def _converted(old: nn.Module, convert: Callable[[Any], nn.Module], name: str) -> nn.Module:
+    """The replacement, if it is a square WIC whose kernel has an inverse."""
     new = convert(old)
     if not isinstance(new, nn.Module) or not any(isinstance(part, WIC) for part in new.modules()):
         raise WICArgumentError(

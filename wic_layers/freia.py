@@ -183,9 +183,8 @@ class Coupling(_Shell):
 
     .. math:: y_1 = x_1 + F(x_2),\quad s = c\,(2\sigma(H(y_1)) - 1),\quad y_2 = x_2 e^{s} + G(y_1)
 
-    Only the second half is scaled, and both F and G are seen by the other half, which none of
-    FrEIA's own couplings does. Conditions are put behind the input of F, G and H along the
-    channels. ``log_det`` is exact, of shape (B,).
+    Both halves are shifted and only the second is scaled. Conditions are put behind the input of
+    F, G and H along the channels. ``log_det`` is exact, of shape (B,).
 
     Args:
         dims_in: ``[(channels, *spatial)]``, given by FrEIA.
