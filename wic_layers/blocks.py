@@ -16,6 +16,7 @@ from wic_layers.subnets import DenseBlock
 __all__ = [
     "AffineCoupling",
     "Chain",
+    "ChannelMean",
     "Haar",
     "InvertibleBlock",
     "LongTermMemory",
@@ -155,6 +156,44 @@ class Unsqueeze(Squeeze):
     def inverse(self, y: Tensor) -> Tensor:
         """Pixels back into channels."""
         return super()._forward(y)
+
+
+class ChannelMean(InvertibleBlock):
+    """The mean of groups of channels: (B, groups C, ...) to (B, C, ...); repeated on the way back.
+
+    ``forward(inverse(y)) == y``: a layer before it may use all its channels, if it learns to make
+    the groups alike.
+
+    Args:
+        groups: How many groups of C channels come in, one behind the other.
+
+    References:
+        | IICNet: A Generic Framework for Reversible Image Conversion (Cheng et al., 2021), Section
+        | 3.4 (channel squeeze)
+
+    Raises:
+        WICShapeError: If the channels are not divisible by ``groups``.
+    """
+
+    def __init__(self, groups: int) -> None:
+        super().__init__()
+        if groups < 1:
+            raise WICArgumentError(f"Expected groups of at least 1; got {groups!r}.")
+        self.groups = groups
+
+    def _forward(self, x: Tensor) -> Tensor:
+        if x.ndim < 2 or x.shape[1] % self.groups:
+            raise WICShapeError(
+                f"{self}: expected channels divisible by {self.groups}; got {tuple(x.shape)}."
+            )
+        return x.unflatten(1, (self.groups, -1)).mean(1)
+
+    def inverse(self, y: Tensor) -> Tensor:
+        """The same channels once for every group."""
+        return torch.cat([y] * self.groups, dim=1)
+
+    def extra_repr(self) -> str:
+        return f"{self.groups}"
 
 
 class Haar(InvertibleBlock):

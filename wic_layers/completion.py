@@ -135,6 +135,11 @@ class Shift(_Sized):
         groups = -(-out_channels // in_channels)
         self._offsets = [_offsets(groups, rank, order) for rank in range(4)]
 
+    @property
+    def reach(self) -> int:
+        """The farthest shift of an image along one axis, in pixels."""
+        return max((abs(step) for offset in self._offsets[2] for step in offset), default=0)
+
     def forward(self, y: Tensor) -> Tensor:
         if not self.out_channels:
             return y[:, :0]

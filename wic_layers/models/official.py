@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from wic_layers.blocks import LongTermMemory
 from wic_layers.conv import WIC
 from wic_layers.errors import WICArgumentError, WICFileError
 from wic_layers.models.win import WIN, WINNaive
@@ -19,11 +20,14 @@ __all__ = ["load_official", "save_official"]
 
 
 def load_official(
-    source: str | Path | Mapping[str, Any], *, out_channels: int | None = None
+    source: str | Path | Mapping[str, Any],
+    *,
+    out_channels: int | None = None,
+    copies: int | None = None,
 ) -> WIN | WINNaive:
     """Builds the network that a checkpoint of the authors' code is for, and loads it.
 
-    Which network it is (WIN or WIN-Naive, hiding, rescaling x2 or decolorization, widths and
+    Which network it is (WIN or WIN-Naive, hiding, rescaling x2 or x4, decolorization, widths and
     depths) is read from the names and shapes alone. The prefix that DataParallel adds is taken
     off, and a state dict inside a larger checkpoint is found.
 
@@ -31,6 +35,8 @@ def load_official(
         source: A ``.pth`` file, read with ``weights_only=True``, or a state dict.
         out_channels: Channels of the network's result, where the shapes leave them open: 3 for
             hiding and rescaling, 1 for decolorization when None.
+        copies: How often the last kernel gives that result: 4 for x4, which is how the authors'
+            code trains it, and 1 otherwise when None.
 
     Returns:
         The network with ``layout="published"``, in ``eval()`` mode, on the CPU.
@@ -38,7 +44,7 @@ def load_official(
     Raises:
         WICFileError: If the file cannot be read, or holds something else; the message lists the
             names that differ.
-        WICArgumentError: If ``out_channels`` does not go with the shapes.
+        WICArgumentError: If ``out_channels`` or ``copies`` do not go with the shapes.
 
     References:
         | The code of Tackling Ill-posedness of Reversible Image Conversion with Well-posed
@@ -47,9 +53,10 @@ def load_official(
     what = str(source) if isinstance(source, (str, Path)) else "the state dict"
     state = _state_of(_read(Path(source)) if isinstance(source, (str, Path)) else source, what)
     try:
-        model = _build(state, out_channels)
+        model = _build(state, out_channels, copies)
     except (KeyError, IndexError, ZeroDivisionError, WICArgumentError) as error:
-        if out_channels is not None and isinstance(error, WICArgumentError):
+        given = out_channels is not None or copies is not None
+        if given and isinstance(error, WICArgumentError):
             raise
         raise WICFileError(
             f"Expected the state dict of WIN or WIN-Naive; {what} holds {len(state)} tensors such "
@@ -147,47 +154,51 @@ def _state_of(checkpoint: Any, what: str) -> dict[str, Tensor]:
     )
 
 
-def _build(state: dict[str, Tensor], out_channels: int | None) -> WIN | WINNaive:
+def _build(
+    state: dict[str, Tensor], out_channels: int | None, copies: int | None
+) -> WIN | WINNaive:
     """The network that the names and shapes of a state dict are for."""
     last = max(int(key.split(".")[1]) for key in state)
     rows, columns = state[f"operations.{last}.iConv2d.weight"].shape[:2]
-    transforms = {key.split(".")[1] for key in state if ".transform." in key}
-    if len(transforms) > 1:
-        raise WICArgumentError("it has two stages, as for x4, which are not built here yet")
-    if transforms:
-        modules = _count(state, "operations.2.transform.{}.iConv2d.weight")
-        couplings = _count(state, "operations.2.feature.0_{}.F.conv1.weight")
-        short, squeezed = state["operations.1.iConv2d.weight"].shape[:2]
+    stages = len({key.split(".")[1] for key in state if ".transform." in key})
+    shared: dict[str, Any]
+    if stages:
+        # [squeeze, WIC, modules] for every halving, (unsqueeze), WIC
+        in_channels = state["operations.1.iConv2d.weight"].shape[1] // 4
+        scale = 1 if last == 3 * stages + 1 else 2**stages
+        short = state["operations.1.iConv2d.weight"].shape[0]
         width = state["operations.2.transform.0.iConv2d.weight"].shape[0]
-        in_channels, scale = squeezed // 4, 2 if last == 3 else 1
-        growth = state["operations.2.feature.0_0.F.conv1.weight"].shape[0]
         split = short / width
         if int(width * split) != short:
             split = (short + 0.5) / width
+        shared = {
+            "width": width,
+            "split": split,
+            "modules": _count(state, "operations.2.transform.{}.iConv2d.weight"),
+            "couplings": _count(state, "operations.2.feature.0_{}.F.conv1.weight"),
+            "growth": state["operations.2.feature.0_0.F.conv1.weight"].shape[0],
+        }
     else:
-        couplings = _count(state, "operations.{}.F.conv1.weight", start=1)
-        growth, second = state["operations.1.F.conv1.weight"].shape[:2]
-        in_channels = (second + state["operations.1.F.conv5.weight"].shape[0]) // 4
-        scale = 2 if last == couplings + 1 else 1
-    fitting = [m for m in range(1, columns) if -(-columns // m) * m == rows]
+        # [squeeze] as often as the image is halved, couplings, (unsqueeze), WIC
+        squeezes = min(int(key.split(".")[1]) for key in state)
+        couplings = _count(state, "operations.{}.F.conv1.weight", start=squeezes)
+        first = f"operations.{squeezes}.F"
+        growth, second = state[f"{first}.conv1.weight"].shape[:2]
+        in_channels = (second + state[f"{first}.conv5.weight"].shape[0]) // 4**squeezes
+        scale = 2**squeezes if last == squeezes + couplings else 1
+        shared = {"couplings": couplings, "growth": growth}
+    copies = copies or (4 if scale == 4 else 1)
     wanted = out_channels or (1 if scale == 1 and in_channels == 3 else 3)
-    if wanted not in fitting:
+    fitting = [m for m in range(1, columns) if -(-columns // m) * m == rows]
+    if wanted * copies not in fitting:
         raise WICArgumentError(
-            f"Expected out_channels {' or '.join(map(str, fitting))} for a last kernel of shape "
-            f"({rows}, {columns}); got {wanted}."
+            f"Expected out_channels times copies of {' or '.join(map(str, fitting))} for a last "
+            f"kernel of shape ({rows}, {columns}); got {wanted} times {copies}."
         )
-    shared: dict[str, Any] = {"scale": scale, "couplings": couplings, "growth": growth}
-    if transforms:
-        return WIN(
-            in_channels,
-            wanted,
-            width=width,
-            split=split,
-            modules=modules,
-            layout="published",
-            **shared,
-        )
-    return WINNaive(in_channels, wanted, layout="published", **shared)
+    network = WIN if stages else WINNaive
+    return network(
+        in_channels, wanted, scale=scale, copies=copies, layout="published", **shared
+    )
 
 
 def _count(state: Mapping[str, Tensor], pattern: str, start: int = 0) -> int:
@@ -219,23 +230,27 @@ def _names(model: WIN | WINNaive) -> dict[str, str]:
 def _places(model: WIN | WINNaive) -> Iterator[tuple[str, str]]:
     """Where each part of ours is in theirs.
 
-    Theirs is [squeeze, WIC, modules, (unsqueeze), WIC]; the modules hold ``transform.i`` (the WIC
-    of module i), ``feature.i_j`` (its coupling j) and ``tail.0``. In ours module i + 1 stands
-    inside the memory of module i, behind its couplings.
+    Theirs is [squeeze, WIC, modules] once or twice, (unsqueeze), WIC; the modules hold
+    ``transform.i`` (the WIC of module i), ``feature.i_j`` (its coupling j) and ``tail.0``. In ours
+    module i + 1 stands inside the memory of module i, behind its couplings, and the tail for
+    itself: [squeeze, WIC, WIC, memory, tail]. Of WIN-Naive the order is the same.
     """
-    last = len(model) - 1
+    last = max(index for index, block in enumerate(model) if isinstance(block, WIC))
     if isinstance(model, WINNaive):
-        yield from ((str(index), str(index)) for index in range(1, last + 1))
+        yield from ((str(index), str(index)) for index in range(last + 1))
         return
     couplings, modules = model.config["couplings"], model.config["modules"]
-    yield "1", "1"
-    yield "2", "2.transform.0"
-    inside = "3.inner"
-    for module in range(modules):
-        for coupling in range(couplings):
-            yield f"{inside}.{coupling}", f"2.feature.{module}_{coupling}"
-        if module + 1 < modules:
-            yield f"{inside}.{couplings}", f"2.transform.{module + 1}"
-        inside += f".{couplings + 1}.inner"
-    yield "4", "2.tail.0"
-    yield str(last), str(last - 2)
+    stages = sum(isinstance(block, LongTermMemory) for block in model)
+    for stage in range(stages):
+        ours, theirs = 5 * stage, 3 * stage
+        yield f"{ours + 1}", f"{theirs + 1}"
+        yield f"{ours + 2}", f"{theirs + 2}.transform.0"
+        inside = f"{ours + 3}.inner"
+        for module in range(modules):
+            for coupling in range(couplings):
+                yield f"{inside}.{coupling}", f"{theirs + 2}.feature.{module}_{coupling}"
+            if module + 1 < modules:
+                yield f"{inside}.{couplings}", f"{theirs + 2}.transform.{module + 1}"
+            inside += f".{couplings + 1}.inner"
+        yield f"{ours + 4}", f"{theirs + 2}.tail.0"
+    yield str(last), str(last - 2 * stages)

@@ -1,27 +1,31 @@
-"""Weights in and out: one safetensors file that says which network it is for."""
+"""Weights in and out: a folder with the tensors and a JSON that says which network they are of."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
+import re
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any, get_args
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+import wic_layers
 from wic_layers.completion import CompletionName
 from wic_layers.conv import WIC
 from wic_layers.errors import WICArgumentError, WICDependencyError, WICFileError
 from wic_layers.models.presets import PRESETS, find_preset
-from wic_layers.models.win import NETWORKS, WIN, WINNaive
 
-__all__ = ["from_pretrained", "packaged_weights", "save_weights"]
+__all__ = ["CONFIG", "TENSORS", "describe", "packaged_weights", "push", "read", "write"]
 
-_FORMAT = "1"
+TENSORS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
+_FORMAT = 1
+_HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+_WANTED = ("format", "network", "arguments", "preset", "task", "sha256", "card")
 
 
 def _safetensors() -> Any:
@@ -36,30 +40,25 @@ def _safetensors() -> Any:
     return safetensors
 
 
+def _hub() -> Any:
+    try:
+        import huggingface_hub
+    except ImportError as error:
+        raise WICDependencyError(
+            "Weights from the hub need huggingface_hub, which is not installed. Run: pip install "
+            "'wic-layers[hub]'"
+        ) from error
+    return huggingface_hub
+
+
 def packaged_weights() -> dict[str, Path]:
-    """Returns the presets whose weights come with the package, with the path of each file."""
+    """Returns the presets whose weights come with the package, with the folder of each."""
     folder = Path(str(resources.files("wic_layers.models"))) / "weights"
-    return {path.stem: path for path in sorted(folder.glob("*.safetensors"))}
+    return {path.parent.name: path.parent for path in sorted(folder.glob(f"*/{CONFIG}"))}
 
 
-def save_weights(
-    model: WIN | WINNaive, path: str | Path, card: Mapping[str, str] | None = None
-) -> None:
-    """Writes the weights of ``model`` with what it takes to build it again.
-
-    WIC kernels keep their dtype; everything else (the networks inside the couplings) is stored as
-    float16, which halves the file. Figures should be measured with the stored file.
-
-    Args:
-        model: The network; built from a preset or from its constructor.
-        path: The file to write, ending in ``.safetensors``; replaced if it exists.
-        card: More to say about the weights: data, steps, licence.
-
-    Raises:
-        WICArgumentError: If the network holds a completion that is not a name, and so cannot be
-            written down.
-        WICFileError: If the file cannot be written.
-    """
+def write(model: Any, folder: str | Path, card: Mapping[str, str]) -> Path:
+    """See :meth:`wic_layers.models.WIN.save_pretrained`."""
     safetensors = _safetensors()
     completion = model.config["completion"]
     if completion is not None and not isinstance(completion, str):
@@ -73,21 +72,37 @@ def save_weights(
         key: tensor.detach().cpu().contiguous().to(_stored_dtype(key, tensor, kernels))
         for key, tensor in model.state_dict().items()
     }
-    metadata = {
-        **{f"card.{key}": value for key, value in (card or {}).items()},
+    blob = safetensors.torch.save(state, {"format": "pt"})
+    preset = PRESETS.get(model.preset or "")
+    config = {
         "format": _FORMAT,
+        "version": wic_layers.__version__,
+        "preset": model.preset,
+        "task": preset.task if preset else None,
         "network": type(model).__name__,
-        "arguments": json.dumps(model.config),
-        "preset": model.preset or "",
+        "arguments": model.config,
+        "sha256": hashlib.sha256(blob).hexdigest(),
+        "card": dict(card),
     }
-    target = Path(path)
-    temporary = target.with_name(f".{target.name}.tmp")
+    parameters = sum(tensor.numel() for tensor in state.values())
+    target = Path(folder)
     try:
-        # by hand, as safetensors' own files can be read by their owner only
-        temporary.write_bytes(safetensors.torch.save(state, metadata))
-        os.replace(temporary, target)
+        target.mkdir(parents=True, exist_ok=True)
+        _replace(target / TENSORS, blob)
+        _replace(target / CARD, _card(config, parameters, len(blob)).encode())
+        # last, as it tells what is there
+        _replace(target / CONFIG, (json.dumps(config, indent=2) + "\n").encode())
     except OSError as error:
         raise WICFileError(f"{target} cannot be written: {error.strerror or error}.") from error
+    return target
+
+
+def _replace(target: Path, content: bytes) -> None:
+    """Writes a file all at once."""
+    temporary = target.with_name(f".{target.name}.tmp")
+    try:
+        temporary.write_bytes(content)
+        os.replace(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -98,65 +113,147 @@ def _stored_dtype(key: str, tensor: Tensor, kernels: set[str]) -> torch.dtype:
     return tensor.dtype if is_kernel or not tensor.is_floating_point() else torch.float16
 
 
-def from_pretrained(name: str | Path) -> Any:
-    """Returns a network with trained weights, in ``eval()`` mode, on the CPU, in float32.
+def _card(config: Mapping[str, Any], parameters: int, size: int) -> str:
+    """The model card, as the hub shows it."""
+    name = config["preset"] or config["network"]
+    rows = {
+        "task": config["task"] or "not said",
+        "network": f"{config['network']}, {parameters:,} parameters",
+        "file": f"{TENSORS}, {size / 1e6:.2f} MB: WIC kernels in float32, all else in float16",
+        "SHA-256": config["sha256"],
+        **config["card"],
+    }
+    licence = config["card"].get("licence", "other").lower()
+    table = "\n".join(f"| {key} | {value} |" for key, value in rows.items())
+    return (
+        f"---\nlibrary_name: wic-layers\nlicense: {licence}\n---\n\n# {name}\n\n"
+        f"Weights for [wic-layers](https://pypi.org/project/wic-layers/) {config['version']}.\n\n"
+        f"| | |\n|---|---|\n{table}\n"
+    )
+
+
+def push(model: Any, name: str, card: Mapping[str, str], *, private: bool, token: Any) -> str:
+    """See :meth:`wic_layers.models.WIN.push_to_hub`."""
+    import tempfile
+
+    api = _hub().HfApi(token=token)
+    with tempfile.TemporaryDirectory() as folder:
+        write(model, folder, card)
+        try:
+            api.create_repo(name, private=private, exist_ok=True)
+            return str(api.upload_folder(repo_id=name, folder_path=folder))
+        except (OSError, ValueError) as error:  # all errors of the hub are one or the other
+            raise WICFileError(f"{name} cannot be written on the hub: {_first(error)}") from error
+
+
+def describe(name: str | Path, revision: str | None = None) -> tuple[dict[str, Any], Path]:
+    """Returns what is known of weights (their JSON), and where their tensors are.
 
     Args:
-        name: A preset whose weights come with the package (see :func:`packaged_weights`), or the
-            path of a ``.safetensors`` file that :func:`save_weights` wrote.
-
-    Returns:
-        The network. Its ``preset`` is the preset's name or None; its ``weights_id`` the first 16
-        hex digits of the file's SHA-256; its ``card`` what :func:`save_weights` was told about the
-        weights.
-
-    Raises:
-        WICArgumentError: If it is neither a file nor a preset, or a preset without weights here.
-        WICFileError: If the file is missing, damaged, or not one of this library. Never random
-            weights.
+        name: See :func:`wic_layers.models.from_pretrained`.
+        revision: Branch, tag or commit on the hub.
     """
+    folder, tensors = _locate(name, revision)
+    path = folder / CONFIG
+    try:
+        found = json.loads(path.read_bytes())
+    except OSError as error:
+        raise WICFileError(
+            f"Expected weights: a folder with {TENSORS} and {CONFIG}; {path} cannot be read: "
+            f"{error.strerror or error}."
+        ) from error
+    except (ValueError, RecursionError) as error:
+        raise WICFileError(f"{path} is damaged: it is no JSON.") from error
+    if not isinstance(found, dict) or found.get("format") != _FORMAT:
+        raise WICFileError(
+            f"Expected weights of format {_FORMAT}, the one known to this version; {path} "
+            f"{'says ' + repr(found.get('format')) if isinstance(found, dict) else 'is another'}."
+        )
+    missing = [key for key in _WANTED if key not in found]
+    if missing or not isinstance(found["arguments"], dict) or not isinstance(found["card"], dict):
+        raise WICFileError(
+            f"{path} is damaged: "
+            f"{'it lacks ' + ', '.join(missing) if missing else 'its entries are of other kinds'}."
+        )
+    return found, tensors
+
+
+def read(name: str | Path, networks: Mapping[str, type[Any]], revision: str | None) -> Any:
+    """See :func:`wic_layers.models.from_pretrained`."""
     safetensors = _safetensors()
-    path = _locate(name)
+    config, path = describe(name, revision)
     try:
         blob = path.read_bytes()
-        with safetensors.safe_open(path, framework="pt") as opened:
-            metadata = opened.metadata() or {}
-        state = safetensors.torch.load(blob)
     except OSError as error:
         raise WICFileError(f"{path} cannot be read: {error.strerror or error}.") from error
-    except safetensors.SafetensorError as error:
-        raise WICFileError(f"{path} is damaged or no safetensors file: {error}.") from error
-    network = NETWORKS.get(metadata.get("network", ""))
-    if metadata.get("format") != _FORMAT or network is None:
+    sha256 = hashlib.sha256(blob).hexdigest()
+    if sha256 != config["sha256"]:
         raise WICFileError(
-            f"Expected weights written by wic-layers in format {_FORMAT}; {path} says format "
-            f"{metadata.get('format')!r} and network {metadata.get('network')!r}."
+            f"{path} is damaged or not of its {CONFIG}: expected the SHA-256 {config['sha256']}; "
+            f"got {sha256}. Fetch it again."
+        )
+    network = networks.get(config["network"])
+    if network is None:
+        raise WICFileError(
+            f"Expected weights of {' or '.join(networks)}; {path} is of {config['network']!r}, "
+            f"saved by wic-layers {config.get('version')}; this is {wic_layers.__version__}."
         )
     try:
-        model = network(**json.loads(metadata["arguments"]))
+        model: Any = network(**config["arguments"])
+        state = safetensors.torch.load(blob)
         model.load_state_dict({key: tensor.float() for key, tensor in state.items()})
-    except (KeyError, RuntimeError, TypeError, ValueError) as error:
+    except (
+        RuntimeError, TypeError, ValueError, WICArgumentError, safetensors.SafetensorError
+    ) as error:  # fmt: skip
         raise WICFileError(
-            f"{path} does not hold the weights that it says it does: {error}"
+            f"{path} does not hold the weights that its {CONFIG} says: {_first(error)}"
         ) from error
-    model.preset = metadata.get("preset") or None
-    model.weights_id = hashlib.sha256(blob).hexdigest()[:16]
-    model.card = {key[5:]: value for key, value in metadata.items() if key.startswith("card.")}
-    return model.eval()
+    model.preset = config["preset"]
+    model.weights_id = sha256[:16]
+    model.card = {str(key): str(value) for key, value in config["card"].items()}
+    return nn.Module.eval(model)
 
 
-def _locate(name: str | Path) -> Path:
+def _first(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return " ".join(lines[:3]) if lines else type(error).__name__
+
+
+def _locate(name: str | Path, revision: str | None) -> tuple[Path, Path]:
+    """The folder that holds weights, and the file with their tensors."""
     path = Path(name)
     if path.suffix == ".safetensors":
-        return path
+        return path.parent, path
     packaged = packaged_weights()
     if str(name) in packaged:
-        return packaged[str(name)]
-    if str(name) not in PRESETS and path.exists():
-        raise WICFileError(f"Expected weights in a .safetensors file; got {path}.")
-    find_preset(str(name))
-    raise WICArgumentError(
-        f"Expected a preset with weights in the package ({', '.join(packaged) or 'none here'}); "
-        f"there are none for '{name}'. Train it with `wic train {name}`, or pass the path of a "
-        ".safetensors file."
-    )
+        folder = packaged[str(name)]
+    elif path.is_dir():
+        folder = path
+    elif str(name) in PRESETS:
+        raise WICArgumentError(
+            f"Expected a preset with weights in the package ({', '.join(packaged) or 'none here'});"
+            f" there are none for '{name}'. Train it with `wic train {name}`, or pass the folder "
+            "of its weights."
+        )
+    elif path.exists():
+        raise WICFileError(f"Expected a folder of weights or its {TENSORS}; got {path}.")
+    elif _HUB_NAME.fullmatch(str(name)):
+        folder = _download(str(name), revision)
+    else:
+        find_preset(str(name))
+        raise AssertionError  # find_preset has raised
+    return folder, folder / TENSORS
+
+
+def _download(name: str, revision: str | None) -> Path:
+    try:
+        hub = _hub()
+    except WICDependencyError as error:
+        raise WICDependencyError(f"There is no folder {name} here. {error}") from error
+    try:
+        wanted = [TENSORS, CONFIG]
+        return Path(hub.snapshot_download(name, revision=revision, allow_patterns=wanted))
+    except (OSError, ValueError) as error:  # all errors of the hub are one or the other
+        raise WICFileError(
+            f"There is no folder {name} here, and the hub does not give it: {_first(error)}"
+        ) from error

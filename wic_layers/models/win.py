@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from wic_layers.blocks import AffineCoupling, Chain, LongTermMemory, Squeeze, Unsqueeze
+from wic_layers.blocks import (
+    AffineCoupling,
+    ChannelMean,
+    Chain,
+    LongTermMemory,
+    Squeeze,
+    Unsqueeze,
+)
 from wic_layers.completion import Completion, CompletionName
 from wic_layers.conv import WIC
 from wic_layers.errors import WICArgumentError
+from wic_layers.models import weights
+from wic_layers.models.inspection import flow, flow_table
 from wic_layers.models.presets import find_preset
 from wic_layers.subnets import DenseBlock
 
-__all__ = ["NETWORKS", "WIN", "WINNaive"]
+__all__ = ["NETWORKS", "WIN", "WINNaive", "from_pretrained"]
 
 
 class _Network(Chain):
@@ -26,6 +38,12 @@ class _Network(Chain):
         self.preset: str | None = None
         self.weights_id: str | None = None
         self.card: dict[str, str] = {}
+
+    def __repr__(self) -> str:
+        steps = flow(self, self.config["in_channels"])
+        parameters = sum(parameter.numel() for parameter in self.parameters())
+        title = f"{type(self).__name__}({self.preset or ''})"
+        return f"{title}, {parameters:,} parameters\n{flow_table(steps)}"
 
     @classmethod
     def from_preset(cls, name: str, **changes: Any) -> Any:
@@ -48,39 +66,113 @@ class _Network(Chain):
             model.preset = name
         return model
 
+    @classmethod
+    def from_pretrained(cls, name: str | Path, *, revision: str | None = None) -> Any:
+        """Returns a network of this class with trained weights.
 
-def _check(in_channels: int, out_channels: int, scale: int) -> None:
-    if scale not in (1, 2):
+        See :func:`wic_layers.models.from_pretrained`, which takes weights of either network.
+
+        Raises:
+            WICFileError: Also if the weights are of the other network.
+        """
+        return weights.read(name, {cls.__name__: cls}, revision)
+
+    def save_pretrained(self, folder: str | Path, card: Mapping[str, str] | None = None) -> Path:
+        """Writes ``model.safetensors``, ``config.json`` and a model card into a folder.
+
+        WIC kernels keep their dtype; everything else (the networks inside the couplings) is stored
+        as float16, which halves the file. Figures should be measured with the stored file.
+
+        Args:
+            folder: Made if there is none; files of these three names are replaced, each at once.
+            card: More to say about the weights: data, steps, PSNR with its protocol, licence.
+
+        Returns:
+            The folder.
+
+        Raises:
+            WICArgumentError: If the network holds a completion that is not a name, and so cannot
+                be written down.
+            WICFileError: If the files cannot be written.
+            WICDependencyError: If safetensors is not installed.
+        """
+        return weights.write(self, folder, self.card if card is None else card)
+
+    def push_to_hub(
+        self,
+        name: str,
+        card: Mapping[str, str] | None = None,
+        *,
+        private: bool = False,
+        token: str | None = None,
+    ) -> str:
+        """Writes what :meth:`save_pretrained` does into a repository of the Hugging Face hub.
+
+        Args:
+            name: ``"owner/name"``; made if there is none.
+            card: See :meth:`save_pretrained`.
+            private: Whether a new repository can be seen by its owner only.
+            token: The hub's access token; the one that was saved by default.
+
+        Returns:
+            The address of the commit.
+
+        Raises:
+            WICDependencyError: If huggingface_hub is not installed.
+            WICFileError: If the hub refuses.
+        """
+        chosen = self.card if card is None else card
+        return weights.push(self, name, chosen, private=private, token=token)
+
+
+def _check(in_channels: int, out_channels: int, scale: int, copies: int) -> None:
+    if scale not in (1, 2, 4):
         raise WICArgumentError(
-            f"Expected scale 1 (same size) or 2 (half the size); got {scale!r}."
+            "Expected scale 1 (same size), 2 (half the size) or 4 (a quarter of it); got "
+            f"{scale!r}."
         )
-    if not 0 < out_channels < in_channels * scale**2:
+    if copies < 1:
+        raise WICArgumentError(f"Expected copies of at least 1; got {copies!r}.")
+    if not 0 < out_channels * copies < in_channels * scale**2:
+        wanted = f"{copies} x {out_channels}" if copies > 1 else f"{out_channels}"
         raise WICArgumentError(
             f"Expected fewer output channels than {in_channels * scale**2}, which come in at "
-            f"scale {scale}; got {out_channels}."
+            f"scale {scale}; got {wanted}."
         )
+
+
+def _narrow(
+    channels: int, out_channels: int, copies: int, completion: Any, layout: Any
+) -> list[nn.Module]:
+    """The blocks at the end, which drop channels."""
+    last = WIC(channels, out_channels * copies, completion=completion, layout=layout)
+    return [last, ChannelMean(copies)] if copies > 1 else [last]
 
 
 class WINNaive(_Network):
     """WIN-Naive: couplings, then one narrowing WIC where others draw random numbers.
 
-    ``squeeze -> couplings -> [unsqueeze] -> WIC``; inputs and outputs are pixels in [0, 1].
+    ``squeeze -> couplings -> [unsqueeze] -> WIC``, squeezed twice for a scale of 4; inputs and
+    outputs are pixels in [0, 1].
 
     Args:
         in_channels: Channels of the input images together: 6 for a cover and one secret, 3 for
             rescaling.
         out_channels: Channels of the result.
-        scale: 1 keeps the size, 2 halves it.
+        scale: 1 keeps the size, 2 halves it, 4 makes a quarter of it.
         couplings: Number of affine couplings.
         growth: Width of the dense blocks inside them.
         completion: See :class:`~wic_layers.WIC`.
+        copies: How often the WIC gives the result; their mean goes out, and is repeated on the way
+            back. The authors' x4 networks have 4, all others 1.
         layout: See :class:`~wic_layers.WIC`; ``"published"`` agrees with the authors' checkpoints.
 
     Shape:
-        (B, in_channels, H, W) to (B, out_channels, H/scale, W/scale); H and W even.
+        (B, in_channels, H, W) to (B, out_channels, H/scale, W/scale); H and W
+        divisible by 2, or by ``scale`` if that is larger.
 
     Raises:
-        WICArgumentError: If ``scale`` is neither 1 nor 2, or no channels are dropped.
+        WICArgumentError: If ``scale`` is not 1, 2 or 4, or no channels are dropped.
 
     References:
         | Tackling Ill-posedness of Reversible Image Conversion with Well-posed Invertible Network
@@ -97,19 +189,21 @@ class WINNaive(_Network):
         couplings: int = 8,
         growth: int = 32,
         completion: CompletionName | Completion | None = None,
+        copies: int = 1,
         layout: Any = "compact",
     ) -> None:
-        _check(in_channels, out_channels, scale)
+        _check(in_channels, out_channels, scale, copies)
         config = {
             key: value for key, value in locals().items() if key not in ("self", "__class__")
         }
         subnet = partial(DenseBlock, growth=growth)
-        blocks: list[nn.Module] = [Squeeze(2)]
-        blocks += [AffineCoupling(4 * in_channels, subnet=subnet) for _ in range(couplings)]
+        blocks: list[nn.Module] = [Squeeze(2) for _ in range(_stages(scale))]
+        channels = in_channels * 4 ** len(blocks)
+        blocks += [AffineCoupling(channels, subnet=subnet) for _ in range(couplings)]
         if scale == 1:
             blocks.append(Unsqueeze(2))
-        last = 4 * in_channels if scale == 2 else in_channels
-        blocks.append(WIC(last, out_channels, completion=completion, layout=layout))
+            channels = in_channels
+        blocks += _narrow(channels, out_channels, copies, completion, layout)
         super().__init__(*blocks, config=config)
 
 
@@ -117,27 +211,32 @@ class WIN(_Network):
     """WIN: modules that widen, set memory aside and couple the rest; joined and narrowed.
 
     ``squeeze -> WIC -> [WIC wider -> memory | couplings] x modules -> coupling -> [unsqueeze] ->
-    WIC``; inputs and outputs are pixels in [0, 1]. The first WIC may widen, so that the network is
-    not idempotent: a second round trip changes the picture again, if little.
+    WIC``; for a scale of 4 all before the last WIC stands there twice. Inputs and outputs are
+    pixels in [0, 1]. The first WIC may widen, so that the network is not idempotent: a second
+    round trip changes the picture again, if little.
 
     Args:
         in_channels: Channels of the input images together: 6 for a cover and one secret, 3 for
             rescaling.
         out_channels: Channels of the result.
-        scale: 1 keeps the size, 2 halves it.
-        width: Channels n of each module after its widening WIC.
+        scale: 1 keeps the size, 2 halves it, 4 makes a quarter of it.
+        width: Channels n of each module after its widening WIC. Where that is too few for the
+            second half of a network for x4, it is the least power of two that is enough.
         split: Fraction of ``width`` that goes through the couplings; the rest is memory.
         modules: Number of modules N.
         couplings: Affine couplings in each module.
         growth: Width of the dense blocks inside them.
         completion: Of the last, narrowing WIC; see :class:`~wic_layers.WIC`.
+        copies: How often the last WIC gives the result; their mean goes out, and is repeated on
+            the way back. The authors' x4 networks have 4, all others 1.
         layout: Of the last WIC; ``"published"`` agrees with the authors' checkpoints.
 
     Shape:
-        (B, in_channels, H, W) to (B, out_channels, H/scale, W/scale); H and W even.
+        (B, in_channels, H, W) to (B, out_channels, H/scale, W/scale); H and W
+        divisible by 2, or by ``scale`` if that is larger.
 
     Raises:
-        WICArgumentError: If ``scale`` is neither 1 nor 2, no channels are dropped, or ``width``
+        WICArgumentError: If ``scale`` is not 1, 2 or 4, no channels are dropped, or ``width``
             and ``split`` leave less than 4 * in_channels for the couplings or nothing for the
             memory.
 
@@ -158,39 +257,83 @@ class WIN(_Network):
         couplings: int = 4,
         growth: int = 32,
         completion: CompletionName | Completion | None = None,
+        copies: int = 1,
         layout: Any = "compact",
     ) -> None:
-        _check(in_channels, out_channels, scale)
+        _check(in_channels, out_channels, scale, copies)
         config = {
             key: value for key, value in locals().items() if key not in ("self", "__class__")
         }
-        short = int(width * split)
-        memory = width - short
-        if short < 4 * in_channels or memory < 1:
-            raise WICArgumentError(
-                f"Expected width * split of at least {4 * in_channels} (4 * in_channels) and some "
-                f"channels left for the memory; got width={width}, split={split}."
-            )
-        subnet = partial(DenseBlock, growth=growth)
-        joined = modules * memory + short
-        if scale == 1 and joined % 4:
-            raise WICArgumentError(
-                "Expected a number of joined channels divisible by 4 (to unsqueeze); "
-                f"width={width}, split={split} and modules={modules} give {joined}."
-            )
-        inner: list[nn.Module] = []
-        for _ in range(modules):
-            # the next module stands inside this one's memory, behind its couplings
-            body = [AffineCoupling(short, subnet=subnet) for _ in range(couplings)]
-            inner = [WIC(short, width), LongTermMemory(memory, Chain(*body, *inner))]
-        tail = AffineCoupling(joined, subnet=subnet)
-        blocks: list[nn.Module] = [Squeeze(2), WIC(4 * in_channels, short), *inner, tail]
+        blocks: list[nn.Module] = []
+        channels = in_channels
+        for _ in range(_stages(scale)):
+            channels *= 4
+            if blocks and int(width * split) < channels:
+                width = 2 ** math.ceil(math.log2(channels / split))
+            stage, joined = _stage(channels, width, split, modules, couplings, growth)
+            blocks += stage
+            channels = joined
         if scale == 1:
+            if channels % 4:
+                raise WICArgumentError(
+                    "Expected a number of joined channels divisible by 4 (to unsqueeze); "
+                    f"width={width}, split={split} and modules={modules} give {channels}."
+                )
             blocks.append(Unsqueeze(2))
-            joined //= 4
-        blocks.append(WIC(joined, out_channels, completion=completion, layout=layout))
+            channels //= 4
+        blocks += _narrow(channels, out_channels, copies, completion, layout)
         super().__init__(*blocks, config=config)
+
+
+def _stages(scale: int) -> int:
+    """How often a network squeezes: hiding does too, to work at half the size."""
+    return 2 if scale == 4 else 1
+
+
+def _stage(
+    channels: int, width: int, split: float, modules: int, couplings: int, growth: int
+) -> tuple[list[nn.Module], int]:
+    """One squeeze of WIN with all that follows at its size, and its number of joined channels."""
+    short = int(width * split)
+    memory = width - short
+    if short < channels or memory < 1:
+        raise WICArgumentError(
+            f"Expected width * split of at least {channels} (the squeezed channels) and some "
+            f"channels left for the memory; got width={width}, split={split}."
+        )
+    subnet = partial(DenseBlock, growth=growth)
+    inner: list[nn.Module] = []
+    for _ in range(modules):
+        # the next module stands inside this one's memory, behind its couplings
+        body = [AffineCoupling(short, subnet=subnet) for _ in range(couplings)]
+        inner = [WIC(short, width), LongTermMemory(memory, Chain(*body, *inner))]
+    joined = modules * memory + short
+    tail = AffineCoupling(joined, subnet=subnet)
+    return [Squeeze(2), WIC(channels, short), *inner, tail], joined
 
 
 NETWORKS: dict[str, type[WIN] | type[WINNaive]] = {"WIN": WIN, "WINNaive": WINNaive}
 """The networks by the name that presets and files give them."""
+
+
+def from_pretrained(name: str | Path, *, revision: str | None = None) -> Any:
+    """Returns a network with trained weights, in ``eval()`` mode, on the CPU, in float32.
+
+    Args:
+        name: A preset whose weights come with the package (see
+            :func:`~wic_layers.models.packaged_weights`), a folder that ``save_pretrained`` wrote
+            or its ``model.safetensors``, or ``"owner/name"`` on the Hugging Face hub.
+        revision: Branch, tag or commit on the hub.
+
+    Returns:
+        The network. Its ``preset`` is the preset's name or None; its ``weights_id`` the first 16
+        hex digits of the file's SHA-256; its ``card`` what ``save_pretrained`` was told about the
+        weights.
+
+    Raises:
+        WICArgumentError: If it is neither, or a preset without weights here.
+        WICFileError: If a file is missing or damaged, or the hub does not give it. Never random
+            weights.
+        WICDependencyError: If safetensors, or for the hub huggingface_hub, is not installed.
+    """
+    return weights.read(name, NETWORKS, revision)

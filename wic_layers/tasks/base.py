@@ -15,28 +15,44 @@ class Task(ABC):
     """One way to use a network that turns images into a smaller one and back.
 
     Attributes:
-        name: Its name in presets, files and on the command line.
+        name: Its name in presets and files, such as ``"rescaling-x2"``.
         images: How many RGB images go in.
+        out_channels: Channels of the result: 3 for RGB, 1 for grey.
         scale: How many times smaller the result's sides are.
         forward_criterion: ``"l2"`` or ``"l1"``, the paper's distance for the forward picture.
         preset: The preset that is used where none is named; its weights come with the package.
         commands: The commands that run it forward and back.
     """
 
-    name: ClassVar[str]
-    images: ClassVar[int]
-    scale: ClassVar[int]
+    name: str
+    images: int = 1
+    out_channels: int = 3
+    scale: int = 1
+    preset: str
     forward_criterion: ClassVar[str]
-    preset: ClassVar[str]
     commands: ClassVar[tuple[str, str]]
+
+    @property
+    def multiple(self) -> int:
+        """What both sides of the input must be divisible by: every network squeezes once."""
+        return max(self.scale, 2)
+
+    @property
+    def channels(self) -> tuple[int, int, int]:
+        """Input channels, output channels and scale of a network for this task."""
+        return 3 * self.images, self.out_channels, self.scale
 
     def pack(self, *images: Tensor) -> Tensor:
         """Returns the network's input (B, C, H, W) from images (B, 3, H, W) in [0, 1]."""
         return torch.cat(images, dim=1)
 
     def unpack(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Returns the task's images from what the network gave back."""
+        """Returns the images (B, 3, H, W) that a packed tensor holds."""
         return x.split(3, dim=1)
+
+    def wanted(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Returns those images of a packed tensor that the task is there to bring back."""
+        return self.unpack(x)
 
     @abstractmethod
     def reference(self, x: Tensor) -> Tensor:

@@ -36,8 +36,8 @@ __all__ = [
 ]
 
 T = TypeVar("T")
-HIDING = Hiding()
-RESCALING = Rescaling()
+HIDING = Hiding(1)
+RESCALING = Rescaling(2)
 
 
 def hide(

@@ -1,24 +1,37 @@
-"""An image at half its size and back."""
+"""An image at half or a quarter of its size and back."""
 
 from __future__ import annotations
 
 import torch.nn.functional as F
 from torch import Tensor
 
+from wic_layers.errors import WICArgumentError
 from wic_layers.tasks.base import Task
 
-__all__ = ["Rescaling"]
+__all__ = ["SCALES", "Rescaling"]
+
+SCALES = (2, 4)
 
 
 class Rescaling(Task):
-    """An image that looks like its bicubic reduction and gives the original back."""
+    """An image that looks like its bicubic reduction and gives the original back.
 
-    name = "rescaling"
-    images = 1
-    scale = 2
+    Args:
+        scale: How many times smaller it is, 2 or 4.
+
+    Raises:
+        WICArgumentError: If ``scale`` is another number.
+    """
+
     forward_criterion = "l2"
-    preset = "rescaling-x2-naive-small"
     commands = ("wic down", "wic up")
+
+    def __init__(self, scale: int = 2) -> None:
+        if scale not in SCALES:
+            raise WICArgumentError(f"Expected a scale of 2 or 4; got {scale!r}.")
+        self.name = f"rescaling-x{scale}"
+        self.scale = scale
+        self.preset = "rescaling-x2-naive-small" if scale == 2 else "rescaling-x4-plain-naive-tiny"
 
     def reference(self, x: Tensor) -> Tensor:
         """The antialiased bicubic reduction (a = -0.5, as Pillow's BICUBIC)."""

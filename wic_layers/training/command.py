@@ -14,8 +14,9 @@ from torch import Tensor
 
 import wic_layers
 from wic_layers.errors import WICArgumentError, WICDependencyError, WICFileError
-from wic_layers.models import from_pretrained, save_weights
+from wic_layers.models import from_pretrained
 from wic_layers.models.presets import find_preset
+from wic_layers.models.weights import CONFIG, TENSORS
 from wic_layers.models.win import NETWORKS
 from wic_layers.tasks import TASKS, Task
 from wic_layers.training.data import Photographs, find_images
@@ -80,7 +81,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--bf16", action="store_true", help="run the networks inside couplings in bfloat16")
     add("--every", type=int, default=500, help="steps between checkpoints (default 500)")
     add("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    add("--start", type=Path, metavar="WEIGHTS", help="fine-tune this .safetensors file")
+    add("--start", type=Path, metavar="WEIGHTS", help="folder of weights to fine-tune")
     add("--resume", action="store_true", help="go on from the checkpoint in --out")
     add("--force", action="store_true", help="start anew although --out holds a training")
 
@@ -100,7 +101,7 @@ def _split(paths: list[Path], held_out: int) -> tuple[list[Path], list[Path]]:
 def _held_out(task: Task, images: Photographs) -> Tensor:
     """The middles of the held-out photographs, packed; each is used once in every role."""
     side = min(min(image.shape[1:]) for image in images.images)
-    side = min(side, 256) // 2 * 2
+    side = min(side, 256) // task.multiple * task.multiple
     middles = []
     for image in images.images:
         top, left = (image.shape[1] - side) // 2, (image.shape[2] - side) // 2
@@ -131,8 +132,11 @@ def run(args: argparse.Namespace) -> int:
         for field in fields(Settings)
         if hasattr(args, field.name)
     }
+    if args.crop % task.multiple:
+        raise WICArgumentError(
+            f"Expected a crop divisible by {task.multiple} for {task.name}; got {args.crop}."
+        )
     settings = Settings(**{**chosen, "weights": tuple(args.weights)})
-    weights = args.out / f"{args.preset}.safetensors"
     checkpoint = args.out / "checkpoint.pt"
     if args.resume and not checkpoint.is_file():
         raise WICFileError(
@@ -143,7 +147,7 @@ def run(args: argparse.Namespace) -> int:
             raise WICFileError(
                 f"{args.out} is not empty. Go on with --resume, or start anew with --force."
             )
-        for name in (weights.name, "settings.json", "checkpoint.pt", "log.jsonl"):
+        for name in (TENSORS, CONFIG, "settings.json", "checkpoint.pt", "log.jsonl"):
             (args.out / name).unlink(missing_ok=True)
     args.out.mkdir(parents=True, exist_ok=True)
 
@@ -207,6 +211,7 @@ def run(args: argparse.Namespace) -> int:
             every=args.every,
             report=report,
         )
-    save_weights(model.cpu(), weights, {"steps": str(settings.steps), "seed": str(settings.seed)})
-    print(f"{weights}: {weights.stat().st_size / 1e6:.2f} MB")
+    card = {"data": f"{len(chosen_paths)} images", "steps": f"{settings.steps}"}
+    model.cpu().save_pretrained(args.out, {**card, "seed": f"{settings.seed}"})
+    print(f"{args.out}: weights of {args.preset}, for --weights {args.out}")
     return 0

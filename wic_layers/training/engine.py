@@ -108,16 +108,16 @@ def psnr(a: Tensor, b: Tensor) -> float:
 def evaluate_held_out(model: nn.Module, task: Task, x: Tensor) -> tuple[float, float]:
     """Returns the PSNR of the forward picture and of what comes back, both rounded to 8 bits.
 
-    For hiding, what comes back is judged by the secret alone.
+    For hiding, what comes back is judged by the secrets alone.
     """
     training = model.training
     model.eval()
     small = quantize(model(x))
     back = quantize(model.inverse(small))  # type: ignore[operator]
     model.train(training)
-    first = 3 if task.images > 1 else 0
     reference = quantize(task.reference(x))
-    return psnr(small, reference), psnr(back[:, first:], x[:, first:])
+    restored, original = (torch.cat(task.wanted(packed), dim=1) for packed in (back, x))
+    return psnr(small, reference), psnr(restored, original)
 
 
 class _Watch:

@@ -43,8 +43,9 @@ class Objective:
 
     .. math:: \lambda_f L_f + \lambda_r L_r + \lambda_d L_{det} + \lambda_s L_{shift}
 
-    Distances are summed over channels and pixels and averaged over the batch. The forward picture
-    is rounded to 8 bits, with a straight-through gradient, before it runs back.
+    Distances are summed over channels and pixels and averaged over the batch. Where the last WIC
+    gives copies of the forward picture, :math:`L_f` judges them as well as their mean. The forward
+    picture is rounded to 8 bits, with a straight-through gradient, before it runs back.
 
     Args:
         task: Gives the reference of the forward picture and its distance (L2 or Charbonnier).
@@ -79,10 +80,19 @@ class Objective:
         with record_wic(model) as records:
             y = model(x)
         back = model.inverse(quantize(y))  # type: ignore[operator]
+        # a network whose last WIC gives copies of the result has the reference for each of them
+        aims = {
+            record.name: reference.repeat(1, record.output.shape[1] // reference.shape[1], 1, 1)
+            for record in records
+        }
         forward = self._forward_distance(y, reference).sum() / len(x)
+        for record in records:
+            if record.output.shape != y.shape:
+                copies = self._forward_distance(record.output, aims[record.name])
+                forward = forward + copies.sum() / len(x)
         reverse = self._reverse_distance(back, x).sum() / len(x)
         det = det_loss(model)
-        shift = shift_loss(records, reference, self._forward_distance)
+        shift = shift_loss(records, aims, self._forward_distance)
         terms = torch.stack((forward, reverse, det, shift))
         total = (terms * terms.new_tensor(self.weights)).sum()
         return Losses(forward, reverse, det, shift, total)
