@@ -22,10 +22,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from wic_layers.images import psnr, read_image, write_png
+from wic_layers.images import find_images, psnr, read_image, write_png
 from wic_layers.models import from_pretrained
 from wic_layers.tasks import TASKS, down, hide, reveal, up
-from wic_layers.training.data import find_images
 
 
 def bicubic(image: Tensor, size: tuple[int, int]) -> Tensor:

@@ -1,15 +1,20 @@
-"""The command line: ``wic hide | reveal | down | up | train | selftest``.
+"""The command line: ``wic hide | reveal | down | up | gray | color | inspect | train | selftest``.
 
-Errors are one line on stderr and exit code 2; Ctrl-C is exit code 130.
+Errors are one line on stderr and exit code 2, those of one file among several after the others are
+done; Ctrl-C is exit code 130.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import math
+import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -18,6 +23,7 @@ from wic_layers.errors import WICArgumentError, WICDependencyError, WICError
 
 if TYPE_CHECKING:
     from wic_layers.tasks import Written
+    from wic_layers.tasks.batch import Job
 
 __all__ = ["main"]
 
@@ -62,12 +68,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return ERROR
     except KeyboardInterrupt:
         return INTERRUPTED
+    except BrokenPipeError:  # whoever read our lines has gone, as `head` does
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - Python flushes it as it ends
+        return ERROR
 
 
 def _parser(words: list[str]) -> argparse.ArgumentParser:
     parser = _Parser(
         prog="wic",
-        description="Hide images in images and make images smaller, and bring them back.",
+        description="Hide images in images, make images smaller or grey, and bring them back.",
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"wic-layers {__version__}")
@@ -81,40 +90,64 @@ def _parser(words: list[str]) -> argparse.ArgumentParser:
         return command
 
     hide = add(
-        "hide", "Hide an image in another one", _hide,
-        "Writes a PNG that looks like COVER and gives SECRET back; nothing protects the secret "
-        "from others who have this program. An odd side of COVER becomes one pixel longer.",
+        "hide", "Hide one to four images in another one", _hide,
+        "Writes a PNG that looks like COVER and gives the secrets back; nothing protects them "
+        "from others who have this program. An odd side of COVER becomes one pixel longer. With a "
+        "folder of covers a secret goes into all of them, or the images of a folder one into "
+        "each.",
     )  # fmt: skip
     hide.add_argument("cover", metavar="COVER", type=Path, help="what the result should look like")
-    hide.add_argument("secret", metavar="SECRET", type=Path, help="what it should hold")
+    hide.add_argument(
+        "secrets", metavar="SECRET", type=Path, nargs="+", help="what it should hold, up to four"
+    )
     hide.add_argument(
         "--unmarked", action="store_true",
         help="write pixels only, no note on what made them; reveal then needs --preset and --size",
     )  # fmt: skip
-    hide.add_argument("--fit", action="store_true", help="reduce a secret larger than the cover")
-    _add_common(hide, "STEGO", "hiding-1-naive-small")
+    hide.add_argument("--fit", action="store_true", help="reduce secrets larger than the cover")
+    _add_common(hide, "STEGO", forward=True)
 
-    reveal = add("reveal", "Bring a hidden image back", _reveal, "STEGO is all that is needed.")
-    reveal.add_argument("stego", metavar="STEGO", type=Path, help="PNG written by wic hide")
-    _add_size(reveal)
-    _add_common(reveal, "SECRET", None)
+    reveal = add(
+        "reveal", "Bring hidden images back", _reveal,
+        "STEGO is all that is needed. Of several secrets, the outputs' names end in -1, -2, ...",
+    )  # fmt: skip
+    reveal.add_argument("sources", metavar="STEGO", type=Path, nargs="+", help=_from("hide"))
+    _add_common(reveal, "SECRET", forward=False)
 
     down = add(
-        "down", "Make an image half as wide and high", _down,
+        "down", "Make images half or a quarter as wide and high", _down,
         "Writes a PNG that looks like the bicubic reduction of PHOTO, and from which wic up "
         "brings the photo back at its own size.",
     )  # fmt: skip
-    down.add_argument("photo", metavar="PHOTO", type=Path, help="image to make smaller")
-    down.add_argument("-s", "--scale", default="2", help="how many times smaller (only 2)")
-    _add_common(down, "SMALL", "rescaling-x2-naive-small")
+    down.add_argument("sources", metavar="PHOTO", type=Path, nargs="+", help=_IMAGES)
+    down.add_argument("-s", "--scale", help="how many times smaller: 2 (default) or 4")
+    _add_common(down, "SMALL", forward=True)
 
     up = add(
-        "up", "Bring an image back that wic down made small", _up,
+        "up", "Bring images back that wic down made small", _up,
         "This is not super-resolution: other small images are refused.",
     )  # fmt: skip
-    up.add_argument("small", metavar="SMALL", type=Path, help="PNG written by wic down")
-    _add_size(up)
-    _add_common(up, "PHOTO", None)
+    up.add_argument("sources", metavar="SMALL", type=Path, nargs="+", help=_from("down"))
+    _add_common(up, "PHOTO", forward=False)
+
+    gray = add(
+        "gray", "Make grey images that keep their colours", _gray,
+        "Writes a PNG of one channel that looks like the lightness of PHOTO, and from which wic "
+        "color brings the colours back. An odd side of PHOTO becomes one pixel longer.",
+    )  # fmt: skip
+    gray.add_argument("sources", metavar="PHOTO", type=Path, nargs="+", help=_IMAGES)
+    _add_common(gray, "GRAY", forward=True)
+
+    color = add(
+        "color", "Bring the colours back that wic gray put away", _color,
+        "This does not colour photographs: other grey images are refused.",
+    )  # fmt: skip
+    color.add_argument("sources", metavar="GRAY", type=Path, nargs="+", help=_from("gray"))
+    _add_common(color, "PHOTO", forward=False)
+
+    inspect = add("inspect", "Show what a network does, and what it costs", _inspect)
+    inspect.add_argument("network", help="a preset, or the folder of weights")
+    inspect.add_argument("--json", action="store_true", help="print JSON")
 
     train = add("train", "Train a network on a folder of photographs", _train)
     if words[:1] == ["train"]:
@@ -123,24 +156,36 @@ def _parser(words: list[str]) -> argparse.ArgumentParser:
     return parser
 
 
-def _add_common(command: argparse.ArgumentParser, out: str, preset: str | None) -> None:
-    default = f"default {preset}" if preset else "default: what the file says"
-    command.add_argument("-o", "--out", metavar=out, type=Path, required=True, help="PNG to write")
-    network = command.add_mutually_exclusive_group()
-    network.add_argument(
-        "--preset", default=preset, metavar="NAME", help=f"network to use ({default})"
-    )
-    network.add_argument(
-        "--weights", metavar="FILE", type=Path, help="weights file to use instead of a preset's"
-    )
-    command.add_argument("--force", action="store_true", help="replace the output if it exists")
-    command.add_argument("--device", default="cpu", help="where to run, such as cuda")
+_IMAGES = "image file, or folder of them"
 
 
-def _add_size(command: argparse.ArgumentParser) -> None:
+def _from(command: str) -> str:
+    return f"PNG written by wic {command}, or folder of them"
+
+
+def _add_common(command: argparse.ArgumentParser, out: str, *, forward: bool) -> None:
     command.add_argument(
-        "--size", metavar="WxH", type=_size, help="size of what comes back, if the file says none"
+        "-o", "--out", metavar=out, type=Path, required=True,
+        help="PNG to write; of several images the folder",
+    )  # fmt: skip
+    default = "default: the task's own" if forward else "default: what the file says"
+    network = command.add_mutually_exclusive_group()
+    network.add_argument("--preset", metavar="NAME", help=f"network to use ({default})")
+    network.add_argument(
+        "--weights", metavar="FOLDER", type=Path, help="weights to use instead of a preset's"
     )
+    if not forward:
+        command.add_argument(
+            "--size", metavar="WxH", type=_size, action="append",
+            help="size of what comes back, if the file says none; once for each image",
+        )  # fmt: skip
+    command.add_argument("--force", action="store_true", help="replace outputs that exist")
+    command.add_argument(
+        "--tile", metavar="N", type=int,
+        help="side of the tiles in which large images are run (default: by the memory)",
+    )  # fmt: skip
+    command.add_argument("--device", default="cpu", help="where to run, such as cuda")
+    command.add_argument("--json", action="store_true", help="print a line of JSON for each file")
 
 
 def _size(text: str) -> tuple[int, int]:
@@ -155,16 +200,16 @@ def _model(args: argparse.Namespace) -> Any:
     from wic_layers.models.presets import find_preset
 
     if args.weights is not None:
-        if not args.weights.is_file():
-            raise WICArgumentError(f"Expected --weights to be a file; {args.weights} is not one.")
+        if not args.weights.exists():
+            raise WICArgumentError(f"Expected --weights to be there; {args.weights} is not.")
         return args.weights
     if args.preset is not None:
         find_preset(args.preset)
     return args.preset
 
 
-def _times(size: tuple[int, int] | None) -> str:
-    return "" if size is None else f"{size[0]}x{size[1]}"
+def _times(size: tuple[int, int]) -> str:
+    return f"{size[0]}x{size[1]}"
 
 
 def _decibel(value: float | None) -> str:
@@ -173,74 +218,224 @@ def _decibel(value: float | None) -> str:
     return f"{value:.2f} dB PSNR"
 
 
-def _say(written: Written, against: str, returned: str) -> None:
-    assured = "" if written.returns is None else (
-        f", {_decibel(written.psnr)} from {against}; {returned} comes back at "
-        f"{_times(written.returns)}, {_decibel(written.psnr_back)}"
-    )  # fmt: skip
-    print(f"{written.path}: {_times(written.size)}{assured}")
+def _run(
+    args: argparse.Namespace,
+    convert: Callable[[Job, dict[str, Any]], list[Written]],
+    describe: Callable[[Written], Iterator[str]],
+    **planned: Any,
+) -> int:
+    """Runs a command on each of its files; one that fails does not stop the others."""
+    from wic_layers.tasks.batch import plan
+
+    shared = {
+        "model": _model(args), "force": args.force, "tile": args.tile, "device": args.device,
+    }  # fmt: skip
+    jobs = plan(args.sources, args.out, **planned)
+    failed = 0
+    with _bar(len(jobs), "file") as tick:
+        for job in jobs:
+            try:
+                with _bar(0, "tile") as progress:
+                    found = convert(job, {**shared, "progress": progress})
+            except WICError as error:
+                if len(jobs) == 1:
+                    raise
+                _complain(str(error))
+                failed += 1
+            else:
+                for written in found:
+                    lines = [_as_json(args, job, written)] if args.json else describe(written)
+                    for line in lines:
+                        print(line, flush=True)
+            tick(1, len(jobs))
+    if failed:
+        _complain(f"{failed} of {len(jobs)} files failed")
+    return ERROR if failed else 0
+
+
+@contextmanager
+def _bar(total: int, unit: str) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar on a terminal, where there is more than one of what it counts."""
+    try:
+        from tqdm import tqdm
+    except ImportError:
+        yield lambda done, total: None
+        return
+    hidden = None if total != 1 and sys.stderr.isatty() else True
+    with tqdm(total=total, unit=unit, leave=False, disable=hidden) as bar:
+
+        def progress(done: int, of: int) -> None:
+            if unit == "file":
+                bar.update(done)
+            elif of > 1:
+                bar.total = of
+                bar.update(done - bar.n)
+
+        yield progress
+
+
+def _as_json(args: argparse.Namespace, job: Job, written: Written) -> str:
+    """What was written, as a line of JSON; an infinite PSNR is the text "inf"."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, float) and math.isinf(value):
+            return "inf"
+        if isinstance(value, (list, tuple)):
+            return [plain(item) for item in value]
+        return str(value) if isinstance(value, Path) else value
+
+    found = {"inputs": [job.source, *job.secrets], **asdict(written)}
+    return json.dumps({key: plain(value) for key, value in found.items()})
+
+
+def _forward_lines(written: Written, against: str, returned: str) -> Iterator[str]:
+    several = len(written.returns) > 1
+    back = "; ".join(
+        f"{returned}{f' {index}' if several else ''} comes back at {_times(size)}, "
+        f"{_decibel(psnr)}"
+        for index, (size, psnr) in enumerate(
+            zip(written.returns, written.psnr_back, strict=True), start=1
+        )
+    )
+    yield (
+        f"{written.path}: {_times(written.size)}, {_decibel(written.psnr)} from {against}; {back}"
+    )
+
+
+def _back_lines(written: Written) -> Iterator[str]:
+    yield f"{written.path}: {_times(written.size)}"
 
 
 def _hide(args: argparse.Namespace) -> int:
     from wic_layers.tasks import hide_file
 
-    written = hide_file(
-        args.cover, args.secret, args.out, model=_model(args), marked=not args.unmarked,
-        fit=args.fit, force=args.force, device=args.device,
-    )  # fmt: skip
-    _say(written, "the cover", "the secret")
-    notes = []
-    if written.reduced_from is not None:
-        notes.append(f"the secret was reduced from {_times(written.reduced_from)}")
-    if written.size != written.source:
-        notes.append(
-            f"the cover, {_times(written.source)}, was padded to even sides; do not crop the file"
-        )
-    if args.unmarked:
-        network = f"--weights {args.weights}" if args.weights else f"--preset {args.preset}"
-        notes.append(f"unmarked: wic reveal needs {network} --size {_times(written.returns)}")
-    if notes:
-        print("note:", "; ".join(notes))
-    return 0
+    def convert(job: Job, shared: dict[str, Any]) -> list[Written]:
+        return [
+            hide_file(
+                job.source, job.secrets, job.out, marked=not args.unmarked, fit=args.fit, **shared
+            )
+        ]
+
+    def describe(written: Written) -> Iterator[str]:
+        yield from _forward_lines(written, "the cover", "the secret")
+        notes = []
+        for index, size in enumerate(written.reduced_from, start=1):
+            if size is not None:
+                which = f" {index}" if len(written.reduced_from) > 1 else ""
+                notes.append(f"the secret{which} was reduced from {_times(size)}")
+        if written.size != written.source:
+            notes.append(
+                f"the cover, {_times(written.source)}, was padded to even sides; do not crop the "
+                f"file"
+            )
+        if args.unmarked:
+            from wic_layers.tasks import HIDING
+
+            preset = args.preset or HIDING[len(written.returns) - 1].preset
+            network = f"--weights {args.weights}" if args.weights else f"--preset {preset}"
+            sizes = " ".join(f"--size {_times(size)}" for size in written.returns)
+            notes.append(f"unmarked: wic reveal needs {network} {sizes}")
+        if notes:
+            yield f"note: {'; '.join(notes)}"
+
+    args.sources = [args.cover]
+    return _run(args, convert, describe, secrets=args.secrets)
 
 
 def _reveal(args: argparse.Namespace) -> int:
     from wic_layers.tasks import reveal_file
 
-    _say(
-        reveal_file(
-            args.stego, args.out, model=_model(args), size=args.size, force=args.force,
-            device=args.device,
-        ),
-        "", "",
-    )  # fmt: skip
-    return 0
+    def convert(job: Job, shared: dict[str, Any]) -> list[Written]:
+        return reveal_file(job.source, job.out, sizes=args.size, **shared)
+
+    return _run(args, convert, _back_lines)
 
 
 def _down(args: argparse.Namespace) -> int:
     from wic_layers.tasks import down_file
 
-    if args.scale != "2":
+    if args.scale not in (None, "2", "4"):
         raise WICArgumentError(
-            f"wic down makes images 2 times smaller (-s 2); -s {args.scale} is not available."
+            f"wic down makes images 2 or 4 times smaller (-s 2, -s 4); -s {args.scale} is not "
+            f"available."
         )
-    written = down_file(
-        args.photo, args.out, model=_model(args), force=args.force, device=args.device
-    )
-    _say(written, "bicubic", "the photo")
-    return 0
+    scale = None if args.scale is None else int(args.scale)
+
+    def convert(job: Job, shared: dict[str, Any]) -> list[Written]:
+        return [down_file(job.source, job.out, scale=scale, **shared)]
+
+    return _run(args, convert, lambda written: _forward_lines(written, "bicubic", "the photo"))
 
 
 def _up(args: argparse.Namespace) -> int:
     from wic_layers.tasks import up_file
 
-    _say(
-        up_file(
-            args.small, args.out, model=_model(args), size=args.size, force=args.force,
-            device=args.device,
-        ),
-        "", "",
-    )  # fmt: skip
+    def convert(job: Job, shared: dict[str, Any]) -> list[Written]:
+        return [up_file(job.source, job.out, size=_one(args.size), **shared)]
+
+    return _run(args, convert, _back_lines)
+
+
+def _gray(args: argparse.Namespace) -> int:
+    from wic_layers.tasks import gray_file
+
+    def convert(job: Job, shared: dict[str, Any]) -> list[Written]:
+        return [gray_file(job.source, job.out, **shared)]
+
+    return _run(
+        args, convert, lambda written: _forward_lines(written, "its lightness", "the photo")
+    )
+
+
+def _color(args: argparse.Namespace) -> int:
+    from wic_layers.tasks import color_file
+
+    def convert(job: Job, shared: dict[str, Any]) -> list[Written]:
+        return [color_file(job.source, job.out, size=_one(args.size), **shared)]
+
+    return _run(args, convert, _back_lines)
+
+
+def _one(sizes: list[tuple[int, int]] | None) -> tuple[int, int] | None:
+    if sizes is not None and len(sizes) > 1:
+        raise WICArgumentError(f"Expected --size once; got it {len(sizes)} times.")
+    return sizes[0] if sizes else None
+
+
+def _inspect(args: argparse.Namespace) -> int:
+    from wic_layers.models import PRESETS, from_pretrained, inspect, packaged_weights
+    from wic_layers.models.inspection import flow, flow_table
+    from wic_layers.models.win import NETWORKS
+
+    if args.network in PRESETS and args.network not in packaged_weights():
+        model = NETWORKS[PRESETS[args.network].network].from_preset(args.network)
+    else:
+        model = from_pretrained(args.network)
+    found = inspect(model)
+    if args.json:
+        print(
+            json.dumps(
+                {
+                    "preset": model.preset, "network": type(model).__name__,
+                    "arguments": model.config, **asdict(found), "weights": model.weights_id,
+                    "card": model.card,
+                }
+            )
+        )  # fmt: skip
+        return 0
+    print(f"{type(model).__name__} {model.preset or ''}".rstrip())
+    print(flow_table(flow(model, model.config["in_channels"]), found.conditions))
+    forward, back = (f"{flops / 1000:.1f}" for flops in found.flops)
+    rows = {
+        "parameters": f"{found.parameters:,}",
+        "operations": f"{forward} kFLOP per input pixel, {back} on the way back",
+        "receptive field": f"{found.receptive_field} pixels wide and high",
+        "weights": model.weights_id or "none here: a random start",
+        **model.card,
+    }
+    width = max(map(len, rows))
+    for name, value in rows.items():
+        print(f"{name.ljust(width)}  {value}")
     return 0
 
 

@@ -1,7 +1,8 @@
 """Images: files, PIL images, arrays and tensors to 8-bit pixels and back.
 
-Inside the library an image is a uint8 tensor (3, H, W) in sRGB. Sizes are ``(width, height)``, as
-in Pillow and on the command line. Pillow is imported when a function needs it.
+Inside the library an image is a uint8 tensor (3, H, W) in sRGB, or (1, H, W) in grey. Sizes are
+``(width, height)``, as in Pillow and on the command line. Pillow is imported when a function needs
+it.
 """
 
 from __future__ import annotations
@@ -26,9 +27,11 @@ if TYPE_CHECKING:
 
 __all__ = [
     "KEYWORD",
+    "as_channels",
     "as_kind",
     "as_pixels",
     "check_output",
+    "find_images",
     "pad_to",
     "psnr",
     "read_carrier",
@@ -44,6 +47,7 @@ _T = TypeVar("_T")
 _FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP")
 _OPAQUE_MODES = frozenset({"1", "L", "P", "RGB", "RGBX", "YCbCr"})
 _ALPHA_MODES = frozenset({"LA", "La", "PA", "RGBA", "RGBa"})
+_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 _LOSSY = frozenset({".avif", ".heic", ".jp2", ".jpe", ".jpeg", ".jpg", ".jxl", ".webp"})
 _BITS_PER_SAMPLE = 258  # the tag of TIFF
 
@@ -56,6 +60,23 @@ def _pillow() -> Any:
             "Image files need Pillow, which is not installed. Run: pip install 'wic-layers[cli]'"
         ) from error
     return Image
+
+
+def find_images(folder: str | Path) -> list[Path]:
+    """Returns the image files below ``folder``, in the order of their paths.
+
+    Raises:
+        WICFileError: If there is no such folder or no image in it.
+    """
+    root = Path(folder)
+    if not root.is_dir():
+        raise WICFileError(f"Expected a folder of images; {root} is not a folder.")
+    found = sorted(path for path in root.rglob("*") if path.suffix.lower() in _SUFFIXES)
+    if not found:
+        raise WICFileError(
+            f"Expected images ({', '.join(sorted(_SUFFIXES))}) below {root}; found none."
+        )
+    return found
 
 
 def size_of(image: Tensor) -> tuple[int, int]:
@@ -104,15 +125,18 @@ def _times(size: tuple[int, int]) -> str:
     return f"{size[0]}x{size[1]}"
 
 
-def as_pixels(image: Any, name: str = "image", *, carrier: bool = False) -> Tensor:
-    """Returns the pixels of an image in memory, (3, H, W) uint8.
+def as_pixels(
+    image: Any, name: str = "image", *, carrier: bool = False, channels: int = 3
+) -> Tensor:
+    """Returns the pixels of an image in memory, (channels, H, W) uint8.
 
     Args:
-        image: A PIL image (converted as :func:`read_image` does), a NumPy array uint8 (H, W, 3),
-            or a torch tensor uint8 (3, H, W).
+        image: A PIL image (converted as :func:`read_image` does); a NumPy array uint8 (H, W, 3),
+            (H, W, 1) or (H, W); or a torch tensor uint8 (3, H, W) or (1, H, W).
         name: What to call it in errors.
         carrier: Take a PIL image's pixels as they are stored, whatever its EXIF orientation and
             its colour profile: they hold something.
+        channels: 3 for RGB, 1 for grey; see :func:`as_channels`.
 
     Raises:
         TypeError: If it is none of these, or its numbers are not uint8.
@@ -122,14 +146,16 @@ def as_pixels(image: Any, name: str = "image", *, carrier: bool = False) -> Tens
     numpy = sys.modules.get("numpy")
     pillow = sys.modules.get("PIL.Image")
     if pillow is not None and isinstance(image, pillow.Image):
-        return _pixels(_convert(image, name, carrier=carrier))
+        return as_channels(_pixels(_convert(image, name, carrier=carrier)), channels, name)
     if isinstance(image, Tensor):
-        pixels, layout = image, "(3, H, W)"
+        pixels, layout = image, "(3, H, W) or (1, H, W)"
     elif numpy is not None and isinstance(image, numpy.ndarray):
         if image.dtype != numpy.uint8:
             raise TypeError(f"Expected {name} with pixels of dtype uint8; got {image.dtype}.")
         # the copy is contiguous and writable, which torch asks for
-        pixels, layout = torch.from_numpy(image.copy()), "(H, W, 3)"
+        pixels, layout = torch.from_numpy(image.copy()), "(H, W, 3) or (H, W)"
+        if pixels.ndim == 2:
+            pixels = pixels[..., None]
         if pixels.ndim == 3:
             pixels = pixels.permute(2, 0, 1)
     else:
@@ -139,24 +165,50 @@ def as_pixels(image: Any, name: str = "image", *, carrier: bool = False) -> Tens
         )
     if pixels.dtype != torch.uint8:
         raise TypeError(f"Expected {name} with pixels of dtype uint8; got {pixels.dtype}.")
-    if pixels.ndim != 3 or pixels.shape[0] != 3 or not pixels.numel():
+    if pixels.ndim != 3 or pixels.shape[0] not in (1, 3) or not pixels.numel():
         raise WICShapeError(f"Expected {name} of shape {layout}; got {tuple(image.shape)}.")
-    return pixels
+    return as_channels(pixels, channels, name)
+
+
+def as_channels(pixels: Tensor, channels: int, name: str = "image") -> Tensor:
+    """Returns an image as RGB or grey, where that loses nothing.
+
+    Args:
+        pixels: (1, H, W) or (3, H, W), uint8.
+        channels: 3: grey becomes RGB; 1: RGB whose channels are equal becomes grey.
+        name: What to call it in errors.
+
+    Raises:
+        WICShapeError: If it should become grey and holds colours.
+    """
+    if pixels.shape[0] == channels:
+        return pixels
+    if channels == 3:
+        return pixels.expand(3, -1, -1)
+    if not bool((pixels == pixels[:1]).all()):
+        raise WICShapeError(f"Expected {name} to be a grey image; it holds colours.")
+    return pixels[:1]
 
 
 def as_kind(pixels: Tensor, like: _T) -> _T:
-    """Returns pixels (3, H, W) as the kind of image that ``like`` is, on its device."""
+    """Returns pixels as the kind of image that ``like`` is, on its device.
+
+    Args:
+        pixels: (3, H, W) or (1, H, W), uint8.
+        like: A PIL image, a NumPy array (grey pixels become (H, W)) or a torch tensor.
+    """
     if isinstance(like, Tensor):
         return pixels.to(like.device)  # type: ignore[return-value]
     numpy = sys.modules.get("numpy")
     if numpy is not None and isinstance(like, numpy.ndarray):
-        return pixels.permute(1, 2, 0).contiguous().cpu().numpy()  # type: ignore[return-value]
+        last = pixels.permute(1, 2, 0) if len(pixels) == 3 else pixels[0]
+        return last.contiguous().cpu().numpy()  # type: ignore[return-value]
     return _to_pil(pixels)
 
 
 def _pixels(image: Image.Image) -> Tensor:
     flat = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8)
-    return flat.view(image.height, image.width, 3).permute(2, 0, 1).contiguous()
+    return flat.view(image.height, image.width, -1).permute(2, 0, 1).contiguous()
 
 
 def _to_pil(pixels: Tensor) -> Any:
@@ -164,7 +216,8 @@ def _to_pil(pixels: Tensor) -> Any:
     buffer = bytearray(pixels.numel())
     flat = torch.frombuffer(buffer, dtype=torch.uint8)
     flat.copy_(pixels.permute(1, 2, 0).reshape(-1))
-    return _pillow().frombytes("RGB", size_of(pixels), bytes(buffer))
+    mode = "RGB" if len(pixels) == 3 else "L"
+    return _pillow().frombytes(mode, size_of(pixels), bytes(buffer))
 
 
 def _deep(image: Image.Image) -> bool:
@@ -178,7 +231,7 @@ def _deep(image: Image.Image) -> bool:
 
 
 def _convert(image: Image.Image, name: str, *, carrier: bool) -> Image.Image:
-    """Converts to 8-bit RGB, or refuses where that would lose something."""
+    """Converts to 8-bit RGB or grey, or refuses where that would lose something."""
     if _deep(image) or image.mode.startswith(("I", "F")):
         raise WICFileError(
             f"{name} has more than 8 bits per channel, which would be lost; convert it to 8 bits "
@@ -206,7 +259,7 @@ def _convert(image: Image.Image, name: str, *, carrier: bool) -> Image.Image:
             f"{name} is CMYK without a usable colour profile, so its colours are not known; "
             f"convert it to RGB first."
         )
-    return image if image.mode == "RGB" else image.convert("RGB")
+    return image if image.mode in ("RGB", "L") else image.convert("RGB")
 
 
 def _keeping_info(old: Image.Image, new: Image.Image) -> Image.Image:
@@ -249,15 +302,15 @@ def read_image(path: str | Path) -> Tensor:
             if reading would lose bits, transparency, frames or the meaning of CMYK colours.
         WICDependencyError: If Pillow is not installed.
     """
-    return _read(path, carrier=False)[0]
+    return as_channels(_read(path, carrier=False)[0], 3)
 
 
 def read_carrier(path: str | Path) -> tuple[Tensor, str | None]:
     """Reads a PNG file whose very pixels count.
 
     Returns:
-        Pixels (3, H, W), uint8, as they are stored; and the text of the ``wic-layers`` chunk or
-        None.
+        Pixels (3, H, W) or (1, H, W), uint8, as they are stored; and the text of the
+        ``wic-layers`` chunk or None.
 
     Raises:
         WICFileError: As :func:`read_image`; and if the file is not a PNG.
@@ -360,7 +413,7 @@ def write_png(
     """Writes an image as PNG, all at once: to a temporary name in the same folder, then renamed.
 
     Args:
-        pixels: (3, H, W), uint8.
+        pixels: (3, H, W) or (1, H, W), uint8.
         path: The file to write.
         text: ASCII text for the ``wic-layers`` chunk; without it the file holds pixels only.
         force: Whether a file that exists may be replaced.

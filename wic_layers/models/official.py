@@ -196,9 +196,7 @@ def _build(
             f"kernel of shape ({rows}, {columns}); got {wanted} times {copies}."
         )
     network = WIN if stages else WINNaive
-    return network(
-        in_channels, wanted, scale=scale, copies=copies, layout="published", **shared
-    )
+    return network(in_channels, wanted, scale=scale, copies=copies, layout="published", **shared)
 
 
 def _count(state: Mapping[str, Tensor], pattern: str, start: int = 0) -> int:

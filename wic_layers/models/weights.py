@@ -230,10 +230,10 @@ def _locate(name: str | Path, revision: str | None) -> tuple[Path, Path]:
     elif path.is_dir():
         folder = path
     elif str(name) in PRESETS:
+        there = ", ".join(packaged) or "none here"
         raise WICArgumentError(
-            f"Expected a preset with weights in the package ({', '.join(packaged) or 'none here'});"
-            f" there are none for '{name}'. Train it with `wic train {name}`, or pass the folder "
-            "of its weights."
+            f"Expected a preset with weights in the package ({there}); there are none for "
+            f"'{name}'. Train it with `wic train {name}`, or pass the folder of its weights."
         )
     elif path.exists():
         raise WICFileError(f"Expected a folder of weights or its {TENSORS}; got {path}.")

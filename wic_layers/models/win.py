@@ -12,8 +12,8 @@ from torch import nn
 
 from wic_layers.blocks import (
     AffineCoupling,
-    ChannelMean,
     Chain,
+    ChannelMean,
     LongTermMemory,
     Squeeze,
     Unsqueeze,

@@ -2,20 +2,45 @@
 
 from wic_layers.tasks.base import Task
 from wic_layers.tasks.decolorization import Decolorization
-from wic_layers.tasks.files import Written, down_file, hide_file, reveal_file, up_file
-from wic_layers.tasks.hiding import MOST_SECRETS, Hiding
-from wic_layers.tasks.memory import down, hide, reveal, up
-from wic_layers.tasks.rescaling import SCALES, Rescaling
+from wic_layers.tasks.files import (
+    Written,
+    color_file,
+    down_file,
+    gray_file,
+    hide_file,
+    reveal_file,
+    up_file,
+)
+from wic_layers.tasks.hiding import Hiding
+from wic_layers.tasks.memory import (
+    COLORING,
+    HIDING,
+    RESCALING,
+    color,
+    down,
+    gray,
+    hide,
+    reveal,
+    up,
+)
+from wic_layers.tasks.rescaling import Rescaling
 
 __all__ = [
+    "COLORING",
+    "HIDING",
+    "RESCALING",
     "TASKS",
     "Decolorization",
     "Hiding",
     "Rescaling",
     "Task",
     "Written",
+    "color",
+    "color_file",
     "down",
     "down_file",
+    "gray",
+    "gray_file",
     "hide",
     "hide_file",
     "reveal",
@@ -24,12 +49,5 @@ __all__ = [
     "up_file",
 ]
 
-TASKS: dict[str, Task] = {
-    task.name: task
-    for task in (
-        *(Hiding(secrets) for secrets in range(1, MOST_SECRETS + 1)),
-        *(Rescaling(scale) for scale in SCALES),
-        Decolorization(),
-    )
-}
+TASKS: dict[str, Task] = {task.name: task for task in (*HIDING, *RESCALING, *COLORING)}
 """Every task by its name."""

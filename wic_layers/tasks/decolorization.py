@@ -40,5 +40,7 @@ def lightness(x: Tensor) -> Tensor:
     linear = torch.where(x > 0.04045, ((x + 0.055) / 1.055).clamp(min=0) ** 2.4, x / 12.92)
     weights = x.new_tensor((0.2126, 0.7152, 0.0722)).view(3, 1, 1)
     y = (linear * weights).sum(1, keepdim=True)
-    root = torch.where(y > (6 / 29) ** 3, y.clamp(min=1e-6) ** (1 / 3), y * (29 / 6) ** 2 / 3 + 4 / 29)
+    root = torch.where(
+        y > (6 / 29) ** 3, y.clamp(min=1e-6) ** (1 / 3), y * (29 / 6) ** 2 / 3 + 4 / 29
+    )
     return (1.16 * root - 0.16).clamp(0, 1)

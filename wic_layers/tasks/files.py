@@ -1,17 +1,22 @@
-"""Hide, reveal, reduce and restore image files. Whatever runs backwards needs the file alone."""
+"""Image files forward and back. Whatever runs backwards needs the file alone.
+
+``model``, ``tile``, ``device`` and ``progress`` are those of :mod:`wic_layers.tasks.memory`; with
+``force`` an output that exists is replaced.
+"""
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from wic_layers.errors import WICArgumentError, WICFileError
+from wic_layers.errors import WICArgumentError, WICFileError, WICShapeError
 from wic_layers.images import (
+    as_channels,
     check_output,
     psnr,
     read_carrier,
@@ -20,22 +25,29 @@ from wic_layers.images import (
     write_png,
 )
 from wic_layers.models import packaged_weights
-from wic_layers.quantization import quantize
 from wic_layers.tasks.base import Task
-from wic_layers.tasks.memory import (
-    HIDING,
-    RESCALING,
+from wic_layers.tasks.hiding import Hiding
+from wic_layers.tasks.mark import Mark, digest
+from wic_layers.tasks.memory import COLORING, HIDING, RESCALING, fit_secret
+from wic_layers.tasks.rescaling import Rescaling
+from wic_layers.tasks.running import (
     backward_pixels,
     check_size,
-    fit_secret,
     forward_pixels,
     load_network,
-    packed_input,
+    reference_pixels,
 )
+from wic_layers.tasks.tiles import Progress
 
-__all__ = ["Mark", "Written", "down_file", "hide_file", "reveal_file", "up_file"]
-
-_FORMAT = 1
+__all__ = [
+    "Written",
+    "color_file",
+    "down_file",
+    "gray_file",
+    "hide_file",
+    "reveal_file",
+    "up_file",
+]
 
 
 @dataclass(frozen=True)
@@ -45,122 +57,78 @@ class Written:
     Attributes:
         path: The file.
         size: Its (width, height).
-        source: The (width, height) of the image it was made from: cover, photo, stego or small
-            image.
-        returns: The (width, height) of what comes back from it; None for what came back.
+        source: The (width, height) of the image it was made from: cover, photo or carrier.
+        returns: The (width, height) of each image that comes back from it; empty for what came
+            back.
         psnr: PSNR in dB of the file against what it should look like; None for what came back.
-        psnr_back: PSNR in dB of what comes back from the file; None for what came back.
-        reduced_from: The (width, height) of a secret that was made smaller to fit; else None.
+        psnr_back: PSNR in dB of each image that comes back from the file.
+        reduced_from: The (width, height) that each secret had before it was made smaller to fit;
+            None for those that fitted.
+        weights: The first 16 hex digits of the SHA-256 of the weights that made it.
     """
 
     path: Path
     size: tuple[int, int]
     source: tuple[int, int]
-    returns: tuple[int, int] | None = None
+    weights: str | None
+    returns: tuple[tuple[int, int], ...] = ()
     psnr: float | None = None
-    psnr_back: float | None = None
-    reduced_from: tuple[int, int] | None = None
-
-
-@dataclass(frozen=True)
-class Mark:
-    """What a file says about itself, as JSON in its text chunk.
-
-    Attributes:
-        task: Name of the task.
-        preset: The preset of the network that made it, or None.
-        weights: The first 16 hex digits of the SHA-256 of the weights file.
-        size: The (width, height) of what comes back.
-        pixels: The (width, height) of the file.
-    """
-
-    task: str
-    preset: str | None
-    weights: str
-    size: tuple[int, int]
-    pixels: tuple[int, int]
-
-    def dumps(self) -> str:
-        """Returns the mark as ASCII text."""
-        return json.dumps({"format": _FORMAT, **asdict(self)})
-
-    @classmethod
-    def loads(cls, text: str) -> Mark:
-        """Returns the mark that a text stands for.
-
-        Raises:
-            WICFileError: If it stands for none, or for one of another format.
-        """
-        try:
-            found = json.loads(text)
-        except (ValueError, RecursionError):
-            found = None
-        if not isinstance(found, dict):
-            raise WICFileError("its wic-layers chunk is damaged.")
-        if found.pop("format", None) != _FORMAT:
-            raise WICFileError(
-                f"its wic-layers chunk is not of format {_FORMAT}, the one known to this version."
-            )
-        fits = (
-            found.keys() == cls.__dataclass_fields__.keys()
-            and all(isinstance(found[key], str) for key in ("task", "weights"))
-            and isinstance(found["preset"], str | None)
-            and all(_is_size(found[key]) for key in ("size", "pixels"))
-        )
-        if not fits:
-            raise WICFileError("its wic-layers chunk is damaged.")
-        return cls(**{**found, "size": tuple(found["size"]), "pixels": tuple(found["pixels"])})
-
-
-def _is_size(value: object) -> bool:
-    return (
-        isinstance(value, list)
-        and len(value) == 2
-        and all(type(side) is int and side > 0 for side in value)
-    )
+    psnr_back: tuple[float, ...] = ()
+    reduced_from: tuple[tuple[int, int] | None, ...] = ()
 
 
 def hide_file(
     cover: str | Path,
-    secret: str | Path,
+    secrets: Sequence[str | Path],
     out: str | Path,
     *,
-    model: str | Path = "hiding-1-naive-small",
+    model: str | Path | None = None,
     marked: bool = True,
     fit: bool = False,
     force: bool = False,
+    tile: int | None = None,
     device: str | torch.device | None = None,
+    progress: Progress | None = None,
 ) -> Written:
-    """Hides an image file in another one.
+    """Hides one to four image files in another one.
 
     Args:
         cover: What the result should look like.
-        secret: What it should hold; at most as wide and as high as the cover.
+        secrets: What it should hold; each at most as wide and as high as the cover.
         out: The PNG to write. Its odd sides are one pixel longer than the cover's.
-        model: A preset with weights in the package, or the path of a weights file.
+        model: A preset with weights in the package, or the folder of weights.
         marked: Say in a text chunk what made the file. Without it the file holds pixels only, and
-            :func:`reveal_file` needs ``model`` and ``size``.
-        fit: Reduce a secret that is larger than the cover, keeping its proportions.
-        force: Replace ``out`` if it exists.
-        device: Where to run; the CPU by default.
+            :func:`reveal_file` needs ``model`` and ``sizes``.
+        fit: Reduce secrets that are larger than the cover, keeping their proportions.
+        force: See the module.
+        tile: See the module.
+        device: See the module.
+        progress: See the module.
 
     Returns:
-        What was written, and the PSNR of the file and of the secret that comes back from it.
+        What was written, and the PSNR of the file and of the secrets that come back from it.
 
     Raises:
         WICFileError: If a file cannot be read or written.
-        WICShapeError: If the secret is too large.
-        WICArgumentError: If ``model`` is of another task or unknown.
+        WICShapeError: If a secret is too large.
+        WICArgumentError: If there are no or more than four secrets, or ``model`` is of another
+            task or unknown.
     """
-    target = check_output(out, inputs=(cover, secret), force=force)
+    if isinstance(secrets, (str, Path)):
+        raise TypeError("Expected secrets as a list of files, such as [secret]; got one path.")
+    tasks = (Hiding(len(secrets)),)
+    target = check_output(out, inputs=(cover, *secrets), force=force)
     covered = read_image(cover)
-    given = read_image(secret)
-    hidden = fit_secret(given, size_of(covered), fit=fit)
-    network = load_network(HIDING, model, device)
-    written = _write_forward(
-        HIDING, network, (covered, hidden), target, marked=marked, force=force
+    given = [read_image(secret) for secret in secrets]
+    hidden = [fit_secret(secret, size_of(covered), fit=fit) for secret in given]
+    task, network = load_network(tasks, model, device)
+    written = _forward(
+        task, network, [covered, *hidden], target, force, tile, progress, marked=marked
     )
-    fitted = None if hidden is given else size_of(given)
+    fitted = tuple(
+        None if used is secret else size_of(secret)
+        for used, secret in zip(hidden, given, strict=True)
+    )
     return replace(written, reduced_from=fitted)
 
 
@@ -169,46 +137,57 @@ def reveal_file(
     out: str | Path,
     *,
     model: str | Path | None = None,
-    size: tuple[int, int] | None = None,
+    sizes: Sequence[tuple[int, int]] | None = None,
     force: bool = False,
+    tile: int | None = None,
     device: str | torch.device | None = None,
-) -> Written:
-    """Brings back the image that :func:`hide_file` hid.
+    progress: Progress | None = None,
+) -> list[Written]:
+    """Brings back the images that :func:`hide_file` hid.
 
     Args:
         stego: The PNG, every pixel as it was written.
-        out: The PNG to write.
-        model: The preset or weights file that hid it; what the file says by default.
-        size: The secret's own (width, height). A marked file says it; if both do, they must agree.
-        force: Replace ``out`` if it exists.
-        device: Where to run; the CPU by default.
+        out: The PNG to write; where there are several secrets, -1, -2, ... is added to its name.
+        model: The preset or weights that hid them; what the file says by default.
+        sizes: The secrets' own (width, height). A marked file says them; if both do, they must
+            agree.
+        force: See the module.
+        tile: See the module.
+        device: See the module.
+        progress: See the module.
 
     Returns:
         What was written.
 
     Raises:
         WICFileError: If a file cannot be read or written, or nothing can come back from it.
-        WICArgumentError: If ``model`` or ``size`` do not agree with the file.
+        WICArgumentError: If ``model`` or ``sizes`` do not agree with the file.
     """
-    return _write_back(HIDING, stego, out, model, size, force=force, device=device)
+    return _backward(HIDING, stego, out, model, sizes, force, tile, device, progress)
 
 
 def down_file(
     photo: str | Path,
     out: str | Path,
     *,
-    model: str | Path = "rescaling-x2-naive-small",
+    scale: int | None = None,
+    model: str | Path | None = None,
     force: bool = False,
+    tile: int | None = None,
     device: str | torch.device | None = None,
+    progress: Progress | None = None,
 ) -> Written:
-    """Makes an image file half as wide and high, so that :func:`up_file` can bring it back.
+    """Makes an image file smaller, so that :func:`up_file` can bring it back.
 
     Args:
         photo: The image file.
         out: The PNG to write.
-        model: A preset with weights in the package, or the path of a weights file.
-        force: Replace ``out`` if it exists.
-        device: Where to run; the CPU by default.
+        scale: 2 or 4; by default what ``model`` is for, or 2.
+        model: A preset with weights in the package, or the folder of weights.
+        force: See the module.
+        tile: See the module.
+        device: See the module.
+        progress: See the module.
 
     Returns:
         What was written, and the PSNR of the file (against bicubic) and of what comes back from
@@ -216,12 +195,11 @@ def down_file(
 
     Raises:
         WICFileError: If a file cannot be read or written.
-        WICArgumentError: If ``model`` is of another task or unknown.
+        WICArgumentError: If ``scale`` is another number, or ``model`` is of another task or
+            unknown.
     """
-    target = check_output(out, inputs=(photo,), force=force)
-    pixels = read_image(photo)
-    network = load_network(RESCALING, model, device)
-    return _write_forward(RESCALING, network, (pixels,), target, marked=True, force=force)
+    tasks = RESCALING if scale is None else (Rescaling(scale),)
+    return _convert(tasks, photo, out, model, force, tile, device, progress)
 
 
 def up_file(
@@ -231,71 +209,148 @@ def up_file(
     model: str | Path | None = None,
     size: tuple[int, int] | None = None,
     force: bool = False,
+    tile: int | None = None,
     device: str | torch.device | None = None,
+    progress: Progress | None = None,
 ) -> Written:
     """Brings back the image that :func:`down_file` made small; see :func:`reveal_file`."""
-    return _write_back(RESCALING, small, out, model, size, force=force, device=device)
+    sizes = None if size is None else [size]
+    return _backward(RESCALING, small, out, model, sizes, force, tile, device, progress)[0]
 
 
-def _write_forward(
+def gray_file(
+    photo: str | Path,
+    out: str | Path,
+    *,
+    model: str | Path | None = None,
+    force: bool = False,
+    tile: int | None = None,
+    device: str | torch.device | None = None,
+    progress: Progress | None = None,
+) -> Written:
+    """Makes a grey image file of an image file, so that :func:`color_file` can bring it back.
+
+    Args and errors are those of :func:`down_file`. The PNG has one channel of 8 bits; its odd
+    sides are one pixel longer than the photo's. Its PSNR is against the lightness of the photo.
+    """
+    return _convert(COLORING, photo, out, model, force, tile, device, progress)
+
+
+def color_file(
+    grey: str | Path,
+    out: str | Path,
+    *,
+    model: str | Path | None = None,
+    size: tuple[int, int] | None = None,
+    force: bool = False,
+    tile: int | None = None,
+    device: str | torch.device | None = None,
+    progress: Progress | None = None,
+) -> Written:
+    """Brings back the image that :func:`gray_file` made grey; see :func:`reveal_file`."""
+    sizes = None if size is None else [size]
+    return _backward(COLORING, grey, out, model, sizes, force, tile, device, progress)[0]
+
+
+def _convert(
+    tasks: Sequence[Task],
+    photo: str | Path,
+    out: str | Path,
+    model: str | Path | None,
+    force: bool,  # noqa: FBT001 - private, and passed on as it came
+    tile: int | None,
+    device: str | torch.device | None,
+    progress: Progress | None,
+) -> Written:
+    target = check_output(out, inputs=(photo,), force=force)
+    pixels = read_image(photo)
+    task, network = load_network(tasks, model, device)
+    return _forward(task, network, [pixels], target, force, tile, progress, marked=True)
+
+
+def _forward(
     task: Task,
     network: Any,
-    images: tuple[Tensor, ...],
+    images: Sequence[Tensor],
     target: Path,
+    force: bool,  # noqa: FBT001
+    tile: int | None,
+    progress: Progress | None,
     *,
     marked: bool,
-    force: bool,
 ) -> Written:
-    picture = forward_pixels(task, network, *images)
-    returns = size_of(images[-1])
-    mark = Mark(task.name, network.preset, network.weights_id, returns, size_of(picture))
+    picture = forward_pixels(task, network, *images, tile=tile, progress=progress)
+    wanted = images[-max(task.images - 1, 1) :]
+    sizes = tuple(size_of(image) for image in wanted)
+    mark = Mark(
+        task.name, network.preset, network.weights_id, sizes, size_of(picture), digest(picture)
+    )
     write_png(picture, target, text=mark.dumps() if marked else None, force=force)
 
-    written = read_carrier(target)[0]
-    reference = (quantize(task.reference(packed_input(task, *images)))[0] * 255).round()
+    # judged as whoever gets the file will see it
+    written = as_channels(read_carrier(target)[0], task.out_channels, str(target))
+    reference = reference_pixels(task, *images)
     source = size_of(images[0])
     # what was padded at the same size does not count
     width, height = source if task.scale == 1 else size_of(written)
-    back = backward_pixels(task, network, written, returns)
+    back = backward_pixels(task, network, written, sizes, tile=tile, progress=progress)
     return Written(
         target,
         size_of(written),
         source,
-        returns,
+        network.weights_id,
+        sizes,
         psnr(written[:, :height, :width], reference[:, :height, :width]),
-        psnr(back, images[-1]),
+        tuple(psnr(image, original) for image, original in zip(back, wanted, strict=True)),
     )
 
 
-def _write_back(
-    task: Task,
+def _backward(
+    tasks: Sequence[Task],
     source: str | Path,
     out: str | Path,
     model: str | Path | None,
-    size: tuple[int, int] | None,
-    *,
-    force: bool,
+    sizes: Sequence[tuple[int, int]] | None,
+    force: bool,  # noqa: FBT001
+    tile: int | None,
     device: str | torch.device | None,
-) -> Written:
-    target = check_output(out, inputs=(source,), force=force)
-    picture, text = read_carrier(source)
+    progress: Progress | None,
+) -> list[Written]:
+    check_output(out, inputs=(source,), force=True)
+    stored, text = read_carrier(source)
     if text is not None:
         mark = _mark(text, source)
-        model, size = _agree(task, source, picture, mark, model, size)
-        network = load_network(task, model, device)
+        task = _task_of(tasks, mark, source)
+        model, sizes = _agree(task, source, stored, mark, model, sizes)
+        task, network = load_network((task,), model, device)
         if network.weights_id != mark.weights:
             raise WICFileError(
                 f"{source} was made with the weights {mark.weights!r}; those at hand ({model}) "
-                f"are {network.weights_id!r}. Pass the file of its own weights by --weights."
+                f"are {network.weights_id!r}. Pass the folder of its own weights by --weights."
             )
-    elif model is None or size is None:
-        raise WICFileError(_unmarked(task, source))
+    elif model is None or sizes is None:
+        raise WICFileError(_unmarked(tasks, source))
     else:
-        network = load_network(task, model, device)
-    check_size(task, picture, size, str(source))
-    back = backward_pixels(task, network, picture, size)
-    write_png(back, target, force=force)
-    return Written(target, size_of(back), size_of(picture))
+        task, network = load_network(tasks, model, device)
+    picture = as_channels(stored, task.out_channels, str(source))
+    check_size(task, picture, sizes, str(source))
+    targets = numbered(Path(out), len(sizes))
+    for target in targets:
+        check_output(target, inputs=(source,), force=force)
+    images = backward_pixels(task, network, picture, sizes, tile=tile, progress=progress)
+    for image, target in zip(images, targets, strict=True):
+        write_png(image, target, force=force)
+    return [
+        Written(target, size_of(image), size_of(picture), network.weights_id)
+        for image, target in zip(images, targets, strict=True)
+    ]
+
+
+def numbered(out: Path, count: int) -> list[Path]:
+    """Returns the names of ``count`` files: ``out``, or ``out`` with -1, -2, ... in its name."""
+    if count == 1:
+        return [out]
+    return [out.with_name(f"{out.stem}-{index}{out.suffix}") for index in range(1, count + 1)]
 
 
 def _mark(text: str, source: str | Path) -> Mark:
@@ -305,7 +360,8 @@ def _mark(text: str, source: str | Path) -> Mark:
         raise WICFileError(f"{source} cannot be used: {error}") from error
 
 
-def _unmarked(task: Task, source: str | Path) -> str:
+def _unmarked(tasks: Sequence[Task], source: str | Path) -> str:
+    task = tasks[0]
     forward, backward = task.commands
     return (
         f"{source} does not say that `{forward}` made it, so nothing can be brought back; if it "
@@ -314,37 +370,51 @@ def _unmarked(task: Task, source: str | Path) -> str:
     )
 
 
+def _task_of(tasks: Sequence[Task], mark: Mark, source: str | Path) -> Task:
+    for task in tasks:
+        if task.name == mark.task:
+            return task
+    forward, backward = tasks[0].commands
+    raise WICFileError(
+        f"{source} was made for {mark.task!r}; `{backward}` takes what `{forward}` made."
+    )
+
+
 def _agree(
     task: Task,
     source: str | Path,
-    picture: Tensor,
+    stored: Tensor,
     mark: Mark,
     model: str | Path | None,
-    size: tuple[int, int] | None,
-) -> tuple[str | Path, tuple[int, int]]:
-    """Checks what a file says against its pixels and the arguments; returns model and size."""
-    forward, backward = task.commands
-    if mark.task != task.name:
-        raise WICFileError(
-            f"{source} was made for {mark.task!r}; `{backward}` takes what `{forward}` made."
-        )
-    if mark.pixels != size_of(picture):
-        width, height = size_of(picture)
+    sizes: Sequence[tuple[int, int]] | None,
+) -> tuple[str | Path, Sequence[tuple[int, int]]]:
+    """Checks what a file says against its pixels and the arguments; returns model and sizes."""
+    if mark.pixels != size_of(stored):
+        width, height = size_of(stored)
         raise WICFileError(
             f"{source} is {width}x{height} but was written as {mark.pixels[0]}x{mark.pixels[1]}: "
             f"it was resized or cropped, which destroys what it holds."
         )
-    if size is not None and size != mark.size:
+    try:
+        picture = as_channels(stored, task.out_channels)
+    except WICShapeError:
+        picture = stored
+    if digest(picture) != mark.digest:
+        raise WICFileError(
+            f"The pixels of {source} are not those that were written: it was edited or went "
+            f"through lossy compression, which destroys what it holds."
+        )
+    if sizes is not None and tuple(sizes) != mark.sizes:
+        given, said = (" ".join(f"{w}x{h}" for w, h in found) for found in (sizes, mark.sizes))
         raise WICArgumentError(
-            f"--size {size[0]}x{size[1]} does not agree with {source}, which says "
-            f"{mark.size[0]}x{mark.size[1]}; leave it out."
+            f"--size {given} does not agree with {source}, which says {said}; leave it out."
         )
     if model is None:
         if mark.preset not in packaged_weights():
             made = f" of {mark.preset!r}" if mark.preset else ""
             raise WICFileError(
                 f"{source} was made with the weights {mark.weights!r}{made}, which are not in "
-                f"this package; pass their file by --weights."
+                f"this package; pass their folder by --weights."
             )
         model = str(mark.preset)
-    return model, mark.size
+    return model, mark.sizes

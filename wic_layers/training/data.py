@@ -10,26 +10,7 @@ from torch import Tensor
 
 from wic_layers.errors import WICArgumentError, WICFileError
 
-__all__ = ["Photographs", "find_images"]
-
-SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
-
-
-def find_images(folder: str | Path) -> list[Path]:
-    """Returns the image files below ``folder``, in the order of their paths.
-
-    Raises:
-        WICFileError: If there is no such folder or no image in it.
-    """
-    root = Path(folder)
-    if not root.is_dir():
-        raise WICFileError(f"Expected a folder of images; {root} is not a folder.")
-    found = sorted(path for path in root.rglob("*") if path.suffix.lower() in SUFFIXES)
-    if not found:
-        raise WICFileError(
-            f"Expected images ({', '.join(sorted(SUFFIXES))}) below {root}; found none."
-        )
-    return found
+__all__ = ["Photographs"]
 
 
 def _decode(path: Path, factors: list[int]) -> list[Tensor]:

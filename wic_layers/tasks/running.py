@@ -1,0 +1,286 @@
+"""Networks on 8-bit pixels: which network, forward, back, in tiles where an image is large."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from wic_layers.errors import WICArgumentError, WICError, WICShapeError
+from wic_layers.images import pad_to, size_of
+from wic_layers.models import PRESETS, from_pretrained
+from wic_layers.models.inspection import flow, receptive_field
+from wic_layers.quantization import quantize
+from wic_layers.tasks.base import Task
+from wic_layers.tasks.tiles import Progress, map_tiles
+
+__all__ = [
+    "backward_pixels",
+    "check_size",
+    "forward_pixels",
+    "load_network",
+    "reference_pixels",
+]
+
+_MOST_BYTES = 2**29  # of activations at once, where no tile is asked for
+_BICUBIC_REACH = 4  # pixels of the small picture that a pixel of the reference depends on
+
+
+def load_network(
+    tasks: Sequence[Task],
+    model: str | Path | nn.Module | None,
+    device: str | torch.device | None = None,
+) -> tuple[Task, Any]:
+    """Returns the network that ``model`` names and the one of ``tasks`` that it is for.
+
+    Args:
+        tasks: What it may be for; the first one where no model is named.
+        model: A preset with packaged weights, the folder of weights, or a network; None for the
+            first task's own preset.
+        device: Where to put it if it is loaded; a network that is given stays where it is.
+
+    Raises:
+        WICArgumentError: If it is for another task or unknown, or the device is not there.
+        WICFileError: If the weights cannot be read.
+        TypeError: If a network that is given has no ``inverse`` or no ``config``.
+    """
+    if isinstance(model, nn.Module):
+        network: Any = model
+        if not callable(getattr(model, "inverse", None)) or not hasattr(model, "config"):
+            raise TypeError(
+                f"Expected a network of wic_layers.models; got {type(model).__name__}."
+            )
+        if device is not None:
+            raise WICArgumentError(
+                "Expected no device together with a network: it runs where it is."
+            )
+    else:
+        where = _check_device(device or "cpu")
+        name = tasks[0].preset if model is None else str(model)
+        names = [task.name for task in tasks]
+        if name in PRESETS and PRESETS[name].task not in names:
+            raise WICArgumentError(
+                f"Expected a preset for {' or '.join(names)}; '{name}' is for "
+                f"{PRESETS[name].task}."
+            )
+        network = from_pretrained(name).to(where)
+    found = tuple(network.config.get(key) for key in ("in_channels", "out_channels", "scale"))
+    for task in tasks:
+        if task.channels == found:
+            return task, network
+    title = network.preset or (type(model).__name__ if network is model else model)
+    wanted = "; ".join(
+        f"{task.name} (channels {task.channels[0]} to {task.channels[1]}, scale {task.scale})"
+        for task in tasks
+    )
+    raise WICArgumentError(
+        f"Expected a network for {wanted}; {title} has channels {found[0]} to {found[1]}, scale "
+        f"{found[2]}."
+    )
+
+
+def _check_device(device: str | torch.device) -> torch.device:
+    try:
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError) as error:  # a torch without CUDA asserts
+        reason = str(error).partition("\n")[0].rstrip(".")
+        raise WICArgumentError(f"Device {str(device)!r} cannot be used: {reason}.") from error
+
+
+def check_size(task: Task, carrier: Tensor, sizes: Sequence[tuple[int, int]], name: str) -> None:
+    """Checks that images of ``sizes`` can come back from ``carrier``.
+
+    Raises:
+        WICShapeError: If they cannot.
+    """
+    width, height = size_of(carrier)
+    cell = task.multiple // task.scale
+    if width % cell or height % cell:
+        raise WICShapeError(
+            f"Expected {name} with even sides, as it was made; got {width}x{height}. It was "
+            f"cropped or resized, or holds nothing."
+        )
+    if len(sizes) != len(task.wanted(torch.empty(1, task.channels[0], 1, 1))):
+        raise WICShapeError(
+            f"Expected {task.images - 1} sizes, one for each secret; got {len(sizes)}."
+        )
+    for size in sizes:
+        if task.images == 1:
+            padded = tuple(_up_to(side, task.multiple) // task.scale for side in size)
+            if min(size) < 1 or padded != (width, height):
+                least, most = (
+                    tuple(side * task.scale - lack for side in (width, height))
+                    for lack in (task.multiple - 1, 0)
+                )
+                raise WICShapeError(
+                    f"An image of {size[0]}x{size[1]} cannot come back from {name} of "
+                    f"{width}x{height}; expected {least[0]} to {most[0]} by {least[1]} to "
+                    f"{most[1]}."
+                )
+        elif min(size) < 1 or size[0] > width or size[1] > height:
+            raise WICShapeError(
+                f"A secret of {size[0]}x{size[1]} cannot come back from {name} of "
+                f"{width}x{height}."
+            )
+
+
+def _up_to(side: int, multiple: int) -> int:
+    return -(-side // multiple) * multiple
+
+
+def _packed(task: Task, images: Sequence[Tensor]) -> Tensor:
+    """8-bit images, padded to the first one's size and to what the network can halve."""
+    width, height = (_up_to(side, task.multiple) for side in size_of(images[0]))
+    return task.pack(*(pad_to(image, (width, height))[None] for image in images))[0]
+
+
+def forward_pixels(
+    task: Task,
+    network: Any,
+    *images: Tensor,
+    tile: int | None = None,
+    progress: Progress | None = None,
+) -> Tensor:
+    """Runs a network forward on 8-bit images.
+
+    Args:
+        task: What the network is for.
+        network: See :func:`load_network`.
+        *images: Pixels (3, h, w), uint8; none larger than the first one.
+        tile: Side of the tiles in pixels of the large picture; by default as large as half a
+            gigabyte of activations allows. See :func:`~wic_layers.tasks.tiles.map_tiles`.
+        progress: Called after every tile.
+
+    Returns:
+        The forward picture, uint8 (out_channels, H / scale, W / scale) for the first image's sides
+        H, W, padded to what the network can halve.
+
+    Raises:
+        WICArgumentError: If ``tile`` is less than 1.
+    """
+    x = _packed(task, images)
+    side, overlap = _tiling(task, network, tile, size_of(x))
+
+    def run(piece: Tensor) -> Tensor:
+        return _to_8_bits(network(_from_8_bits(piece, network))[0])
+
+    with _evaluating(network, size_of(x)):
+        return map_tiles(run, x, tile=side, overlap=overlap, scale=task.scale, progress=progress)
+
+
+def backward_pixels(
+    task: Task,
+    network: Any,
+    picture: Tensor,
+    sizes: Sequence[tuple[int, int]],
+    *,
+    tile: int | None = None,
+    progress: Progress | None = None,
+) -> list[Tensor]:
+    """Runs a network backwards on the 8-bit forward picture.
+
+    Args:
+        task: What the network is for.
+        network: See :func:`load_network`.
+        picture: Pixels (out_channels, H, W), uint8.
+        sizes: The (width, height) of each image that comes back.
+        tile: See :func:`forward_pixels`.
+        progress: Called after every tile.
+
+    Returns:
+        What was hidden or converted, each uint8 (3, height, width).
+    """
+    width, height = (side * task.scale for side in size_of(picture))
+    side, overlap = _tiling(task, network, tile, (width, height))
+
+    def run(piece: Tensor) -> Tensor:
+        back = network.inverse(_from_8_bits(piece, network))
+        return torch.cat([_to_8_bits(image[0]) for image in task.wanted(back)])
+
+    with _evaluating(network, size_of(picture)):
+        back = map_tiles(
+            run,
+            picture,
+            tile=side // task.scale,
+            overlap=overlap // task.scale,
+            scale=task.scale,
+            up=True,
+            progress=progress,
+        )
+    return [
+        image[:, : size[1], : size[0]] for image, size in zip(back.split(3), sizes, strict=True)
+    ]
+
+
+def reference_pixels(task: Task, *images: Tensor) -> Tensor:
+    """Returns what the forward picture should look like, in 8 bits: (out_channels, H, W)."""
+
+    def run(piece: Tensor) -> Tensor:
+        return _to_8_bits(task.reference(piece[None].float() / 255)[0])
+
+    x = _packed(task, images)
+    overlap = _BICUBIC_REACH * task.scale
+    return map_tiles(run, x, tile=1024, overlap=overlap, scale=task.scale)
+
+
+def _tiling(task: Task, network: Any, tile: int | None, size: tuple[int, int]) -> tuple[int, int]:
+    """Side and overlap of the tiles, in pixels of the large picture."""
+    reach = receptive_field(network, task.channels[0])
+    overlap = _up_to(reach, task.multiple)
+    if tile is not None:
+        if tile < 1:
+            raise WICArgumentError(f"Expected a tile of at least 1 pixel a side; got {tile}.")
+        return _up_to(tile, task.multiple), overlap
+    most = _MOST_BYTES / _bytes_per_pixel(network, task.channels[0])
+    if size[0] * size[1] <= most:
+        return _up_to(max(size), task.multiple), overlap
+    # a tile smaller than what it has to see would cost more time than it saves memory
+    return _up_to(max(int(math.sqrt(most)) - 2 * overlap, overlap, 64), task.multiple), overlap
+
+
+def _bytes_per_pixel(network: Any, channels: int) -> float:
+    """About what a network's widest convolution holds, for each pixel of its input."""
+    held = 1.0
+    for step in flow(network, channels):
+        widths = [m.in_channels for m in step.block.modules() if isinstance(m, nn.Conv2d)]
+        # its input, its result joined to it, and a copy in oneDNN's own layout
+        held = max(held, 3 * 4 * max([*widths, *step.channels]) * float(step.sizes[0]) ** 2)
+    return held
+
+
+@contextmanager
+def _evaluating(network: nn.Module, size: tuple[int, int]) -> Iterator[None]:
+    """Runs the body without gradients and in evaluation mode."""
+    training = network.training
+    network.eval()
+    try:
+        with torch.no_grad():
+            yield
+    except (MemoryError, RuntimeError) as error:
+        lacking = ("out of memory", "allocate memory")
+        if isinstance(error, RuntimeError) and not any(word in str(error) for word in lacking):
+            raise
+        raise WICError(
+            f"There is not enough memory for an image of {size[0]}x{size[1]}; take a smaller "
+            f"tile, such as --tile 256 (tile=256)."
+        ) from error
+    finally:
+        network.train(training)
+
+
+def _from_8_bits(pixels: Tensor, network: nn.Module) -> Tensor:
+    parameter = next(network.parameters())
+    return (pixels[None].to(parameter.device).float() / 255).to(parameter)
+
+
+def _to_8_bits(x: Tensor) -> Tensor:
+    if not bool(torch.isfinite(x).all()):
+        raise WICError(
+            "The network returned numbers that are not finite; its weights are damaged."
+        )
+    return (quantize(x) * 255).round().to(torch.uint8).cpu()
