@@ -86,6 +86,18 @@ NETWORKS = {
     ),
     "hiding, naive": (lambda: WINNaive(2, 1, couplings=1, growth=4), (2, 2, 4, 4)),
     "rescaling, naive": (lambda: WINNaive(3, 3, scale=2, couplings=1, growth=4), (1, 3, 4, 6)),
+    "rescaling x4": (
+        lambda: WIN(1, 1, scale=4, width=8, modules=1, couplings=1, growth=4, copies=2),
+        (2, 1, 8, 12),
+    ),
+    "rescaling x4, naive": (
+        lambda: WINNaive(1, 1, scale=4, couplings=1, growth=4, copies=4),
+        (1, 1, 8, 4),
+    ),
+    "rescaling x4, naive, plain": (
+        lambda: WINNaive(1, 1, scale=4, couplings=1, growth=4, layout="published"),
+        (1, 1, 4, 8),
+    ),
 }
 
 

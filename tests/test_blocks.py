@@ -12,7 +12,15 @@ from hypothesis import strategies as st
 from torch import nn
 
 from wic_layers import WIC, det_loss, record_wic
-from wic_layers.blocks import AffineCoupling, Chain, Haar, LongTermMemory, Squeeze, Unsqueeze
+from wic_layers.blocks import (
+    AffineCoupling,
+    Chain,
+    ChannelMean,
+    Haar,
+    LongTermMemory,
+    Squeeze,
+    Unsqueeze,
+)
 from wic_layers.errors import IllConditionedError, WICArgumentError, WICError, WICShapeError
 from wic_layers.subnets import DenseBlock
 from wic_layers.testing import check_model, log_volume_numerical
@@ -78,6 +86,33 @@ def test_squeeze_is_pixel_unshuffle():
     x = torch.randn(2, 3, 6, 4)
     assert torch.equal(Squeeze(2)(x), F.pixel_unshuffle(x, 2))
     assert torch.equal(Unsqueeze(2)(Squeeze(2)(x)), x)
+
+
+@given(st.integers(1, 5), st.integers(1, 3), st.lists(st.integers(1, 3), max_size=3))
+def test_channel_mean_undoes_its_inverse(groups, channels, sizes):
+    y = torch.randn(2, channels, *sizes, dtype=torch.float64)
+    block = ChannelMean(groups)
+    copies = block.inverse(y)
+    assert copies.shape == (2, groups * channels, *sizes)
+    assert all(torch.equal(part, y) for part in copies.chunk(groups, dim=1))
+    torch.testing.assert_close(block(copies), y)
+    x = torch.randn_like(copies)
+    torch.testing.assert_close(block(x), sum(x.chunk(groups, dim=1)) / groups)
+    assert torch.equal(block(y, rev=True), copies)
+
+
+def test_channel_mean_lets_gradients_through_both_directions():
+    chain = Chain(WIC(12, 6), ChannelMean(2)).double()
+    x = torch.randn(2, 12, 3, 4, dtype=torch.float64, requires_grad=True)
+    y = chain(x)
+    assert y.shape == (2, 3, 3, 4)
+    torch.testing.assert_close(chain(chain.inverse(y)), y)
+    chain.inverse(y).square().sum().backward()
+    for tensor in (x, chain[0].weight):
+        assert torch.isfinite(tensor.grad).all()
+        assert tensor.grad.abs().sum() > 0
+    check_model(chain, x.detach())
+    assert repr(chain[1]) == "ChannelMean(2)"
 
 
 def test_haar_is_orthonormal():
@@ -285,6 +320,9 @@ IMAGE = torch.ones(2, 6, 4, 6)
         (lambda: Squeeze(2)(IMAGE[0]), WICShapeError, r"\(B, C, H, W\).*\(6, 4, 6\)"),
         (lambda: Haar()(IMAGE[..., 1:]), WICShapeError, r"Haar.*divisible by 2.*\(2, 6, 4, 5\)"),
         (lambda: Haar().inverse(IMAGE), WICShapeError, "C divisible by 4"),
+        (lambda: ChannelMean(0), WICArgumentError, "groups of at least 1; got 0"),
+        (lambda: ChannelMean(4)(IMAGE), WICShapeError, r"ChannelMean\(4\).*by 4; got \(2, 6"),
+        (lambda: ChannelMean(2)(IMAGE[0, 0, 0]), WICShapeError, r"divisible by 2; got \(6,\)"),
         (lambda: AffineCoupling(1), WICArgumentError, "both sides of 1; got 0"),
         (lambda: AffineCoupling(4, split=4), WICArgumentError, "both sides of 4; got 4"),
         (lambda: AffineCoupling(4)(IMAGE), WICShapeError, r"expected 4 channels; got.*\(2, 6"),

@@ -1,3 +1,4 @@
+import json
 import os
 import re
 import subprocess
@@ -7,12 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
+from skimage import data
 
 import wic_layers
 from wic_layers import cli
 from wic_layers.images import KEYWORD, read_image, size_of, write_png
-from wic_layers.models import WIN, save_weights
-from wic_layers.tasks import files
+from wic_layers.models import WIN
+from wic_layers.tasks import files, running
 
 ROOT = Path(wic_layers.__file__).parents[1]
 
@@ -28,21 +30,23 @@ def weights(tmp_path_factory):
     shared = {"couplings": 1, "growth": 4, "completion": "zero", "modules": 1}
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        save_weights(WIN(6, 3, scale=1, width=32, **shared), folder / "h.safetensors")
-        save_weights(WIN(3, 3, scale=2, width=16, **shared), folder / "r.safetensors")
+        WIN(6, 3, scale=1, width=32, **shared).save_pretrained(folder / "h")
+        WIN(9, 3, scale=1, width=48, **shared).save_pretrained(folder / "h2")
+        WIN(3, 3, scale=2, width=16, **shared).save_pretrained(folder / "r")
+        WIN(3, 1, scale=1, width=16, **shared).save_pretrained(folder / "d")
     return folder
 
 
 @pytest.fixture
 def wic(tmp_path, weights, monkeypatch, capsys):
-    """Runs a command in a folder with a.png (11x8) and b.png (6x5); h and r stand for weights."""
+    """Runs a command in a folder with a.png (11x8) and b.png (6x5); h, h2, r, d are weights."""
     monkeypatch.chdir(tmp_path)
     write_png(random_pixels(11, 8), "a.png")
     write_png(random_pixels(6, 5, 1), "b.png")
 
     def run(command):
         words = [
-            str(weights / f"{word}.safetensors") if word in ("h", "r") else word
+            str(weights / word) if word in ("h", "h2", "r", "d") else word
             for word in command.split()
         ]
         try:
@@ -85,7 +89,7 @@ def test_fit_says_the_sizes(wic):
 def test_unmarked(wic, weights):
     code, out, _ = wic("hide a.png b.png -o s.png --weights h --unmarked")
     assert code == 0
-    assert f"unmarked: wic reveal needs --weights {weights / 'h.safetensors'} --size 6x5" in out
+    assert f"unmarked: wic reveal needs --weights {weights / 'h'} --size 6x5" in out
     assert KEYWORD.encode() not in Path("s.png").read_bytes()
     code, _, err = wic("reveal s.png -o t.png")
     assert code == 2
@@ -103,6 +107,106 @@ def test_down_and_up(wic):
     assert wic("up s.png -o t.png --weights r --force")[0] == 0
 
 
+def test_several_secrets(wic):
+    code, out, _ = wic("hide a.png b.png b.png -o s.png --weights h2 --unmarked")
+    assert code == 0
+    assert "the secret 1 comes back at 6x5" in out
+    assert "the secret 2 comes back at 6x5" in out
+    assert "--size 6x5 --size 6x5" in out
+    assert wic("hide a.png b.png b.png -o s.png --weights h2 --force")[0] == 0
+    assert wic("reveal s.png -o t.png --weights h2")[1] == "t-1.png: 6x5\nt-2.png: 6x5\n"
+    assert "t-1.png exists" in wic("reveal s.png -o t.png --weights h2")[2]
+
+
+def test_gray_and_color(wic):
+    code, out, err = wic("gray a.png -o g.png --weights d")
+    assert (code, err) == (0, "")
+    number = r"-?\d+\.\d\d dB PSNR"
+    assert re.fullmatch(
+        rf"g.png: 12x8, {number} from its lightness; the photo comes back at 11x8, {number}\n", out
+    )
+    with Image.open("g.png") as image:
+        assert (image.mode, image.size) == ("L", (12, 8))
+    assert wic("color g.png -o c.png --weights d") == (0, "c.png: 11x8\n", "")
+
+
+def test_folders(wic):
+    for name in ("in/x", "in/y", "secrets"):
+        Path(name).mkdir(parents=True)
+    Path("a.png").rename("in/x/a.png")
+    Path("in/y/c.png").write_bytes(Path("b.png").read_bytes())
+    code, out, err = wic("down in b.png -o small --weights r")
+    assert (code, err) == (0, "")
+    names = ["small/x/a.png", "small/y/c.png", "small/b.png"]
+    assert [line.split(":")[0] for line in out.splitlines()] == names
+    assert wic("up small -o back --weights r")[0] == 0
+    assert size_of(read_image("back/x/a.png")) == (11, 8)
+
+    # one secret for all, then one for each
+    assert wic("hide in b.png -o stego --weights h")[0] == 0
+    assert wic("reveal stego/x/a.png stego/y/c.png -o found --weights h")[0] == 0
+    assert sorted(os.listdir("found")) == ["a.png", "c.png"]
+    Path("b.png").rename("secrets/1.png")
+    assert (
+        "as many secrets as covers, 2; secrets holds 1"
+        in wic("hide in secrets -o o --weights h")[2]
+    )
+    Path("secrets/2.png").write_bytes(Path("secrets/1.png").read_bytes())
+    assert wic("hide in secrets -o each --weights h")[0] == 0
+
+
+def test_one_bad_file_among_several(wic):
+    Path("in").mkdir()
+    Path("a.png").rename("in/a.png")
+    Path("in/bad.png").write_text("no image")
+    Path("in/c.png").write_bytes(Path("b.png").read_bytes())
+    code, out, err = wic("down in -o out --weights r")
+    assert code == 2
+    assert len(out.splitlines()) == 2
+    first, last = err.splitlines()
+    assert first.startswith("wic: error: in/bad.png is not an image")
+    assert last == "wic: error: 1 of 3 files failed"
+    assert sorted(os.listdir("out")) == ["a.png", "c.png"]
+
+
+def test_json(wic):
+    code, out, _ = wic("hide a.png b.png -o s.png --weights h --json")
+    assert code == 0
+    found = json.loads(out)
+    assert found["inputs"] == ["a.png", "b.png"]
+    assert (found["path"], found["size"], found["returns"]) == ("s.png", [12, 8], [[6, 5]])
+    assert isinstance(found["psnr"], float)
+    assert len(found["psnr_back"]) == 1
+    assert json.loads(wic("reveal s.png -o t.png --weights h --json")[1])["size"] == [6, 5]
+    assert json.loads(wic("inspect h --json")[1])["weights"] == found["weights"]
+
+
+def test_inspect(wic):
+    code, out, _ = wic("inspect h")
+    assert code == 0
+    assert re.search(r"^0 +Squeeze\(2\) +6 x H x W -> 24 x H/2 x W/2$", out, re.MULTILINE)
+    assert re.search(r"WIC\(8, 3, zero\).* condition \d", out)
+    assert re.search(r"^operations +[\d.]+ kFLOP per input pixel", out, re.MULTILINE)
+    assert "a random start" in wic("inspect hiding-2-tiny")[1]
+
+
+def test_doubtful_content_is_a_warning(wic):
+    """A photograph in which nothing was hidden, and a preset of the package."""
+    Image.fromarray(data.astronaut()[:160, 160:320]).save("p.png")
+    code, out, err = wic("reveal p.png -o t.png --preset hiding-1-naive-small --size 160x160")
+    assert (code, out) == (0, "t.png: 160x160\n")
+    assert err.startswith("wic: warning: What came back looks like the picture itself")
+    assert err.count("\n") == 1
+
+
+def test_a_reader_that_goes_away(wic):
+    line = "import sys; from wic_layers.cli import main; sys.exit(main(sys.argv[1:]))"
+    command = f"{sys.executable} -c '{line}' inspect hiding-1-tiny | true"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, shell=True, env=environment, capture_output=True, text=True)
+    assert "Traceback" not in done.stderr
+
+
 def test_a_new_process_needs_the_file_alone(wic, weights, tmp_path):
     wic("hide a.png b.png -o s.png --weights h")
     wic("reveal s.png -o here.png --weights h")
@@ -110,7 +214,7 @@ def test_a_new_process_needs_the_file_alone(wic, weights, tmp_path):
     alone.mkdir()
     (alone / "s.png").write_bytes(Path("s.png").read_bytes())
     words = ["-m", "wic_layers", "reveal", "s.png", "-o", "t.png"]
-    done = python(*words, "--weights", weights / "h.safetensors", cwd=alone)
+    done = python(*words, "--weights", weights / "h", cwd=alone)
     assert (done.returncode, done.stdout, done.stderr) == (0, "t.png: 6x5\n", "")
     assert torch.equal(read_image(alone / "t.png"), read_image("here.png"))
 
@@ -125,15 +229,29 @@ def test_a_new_process_needs_the_file_alone(wic, weights, tmp_path):
         ("hide a.png b.png -o s.png --preset x --weights h", "not allowed with"),
         ("hide a.png b.png -o s.png --preset hidin-1", "such as hiding-1"),
         ("hide a.png b.png -o s.png --preset rescaling-x2-naive-small", "is for rescaling"),
-        ("hide a.png b.png -o s.png --weights nothing", "--weights to be a file"),
-        ("hide a.png b.png -o s.png --weights a.png", r"weights in a \.safetensors file"),
-        ("hide a.png b.png -o s.png --weights r", "Expected a network for hiding"),
+        ("hide a.png b.png -o s.png --weights nothing", "--weights to be there; nothing is not"),
+        ("hide a.png b.png -o s.png --weights a.png", "a folder of weights or its model"),
+        ("hide a.png b.png -o s.png --weights .", "cannot be read: No such file"),
+        ("hide a.png b.png -o s.png --weights r", "Expected a network for hiding-1"),
+        ("hide a.png b.png b.png -o s.png --weights h", "Expected a network for hiding-2"),
+        ("hide a.png b.png b.png b.png b.png b.png -o s.png", "1 to 4 secrets; got 5"),
+        ("hide a.png . -o s.png --weights h", "a file to hide in a.png; . is a folder"),
+        ("hide . b.png -o s.png --weights h", "Expected a folder to write several .* got s.png"),
+        ("down a.png b.png -o s.png --weights r", "Expected a folder to write several"),
+        (
+            "down a.png ./a.png -o s --weights r",
+            "a.png and a.png would both be written as s.a.png",
+        ),
+        ("down a.png -o s.png --weights r --tile 0", "a tile of at least 1 pixel a side; got 0"),
+        ("inspect nothing", "name of a preset"),
+        ("inspect .", "cannot be read: No such file"),
+        ("color a.png -o s.png --size 3x3", "does not say that `wic gray` made it"),
+        ("up a.png -o s.png --size 3x3 --size 4x4 --weights r", "--size once; got it 2 times"),
         ("hide b.png a.png -o s.png --weights h", "at most the cover's 6x5; got 11x8.*--fit"),
         ("hide a.png b.png -o s.jpg --weights h", "lossy"),
         ("hide a.png b.png -o b.png --weights h --force", "is an input too"),
         ("hide a.png b.png -o no/s.png --weights h", "there is no folder no"),
         ("hide c.png b.png -o s.png --weights h", "c.png does not exist"),
-        ("hide . b.png -o s.png --weights h", "is a folder"),
         ("reveal a.png -o s.png", "does not say that `wic hide` made it"),
         ("reveal a.png -o s.png --size 3", "a size such as 640x480; got '3'"),
         ("reveal a.png -o s.png --size 0x3", "got '0x3'"),
@@ -160,7 +278,7 @@ def test_outputs_are_checked_before_the_work(wic, monkeypatch):
 
 
 def test_ctrl_c(wic, monkeypatch):
-    def interrupted(*_):
+    def interrupted(*_, **__):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(files, "forward_pixels", interrupted)
@@ -173,7 +291,7 @@ def test_lack_of_memory(wic, monkeypatch):
     def greedy(*_):
         raise MemoryError
 
-    monkeypatch.setattr(files, "packed_input", greedy)
+    monkeypatch.setattr(running, "_packed", greedy)
     code, _, err = wic("down a.png -o s.png --weights r")
     assert code == 2
     assert "not enough memory" in err
@@ -183,7 +301,9 @@ def test_version_and_help(wic):
     assert wic("--version") == (0, f"wic-layers {wic_layers.__version__}\n", "")
     code, out, _ = wic("--help")
     assert code == 0
-    for command in ("hide", "reveal", "down", "up", "train", "selftest"):
+    for command in (
+        "hide", "reveal", "down", "up", "gray", "color", "inspect", "train", "selftest"
+    ):  # fmt: skip
         assert re.search(rf"^ +{command} ", out, re.MULTILINE)
         assert wic(f"{command} --help")[0] == 0
 

@@ -6,10 +6,12 @@ import pytest
 import torch
 from cases import shaken
 
+from wic_layers.blocks import Chain
 from wic_layers.errors import WICArgumentError, WICFileError
 from wic_layers.models import WIN, WINNaive, load_official, save_official
 
 SMALL = {"growth": 4, "layout": "published"}
+SMALL_X4 = {**SMALL, "scale": 4}
 NETWORKS = {
     "hiding": lambda: WIN(6, 3, width=32, couplings=2, **SMALL),
     "hiding two": lambda: WIN(9, 3, width=48, couplings=1, **SMALL),
@@ -19,6 +21,13 @@ NETWORKS = {
     "hiding, naive": lambda: WINNaive(6, 3, couplings=3, **SMALL),
     "rescaling, naive": lambda: WINNaive(3, 3, scale=2, couplings=2, **SMALL),
     "decolorization, naive": lambda: WINNaive(3, 1, couplings=1, **SMALL),
+    "rescaling x4": lambda: WIN(3, 3, width=16, couplings=1, copies=4, **SMALL_X4),
+    "rescaling x4, one module": lambda: WIN(
+        3, 3, width=20, split=0.8, modules=1, couplings=2, copies=4, **SMALL_X4
+    ),
+    "rescaling x4, plain": lambda: WIN(3, 3, width=16, modules=1, couplings=1, **SMALL_X4),
+    "rescaling x4, naive": lambda: WINNaive(3, 3, couplings=2, copies=4, **SMALL_X4),
+    "rescaling x4, naive, plain": lambda: WINNaive(3, 3, couplings=1, **SMALL_X4),
 }
 
 
@@ -33,8 +42,12 @@ def test_out_and_in_again(name, tmp_path):
     state = theirs(model, tmp_path)
     assert all(key.startswith("operations.") for key in state)
     assert all(value.ndim == 4 for key, value in state.items() if "iConv2d" in key)
-    loaded = load_official(tmp_path / "theirs.pth")
+    # the authors' x4 has copies; whoever wants none has to say so
+    chosen = {"copies": 1} if "plain" in name else {}
+    loaded = load_official(tmp_path / "theirs.pth", **chosen)
     assert type(loaded) is type(model)
+    assert loaded.state_dict().keys() == model.state_dict().keys()
+    assert theirs(loaded, tmp_path).keys() == state.keys()
     assert loaded.config | {"split": 0} == model.config | {"split": 0}
     x = torch.rand(1, model.config["in_channels"], 8, 12)
     with torch.no_grad():
@@ -58,6 +71,50 @@ def test_names_are_those_of_their_code(tmp_path):
     assert {"operations.1.F.conv1.weight", "operations.5.iConv2d.weight"} <= state.keys()
 
 
+def places(state):
+    """The block of every name, and its part."""
+    return {".".join(key.split(".")[1:3]) for key in state}
+
+
+def test_names_of_x4_are_those_of_their_code(tmp_path):
+    """[squeeze, WIC, modules] twice and WIC; WIN-Naive squeezes twice before its couplings."""
+    state = theirs(NETWORKS["rescaling x4"](), tmp_path)
+    assert places(state) == {
+        "1.iConv2d", "2.transform", "2.feature", "2.tail",
+        "4.iConv2d", "5.transform", "5.feature", "5.tail", "6.iConv2d",
+    }  # fmt: skip
+    assert {
+        "operations.2.transform.1.iConv2d.weight",
+        "operations.2.tail.0.H.conv5.bias",
+        "operations.5.transform.1.iConv2d.weight",
+        "operations.5.feature.1_0.G.conv1.weight",
+    } <= state.keys()
+    # the second squeeze joins 20 channels to 80, which ask for 96 of 128
+    assert state["operations.4.iConv2d.weight"].shape == (96, 80, 1, 1)
+    assert state["operations.5.transform.0.iConv2d.weight"].shape == (128, 96, 1, 1)
+    state = theirs(NETWORKS["rescaling x4, naive"](), tmp_path)
+    assert places(state) == {"2.F", "2.G", "2.H", "3.F", "3.G", "3.H", "4.iConv2d"}
+    assert state["operations.4.iConv2d.weight"].shape == (48, 48, 1, 1)
+
+
+def test_x4_gives_copies_unless_told_otherwise(tmp_path):
+    model = shaken(NETWORKS["rescaling x4, naive, plain"]()).eval()
+    state = theirs(model, tmp_path)
+    x = torch.rand(1, 3, 8, 12)
+    four, one = load_official(state), load_official(state, copies=1)
+    assert (four.config["copies"], one.config["copies"]) == (4, 1)
+    with torch.no_grad():
+        assert torch.equal(one(x), model(x))
+        copies = Chain(*list(four)[:-1])(x)
+        torch.testing.assert_close(copies[:, :3], model(x))
+        torch.testing.assert_close(four(x), sum(copies.chunk(4, dim=1)) / 4)
+    with pytest.raises(WICArgumentError, match=r"copies of 1 or .*; got 3 times 7"):
+        load_official(state, copies=7)
+    state = theirs(NETWORKS["rescaling x4, plain"](), tmp_path)
+    with pytest.raises(WICFileError, match=r"copies of 3 or 43 for .*\(129, 128\); got 3 times 4"):
+        load_official(state)
+
+
 def test_wrapped_checkpoints(tmp_path):
     model = NETWORKS["hiding"]()
     state = theirs(model, tmp_path)
@@ -74,7 +131,7 @@ def test_shapes_that_leave_the_result_open(tmp_path):
     state = theirs(WINNaive(3, 6, scale=2, couplings=1, **SMALL), tmp_path)
     assert load_official(state).config["out_channels"] == 3
     assert load_official(state, out_channels=6).config["out_channels"] == 6
-    with pytest.raises(WICArgumentError, match=r"out_channels 1 or 2 or 3 or 4 or 6 .*got 5"):
+    with pytest.raises(WICArgumentError, match=r"copies of 1 or 2 or 3 or 4 or 6 .*got 5 times 1"):
         load_official(state, out_channels=5)
 
 

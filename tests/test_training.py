@@ -11,11 +11,11 @@ from skimage import data
 
 from wic_layers import det_loss, quantize, record_wic, shift_loss
 from wic_layers.errors import WICArgumentError, WICError, WICFileError
-from wic_layers.models import WIN, from_pretrained
+from wic_layers.images import find_images
+from wic_layers.models import PRESETS, WIN, WINNaive, from_pretrained
 from wic_layers.tasks import TASKS
 from wic_layers.training import Objective, Photographs, Settings, engine, train
 from wic_layers.training.command import add_arguments, run
-from wic_layers.training.data import find_images
 
 CPU = torch.device("cpu")
 
@@ -36,10 +36,11 @@ def images(folder):
     return Photographs(find_images(folder), smallest=48)
 
 
-def small(task="rescaling"):
+def small(task="rescaling-x2"):
     torch.manual_seed(0)
-    preset = {"rescaling": "rescaling-x2-small", "hiding": "hiding-1-small"}[task]
-    return WIN.from_preset(preset, growth=4)
+    if task == "rescaling-x4":  # with copies; WIN itself is large there
+        return WINNaive.from_preset(f"{task}-naive-tiny", growth=4)
+    return WIN.from_preset(f"{task}-small", growth=4)
 
 
 def settings(**changes):
@@ -47,12 +48,12 @@ def settings(**changes):
     return Settings(**{**given, **changes})
 
 
-def held_out(task="rescaling"):
+def held_out(task="rescaling-x2"):
     x = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
     return TASKS[task].pack(*(x.roll(-turn, 0) for turn in range(TASKS[task].images)))
 
 
-def fit(images, folder, chosen, *, model=None, task="rescaling", **more):
+def fit(images, folder, chosen, *, model=None, task="rescaling-x2", **more):
     model = model or small(task)
     folder.mkdir(exist_ok=True)
     given = {"held_out": held_out(task), "device": CPU, "every": 2}
@@ -71,7 +72,7 @@ def test_quantize_rounds_and_passes_the_gradient_where_nothing_is_clamped():
     assert torch.equal(x.grad, torch.tensor([0.0, 1.0, 2.0, 3.0, 0.0]))
 
 
-@pytest.mark.parametrize("task", ["rescaling", "hiding"])
+@pytest.mark.parametrize("task", ["rescaling-x2", "hiding-1", "hiding-3", "decolorization"])
 def test_objective_is_the_papers_sum(task):
     model, x = small(task), held_out(task)
     reference = TASKS[task].reference(x)
@@ -84,7 +85,7 @@ def test_objective_is_the_papers_sum(task):
     def charbonnier(d):
         return (d.square() + 1e-6).sqrt()
 
-    distance = torch.square if task == "rescaling" else charbonnier
+    distance = charbonnier if "hiding" in task else torch.square
     expected = [
         distance(y - reference).sum() / len(x),
         charbonnier(back - x).sum() / len(x),
@@ -103,8 +104,28 @@ def test_objective_is_the_papers_sum(task):
         Objective(TASKS[task], reverse="l3")
 
 
-def test_every_parameter_receives_a_gradient(images):
-    task, model = TASKS["hiding"], small("hiding")
+def test_copies_are_judged_too():
+    """Each of them and their mean has the reference, and so has what stands in for the rest."""
+    name = "rescaling-x4"
+    model, x, task = small(name), held_out(name), TASKS[name]
+    reference = task.reference(x)
+    losses = Objective(task)(model, x, reference)
+    copies = reference.repeat(1, 4, 1, 1)
+    with record_wic(model) as records:
+        y = model(x)
+    assert records[0].output.shape == copies.shape == (2, 12, 8, 8)
+    expected = (y - reference).square().sum() + (records[0].output - copies).square().sum()
+    torch.testing.assert_close(losses.forward, expected / len(x))
+    aims = {records[0].name: copies}
+    torch.testing.assert_close(losses.shift, shift_loss(records, aims, lambda a, b: (a - b) ** 2))
+    back = model.inverse(quantize(y))
+    expected = ((back - x).square() + 1e-6).sqrt().sum()
+    torch.testing.assert_close(losses.reverse, expected / len(x))
+
+
+@pytest.mark.parametrize("task", ["hiding-1", "rescaling-x4", "decolorization"])
+def test_every_parameter_receives_a_gradient(images, task):
+    task, model = TASKS[task], small(task)
     x, reference = engine.sample(images, task, settings(), 0)
     with torch.no_grad():  # the last convolutions start at zero, which hides those before them
         for parameter in model.parameters():
@@ -148,25 +169,37 @@ def test_saturated_crops_hold_black_and_white(images):
     assert some.max() <= 1
 
 
-def test_reference_of_a_crop_is_that_of_the_whole_photograph(images):
+@pytest.mark.parametrize("name", ["rescaling-x2", "rescaling-x4", "decolorization"])
+def test_reference_of_a_crop_is_that_of_the_whole_photograph(images, name):
     """The crop's border must not show in its reference."""
-    task = TASKS["rescaling"]
+    task = TASKS[name]
     whole = images.images[0][None, :, :128, :128].float() / 255
-    margin = engine.MARGIN
-    top = left = 24
-    wide = whole[..., top - margin : top + 32 + margin, left - margin : left + 32 + margin]
-    inner = task.reference(wide)[..., margin // 2 : -(margin // 2), margin // 2 : -(margin // 2)]
-    expected = task.reference(whole)[..., top // 2 : top // 2 + 16, left // 2 : left // 2 + 16]
+    margin, edge, side = engine.MARGIN, engine.MARGIN // task.scale, 32 // task.scale
+    top = 24
+    around = slice(top - margin, top + 32 + margin)
+    inner = task.reference(whole[..., around, around])[..., edge:-edge, edge:-edge]
+    place = slice(top // task.scale, top // task.scale + side)
+    expected = task.reference(whole)[..., place, place]
+    assert inner.shape == (1, task.out_channels, side, side)
     torch.testing.assert_close(inner, expected, atol=1e-6, rtol=0)
 
 
-def test_reference_is_pillows_bicubic():
+@pytest.mark.parametrize("task", TASKS)
+def test_samples_are_what_the_network_takes(images, task):
+    channels, out_channels, scale = TASKS[task].channels
+    x, reference = engine.sample(images, TASKS[task], settings(), 0)
+    assert x.shape == (2, channels, 32, 32)
+    assert reference.shape == (2, out_channels, 32 // scale, 32 // scale)
+
+
+@pytest.mark.parametrize("scale", [2, 4])
+def test_reference_is_pillows_bicubic(scale):
     """In floating point: with 8-bit pixels Pillow rounds and clips between its two passes."""
     photo = torch.tensor(data.astronaut()).permute(2, 0, 1)
-    found = TASKS["rescaling"].reference(photo[None] / 255)[0] * 255
+    found = TASKS[f"rescaling-x{scale}"].reference(photo[None] / 255)[0] * 255
     for channel, plane in zip(photo, found, strict=True):
         image = Image.fromarray(channel.float().numpy())
-        reduced = image.resize((256, 256), Image.Resampling.BICUBIC)
+        reduced = image.resize((512 // scale, 512 // scale), Image.Resampling.BICUBIC)
         expected = torch.frombuffer(bytearray(reduced.tobytes()), dtype=torch.float32)
         torch.testing.assert_close(
             plane.flatten(), expected.clamp(0, 255), atol=1e-3, rtol=0, check_dtype=False
@@ -178,7 +211,7 @@ def test_reference_is_pillows_bicubic():
 def test_a_short_training_learns(images, tmp_path, bf16):
     """400 steps gain at least 15 dB in both pictures, and what comes back passes bicubic's."""
     whole = images.images[0][None, :, 60:188, 60:188].float() / 255
-    task = TASKS["rescaling"]
+    task = TASKS["rescaling-x2"]
     enlarged = torch.nn.functional.interpolate(
         task.reference(whole), scale_factor=2, mode="bicubic"
     )
@@ -264,29 +297,95 @@ def command(*arguments):
     return run(parser.parse_args([str(argument) for argument in arguments]))
 
 
+FEW = ("--steps", 2, "--crop", 32, "--batch", 1, "--held-out", 1, "--every", 1)
+
+
 def test_command_writes_weights_that_load(folder, tmp_path, capsys):
     out = tmp_path / "run"
-    given = ("rescaling-x2-small", "--data", folder, "-o", out, "--steps", 2, "--crop", 32)
-    few = ("--batch", 1, "--held-out", 1, "--every", 1)
-    assert command(*given, *few) == 0
-    model = from_pretrained(out / "rescaling-x2-small.safetensors")
-    assert model.preset == "rescaling-x2-small"
-    assert model.card["steps"] == "2"
+    given = ("rescaling-x2-tiny", "--data", folder, "-o", out, *FEW)
+    assert command(*given) == 0
+    assert f"--weights {out}" in capsys.readouterr().out
+    model = from_pretrained(out)
+    assert model.preset == "rescaling-x2-tiny"
+    assert model.card == {"data": "2 images", "steps": "2", "seed": "0"}
+    assert sorted(path.name for path in out.iterdir()) == [
+        "README.md", "checkpoint.pt", "config.json", "log.jsonl", "model.safetensors",
+        "settings.json",
+    ]  # fmt: skip
     described = json.loads((out / "settings.json").read_text())
     assert described["steps"] == 2
     assert described["held_out"] == ["coffee.jpg"]
     with pytest.raises(WICFileError, match=r"is not empty.*--resume.*--force"):
-        command(*given, *few)
-    assert command(*given, *few, "--resume") == 0
-    assert command(*given, *few, "--force") == 0
-    trained = out / "rescaling-x2-small.safetensors"
-    again = ("--start", trained, "-o", tmp_path / "again", "--lr", 0)
-    assert command(*given, *few, *again) == 0
-    tuned = from_pretrained(tmp_path / "again" / "rescaling-x2-small.safetensors")
-    for name, tensor in from_pretrained(trained).state_dict().items():
-        assert torch.equal(tuned.state_dict()[name], tensor), name
-    with pytest.raises(WICArgumentError, match="--start with weights of hiding-1-small"):
-        command("hiding-1-small", *given[1:3], "-o", tmp_path / "other", *few, "--start", trained)
+        command(*given)
+    assert command(*given, "--resume") == 0
+    assert command(*given, "--force") == 0
+    for name, tensor in from_pretrained(out).state_dict().items():
+        assert torch.equal(model.state_dict()[name], tensor), name
+
+
+def test_command_starts_from_weights(folder, tmp_path):
+    model = WIN.from_preset("hiding-1-tiny")
+    with torch.no_grad():  # the last convolutions start at zero, as those of any other start
+        for parameter in model.parameters():
+            parameter.add_(0.01 * torch.randn_like(parameter))
+    weights, out = model.save_pretrained(tmp_path / "weights"), tmp_path / "run"
+    given = ("--data", folder, "-o", out, *FEW, "--start", weights)
+    assert command("hiding-1-tiny", *given, "--lr", 0) == 0
+    assert json.loads((out / "settings.json").read_text())["start"] == str(weights)
+    tuned = from_pretrained(out).state_dict()
+    for name, tensor in from_pretrained(weights).state_dict().items():
+        assert torch.equal(tuned[name], tensor), name
+    with pytest.raises(WICArgumentError, match=r"--start with weights of hiding-2-tiny.*-1-tiny"):
+        command("hiding-2-tiny", *given, "--force")
+
+
+@pytest.mark.parametrize(
+    "preset",
+    ["rescaling-x4-naive-tiny", "rescaling-x4-plain-tiny", "decolorization-tiny", "hiding-4-tiny"],
+)
+def test_command_trains_every_task(folder, tmp_path, preset):
+    out = tmp_path / "run"
+    assert command(preset, "--data", folder, "-o", out, *FEW) == 0
+    model = from_pretrained(out)
+    assert model.preset == preset
+    assert model.config.items() >= PRESETS[preset].arguments.items()
+    assert json.loads((out / "config.json").read_text())["task"] == PRESETS[preset].task
+    rows = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [1, 2]
+    assert all(math.isfinite(row[key]) for row in rows for key in ("loss", "psnr_back"))
+
+
+def test_a_training_begun_anew_leaves_no_weights_of_the_one_before(folder, tmp_path, monkeypatch):
+    out = tmp_path / "run"
+    given = ("rescaling-x2-tiny", "--data", folder, "-o", out, *FEW)
+    command(*given)
+
+    def stop(*_, **__):
+        raise Killed
+
+    monkeypatch.setattr("wic_layers.training.command.train", stop)
+    with pytest.raises(Killed):
+        command(*given, "--force")
+    assert [path.name for path in out.iterdir()] == ["settings.json"]
+    with pytest.raises(WICFileError):
+        from_pretrained(out)
+
+
+def test_a_file_is_no_folder_for_weights(folder, tmp_path):
+    (tmp_path / "run").write_text("kept")
+    for more in ((), ("--force",)):
+        with pytest.raises(WICFileError, match="Expected a folder as --out; .*run is a file"):
+            command("rescaling-x2-tiny", "--data", folder, "-o", tmp_path / "run", *FEW, *more)
+    assert (tmp_path / "run").read_text() == "kept"
+
+
+@pytest.mark.parametrize("crop", [34, 33, 2])
+@pytest.mark.parametrize("preset", ["rescaling-x4-tiny", "rescaling-x4-plain-naive-tiny"])
+def test_x4_takes_crops_of_multiples_of_four(folder, tmp_path, preset, crop):
+    out = tmp_path / "run"
+    with pytest.raises(WICArgumentError, match=f"by 4 for rescaling-x4; got {crop}"):
+        command(preset, "--data", folder, "-o", out, *FEW, "--crop", crop)
+    assert not out.exists()
 
 
 @pytest.mark.parametrize(
@@ -298,7 +397,7 @@ def test_command_writes_weights_that_load(folder, tmp_path, capsys):
             WICArgumentError,
             "--held-out from 1 to 2, as there are 3 images; got 3",
         ),
-        (("--crop", "33"), WICArgumentError, "an even crop; got 33"),
+        (("--crop", "33"), WICArgumentError, r"crop divisible by 2 for hiding-1; got 33"),
         (("--steps", "0"), WICArgumentError, "steps of at least 1; got 0"),
         (("--reduce", "0"), WICArgumentError, "reduce of at least 1; got 0"),
         (("--crop", "1000"), WICFileError, "at least 1016 pixels a side after reducing by 2"),

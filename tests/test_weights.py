@@ -1,17 +1,26 @@
 """Weights in and out: the same network comes back, or a sentence says why not."""
 
+import hashlib
 import json
+import os
+import shutil
+import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
-from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+import wic_layers
 from wic_layers.conv import WIC
-from wic_layers.errors import WICArgumentError, WICFileError
-from wic_layers.models import WIN, WINNaive, from_pretrained, packaged_weights, save_weights
-from wic_layers.models.presets import PRESETS
+from wic_layers.errors import WICArgumentError, WICDependencyError, WICFileError
+from wic_layers.models import PRESETS, WIN, WINNaive, from_pretrained, packaged_weights
+from wic_layers.models.weights import describe
 from wic_layers.testing import check
+
+CLASSES = {"WIN": WIN, "WINNaive": WINNaive}
+NAMES = ["README.md", "config.json", "model.safetensors"]
+CARD = {"data": "none", "licence": "MIT"}
 
 
 def small(**changes):
@@ -29,96 +38,229 @@ def trained_like(model):
 
 @pytest.fixture
 def stored(tmp_path):
-    path = tmp_path / "net.safetensors"
-    model = trained_like(WIN.from_preset("rescaling-x2-small"))
-    save_weights(model, path, {"data": "none", "licence": "MIT"})
-    return model, path
+    model = trained_like(WIN.from_preset("rescaling-x2-tiny"))
+    return model, model.save_pretrained(tmp_path / "net", CARD)
 
 
-def test_what_is_stored_comes_back(stored):
-    model, path = stored
-    back = from_pretrained(path)
-    assert (back.preset, back.config, back.card["licence"]) == (model.preset, model.config, "MIT")
-    assert len(back.weights_id) == 16
+def config_of(folder, **changes):
+    """What the JSON of a folder says, after it was changed."""
+    path = folder / "config.json"
+    found = {**json.loads(path.read_text()), **changes}
+    path.write_text(json.dumps(found))
+    return found
+
+
+def with_tensors(folder, change):
+    """Other tensors in a folder whose JSON agrees with them."""
+    path = folder / "model.safetensors"
+    save_file(change(load_file(path)), path)
+    config_of(folder, sha256=hashlib.sha256(path.read_bytes()).hexdigest())
+
+
+@pytest.mark.parametrize("given", ["folder", "string", "file"])
+def test_what_is_stored_comes_back(stored, given):
+    model, folder = stored
+    name = {"folder": folder, "string": str(folder), "file": folder / "model.safetensors"}[given]
+    back = from_pretrained(name)
+    assert (back.preset, back.config, back.card) == (model.preset, model.config, CARD)
     assert not back.training
     x = torch.rand(1, 3, 16, 16)
     with torch.no_grad():
         # float16 couplings move a pixel by less than half a step of 8 bits
         assert (back(x) - model.eval()(x)).abs().max() < 0.5 / 255
-    for (name, mine), its in zip(model.named_modules(), back.modules(), strict=True):
+    for (key, mine), its in zip(model.named_modules(), back.modules(), strict=True):
         if isinstance(mine, WIC):
-            assert torch.equal(mine.weight, its.weight), name
+            assert torch.equal(mine.weight, its.weight), key
+    assert {parameter.dtype for parameter in back.parameters()} == {torch.float32}
 
 
-def test_stored_twice_is_the_same(stored, tmp_path):
-    _, path = stored
-    again = tmp_path / "again.safetensors"
-    save_weights(from_pretrained(path), again, {"data": "none", "licence": "MIT"})
-    first, second = load_file(path), load_file(again)
-    assert first.keys() == second.keys()
-    assert all(torch.equal(first[key], second[key]) for key in first)
+def test_stored_again_is_the_same(stored, tmp_path):
+    """Its card is kept too, where no other is given."""
+    _, folder = stored
+    from_pretrained(folder).save_pretrained(tmp_path / "again")
+    for name in NAMES:
+        assert (tmp_path / "again" / name).read_bytes() == (folder / name).read_bytes()
 
 
-def test_kernels_are_float32_and_couplings_float16(stored):
-    _, path = stored
-    kinds = {(".conv" in key, tensor.dtype) for key, tensor in load_file(path).items()}
+def test_the_json_describes_the_weights(stored):
+    model, folder = stored
+    found = json.loads((folder / "config.json").read_text())
+    assert found == {
+        "format": 1,
+        "version": wic_layers.__version__,
+        "preset": "rescaling-x2-tiny",
+        "task": "rescaling-x2",
+        "network": "WIN",
+        "arguments": model.config,
+        "sha256": hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest(),
+        "card": CARD,
+    }
+    assert from_pretrained(folder).weights_id == found["sha256"][:16]
+    assert describe(folder) == (found, folder / "model.safetensors")
+
+
+def test_the_card_is_what_the_hub_shows(stored):
+    model, folder = stored
+    card = (folder / "README.md").read_text()
+    assert card.startswith(
+        "---\nlibrary_name: wic-layers\nlicense: mit\n---\n\n# rescaling-x2-tiny"
+    )
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    sha256 = json.loads((folder / "config.json").read_text())["sha256"]
+    for row in (
+        "| task | rescaling-x2 |",
+        f"| network | WIN, {parameters:,} parameters |",
+        f"| SHA-256 | {sha256} |",
+        "| data | none |",
+        "| licence | MIT |",
+    ):
+        assert row in card.splitlines()
+
+
+@pytest.mark.parametrize("completion", ["zero", "learned"])
+def test_kernels_are_float32_and_couplings_float16(completion, tmp_path):
+    model = WINNaive(6, 3, couplings=1, growth=4, completion=completion)
+    found = load_file(model.save_pretrained(tmp_path) / "model.safetensors")
+    kinds = {(".conv" in key, tensor.dtype) for key, tensor in found.items()}
     assert kinds == {(True, torch.float16), (False, torch.float32)}
+
+
+def test_the_network_itself_is_left_alone(stored):
+    model, _ = stored
+    assert model.training
+    assert model.weights_id is None
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
 
 
 @pytest.mark.parametrize(
     "model",
     [
         WINNaive(6, 3, couplings=1, growth=4, completion="repeat"),
+        WINNaive(3, 1, couplings=1, growth=4),
+        WINNaive(3, 3, scale=4, couplings=1, growth=4, copies=4),
         small(completion="learned"),
         small(layout="published"),
     ],
-    ids=["naive", "learned", "published"],
+    ids=["naive", "decolorization", "x4", "learned", "published"],
 )
 def test_networks_without_a_preset_come_back_too(model, tmp_path):
-    path = tmp_path / "net.safetensors"
-    save_weights(model, path)
-    back = from_pretrained(path)
+    model.save_pretrained(tmp_path)
+    back = from_pretrained(tmp_path)
     assert type(back) is type(model)
     assert back.preset is None
     assert back.config == model.config
+    found = json.loads((tmp_path / "config.json").read_text())
+    assert (found["preset"], found["task"]) == (None, None)
+    assert f"# {type(model).__name__}\n" in (tmp_path / "README.md").read_text()
 
 
+def test_a_changed_preset_is_no_preset(tmp_path):
+    WIN.from_preset("rescaling-x2-tiny", growth=8).save_pretrained(tmp_path)
+    assert from_pretrained(tmp_path).preset is None
+
+
+def test_classes_read_their_own_weights(stored, tmp_path):
+    _, folder = stored
+    assert type(WIN.from_pretrained(folder)) is WIN
+    with pytest.raises(WICFileError, match=r"Expected weights of WINNaive; .* is of 'WIN'"):
+        WINNaive.from_pretrained(folder)
+    naive = WINNaive(6, 3, couplings=1, growth=4).save_pretrained(tmp_path / "naive")
+    assert type(WINNaive.from_pretrained(naive)) is WINNaive
+    with pytest.raises(WICFileError, match=r"Expected weights of WIN; .* is of 'WINNaive'"):
+        WIN.from_pretrained(naive)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such permissions")
 def test_files_can_be_read_by_others(stored):
-    _, path = stored
-    assert path.stat().st_mode & 0o044 == 0o044
-    assert [p.name for p in path.parent.iterdir()] == [path.name]
+    _, folder = stored
+    assert sorted(path.name for path in folder.iterdir()) == NAMES
+    assert all(path.stat().st_mode & 0o044 == 0o044 for path in folder.iterdir())
+
+
+def test_files_are_replaced_and_others_kept(stored):
+    model, folder = stored
+    (folder / "log.jsonl").write_text("kept")
+    model.save_pretrained(folder, {"seed": "1"})
+    assert from_pretrained(folder).card == {"seed": "1"}
+    assert sorted(path.name for path in folder.iterdir()) == sorted([*NAMES, "log.jsonl"])
+
+
+def test_what_cannot_be_written_leaves_nothing_behind(stored, tmp_path):
+    model, _ = stored
+    (tmp_path / "file").write_text("")
+    with pytest.raises(WICFileError, match="file cannot be written"):
+        model.save_pretrained(tmp_path / "file")
+    (tmp_path / "taken" / "model.safetensors").mkdir(parents=True)
+    with pytest.raises(WICFileError, match="taken cannot be written"):
+        model.save_pretrained(tmp_path / "taken")
+    assert [path.name for path in (tmp_path / "taken").iterdir()] == ["model.safetensors"]
 
 
 def test_an_unnamed_completion_is_refused(tmp_path):
     with pytest.raises(WICArgumentError, match="completion has a name"):
-        save_weights(small(completion=torch.nn.Conv2d(3, 15, 1)), tmp_path / "net.safetensors")
+        small(completion=torch.nn.Conv2d(3, 15, 1)).save_pretrained(tmp_path / "net")
     assert not list(tmp_path.iterdir())
 
 
-def rewritten(path, change_state=lambda s: s, **metadata):
-    with safe_open(path, framework="pt") as opened:
-        found = {**opened.metadata(), **metadata}
-    save_file(change_state(load_file(path)), path, metadata=found)
+def flip(path, place):
+    """Changes one byte, at a fraction of the file."""
+    content = bytearray(path.read_bytes())
+    content[int(place * (len(content) - 1))] ^= 1
+    path.write_bytes(content)
+
+
+TENSORS, JSON = "model.safetensors", "config.json"
 
 
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda p: p.unlink(), "cannot be read: No such file"),
-        (lambda p: p.write_bytes(b"not weights"), "is damaged or no safetensors file"),
-        (lambda p: p.write_bytes(p.read_bytes()[:-100]), "is damaged or no safetensors file"),
-        (lambda p: rewritten(p, format="9"), "in format 1; .* says format '9'"),
-        (lambda p: rewritten(p, network="Unet"), "network 'Unet'"),
-        (lambda p: rewritten(p, arguments="{"), "does not hold the weights that it says"),
-        (lambda p: rewritten(p, arguments=json.dumps({"size": 3})), "does not hold the weights"),
-        (lambda p: rewritten(p, lambda s: dict(list(s.items())[1:])), "Missing key"),
+        (lambda f: (f / TENSORS).unlink(), r"model\.safetensors cannot be read: No such file"),
+        (lambda f: (f / TENSORS).write_bytes(b""), "expected the SHA-256 .*; got e3b0c442"),
+        (lambda f: (f / TENSORS).write_bytes(b"{}"), "damaged or not of its config.json"),
+        (lambda f: flip(f / TENSORS, 0), "damaged or not of its"),
+        (lambda f: flip(f / TENSORS, 0.5), "damaged or not of its"),
+        (lambda f: flip(f / TENSORS, 1), "damaged or not of its"),
+        (lambda f: os.truncate(f / TENSORS, 1000), "damaged or not of its"),
+        (lambda f: save_file(load_file(f / TENSORS), f / TENSORS), "damaged or not of its"),
+        (lambda f: (f / JSON).unlink(), "a folder with .* and .*config.json cannot be read: No"),
+        (lambda f: (f / JSON).write_bytes(b""), r"config\.json is damaged: it is no JSON"),
+        (lambda f: (f / JSON).write_bytes(b"\xff{}"), "it is no JSON"),
+        (lambda f: os.truncate(f / JSON, 100), "it is no JSON"),
+        (lambda f: (f / JSON).write_text("[" * 10**5), "it is no JSON"),
+        (lambda f: (f / JSON).write_text("[]"), "of format 1, .* is another"),
+        (lambda f: (f / JSON).write_text("{}"), "of format 1, .* says None"),
+        (lambda f: (f / JSON).write_text('{"format": 1}'), "lacks network, arguments, preset"),
+        (lambda f: config_of(f, format=2), "of format 1, .* says 2"),
+        (lambda f: config_of(f, sha256="0" * 64), "expected the SHA-256 0000"),
+        (lambda f: config_of(f, sha256=None), "sha256 of another kind"),
+        (lambda f: config_of(f, card=[], network=["WIN"]), "network, card of another kind"),
+        (lambda f: config_of(f, network="Unet"), "of WIN or WINNaive; .* 'Unet', saved by .*0"),
+        (lambda f: config_of(f, network="WINNaive"), "does not hold the weights that its config"),
+        (lambda f: config_of(f, arguments={}), "does not hold the weights"),
+        (lambda f: config_of(f, arguments={"size": 3}), "does not hold the weights"),
+        (lambda f: config_of(f, arguments={"in_channels": "3", "out_channels": 3}), "not hold"),
+        (lambda f: with_tensors(f, lambda s: dict(list(s.items())[1:])), "Missing key"),
+        (lambda f: with_tensors(f, lambda s: {**s, "more": torch.ones(1)}), "Unexpected key"),
+        (lambda f: with_tensors(f, lambda s: {k: v[:1] for k, v in s.items()}), "size mismatch"),
     ],
-)
-def test_damaged_files_are_errors_never_random_weights(stored, damage, message):
-    _, path = stored
-    damage(path)
+)  # fmt: skip
+def test_damaged_weights_are_errors_never_random_weights(stored, damage, message):
+    _, folder = stored
+    damage(folder)
     with pytest.raises(WICFileError, match=message):
-        from_pretrained(path)
+        from_pretrained(folder)
+    with pytest.raises(WICFileError):
+        WIN.from_pretrained(folder / TENSORS)
+
+
+def test_tensors_of_another_training_are_detected(stored, tmp_path):
+    """As a write that stopped between the files leaves them."""
+    _, folder = stored
+    other = trained_like(WIN.from_preset("rescaling-x2-tiny")).save_pretrained(tmp_path / "other")
+    shutil.copy(other / TENSORS, folder / TENSORS)
+    with pytest.raises(WICFileError, match=r"damaged or not of its config\.json"):
+        from_pretrained(folder)
 
 
 def test_names_without_weights_say_what_to_do(tmp_path):
@@ -128,18 +270,141 @@ def test_names_without_weights_say_what_to_do(tmp_path):
         from_pretrained("hiding-1")
     with pytest.raises(WICArgumentError, match=r"such as hiding-1.*got 'hidin-1'"):
         from_pretrained("hidin-1")
-    with pytest.raises(WICFileError, match=r"in a \.safetensors file"):
+    with pytest.raises(WICFileError, match=r"a folder with model\.safetensors and config\.json"):
         from_pretrained(tmp_path)
+    (tmp_path / "net.pth").write_text("")
+    with pytest.raises(WICFileError, match=r"a folder of weights or its model.*got .*net\.pth"):
+        from_pretrained(tmp_path / "net.pth")
 
 
-@pytest.mark.parametrize("name", ["hiding-1-naive-small", "rescaling-x2-naive-small"])
-def test_the_package_holds_weights(name):
-    path = packaged_weights()[name]
-    assert path.stat().st_size < 2e6
-    model = from_pretrained(name)
+def test_a_folder_may_have_the_name_of_a_preset(stored, tmp_path, monkeypatch):
+    _, folder = stored
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(folder, "hiding-4")
+    assert from_pretrained("hiding-4").preset == "rescaling-x2-tiny"
+    (tmp_path / "owner").mkdir()
+    shutil.copytree(folder, "owner/name")
+    assert from_pretrained("owner/name").preset == "rescaling-x2-tiny"
+
+
+def test_the_package_holds_weights():
+    assert {"hiding-1-naive-small", "rescaling-x2-naive-small"} <= packaged_weights().keys()
+    assert packaged_weights().keys() <= PRESETS.keys()
+
+
+@pytest.mark.parametrize("name", packaged_weights())
+def test_packaged_weights_are_those_of_their_preset(name):
+    folder = packaged_weights()[name]
+    assert sorted(path.name for path in folder.iterdir()) == NAMES
+    assert (folder / TENSORS).stat().st_size < 2e6
+    preset, model = PRESETS[name], from_pretrained(name)
     assert model.preset == name
-    assert model.config == PRESETS[name].arguments | model.config
-    assert sum(parameter.numel() for parameter in model.parameters()) <= 400_000
+    assert model.config == CLASSES[preset.network].from_preset(name).config
+    assert json.loads((folder / "config.json").read_text())["task"] == preset.task
     assert model.card["licence"]
-    x = torch.rand(1, model.config["in_channels"], 16, 16)
-    check(model, x)
+    assert model.weights_id in (folder / "README.md").read_text()
+    check(model, torch.rand(1, model.config["in_channels"], 16, 16))
+
+
+class Refused(Exception):
+    """As httpx says that there is no connection: of no kind that Python knows."""
+
+
+class Hub:
+    """The part of huggingface_hub that is used, with a folder for each repository."""
+
+    def __init__(self, root):
+        self.root, self.calls, self.error = root, [], None
+
+    def _called(self, **call):
+        self.calls.append(call)
+        if self.error is not None:
+            raise self.error
+
+    def snapshot_download(self, name, **options):
+        self._called(name=name, **options)
+        return str(self.root / name)
+
+    def HfApi(self, token):
+        self.calls.append({"token": token})
+        return SimpleNamespace(create_repo=self._create, upload_folder=self._upload)
+
+    def _create(self, name, **options):
+        self._called(create=name, **options)
+
+    def _upload(self, repo_id, folder_path):
+        self._called(upload=repo_id)
+        shutil.copytree(folder_path, self.root / repo_id)
+        return f"https://hub/{repo_id}/commit/1"
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    fake = Hub(tmp_path / "hub")
+    monkeypatch.setitem(sys.modules, "huggingface_hub", fake)
+    return fake
+
+
+def test_there_and_back_through_the_hub(stored, hub):
+    model, folder = stored
+    address = model.push_to_hub("some-one/x2.tiny", CARD, private=True, token="hf_1")
+    assert address == "https://hub/some-one/x2.tiny/commit/1"
+    assert hub.calls == [
+        {"token": "hf_1"},
+        {"create": "some-one/x2.tiny", "private": True, "exist_ok": True},
+        {"upload": "some-one/x2.tiny"},
+    ]
+    hub.calls.clear()
+    for read in (from_pretrained, WIN.from_pretrained):
+        back = read("some-one/x2.tiny", revision="v1")
+        assert back.weights_id == from_pretrained(folder).weights_id
+        assert back.card == CARD
+    assert hub.calls[0].pop("allow_patterns") == [TENSORS, JSON]
+    assert hub.calls[0] == {"name": "some-one/x2.tiny", "revision": "v1"}
+    pushed = hub.root / "some-one/x2.tiny"
+    assert sorted(path.name for path in pushed.iterdir()) == NAMES
+    flip(pushed / TENSORS, 0.5)
+    with pytest.raises(WICFileError, match="Fetch it again"):
+        from_pretrained("some-one/x2.tiny")
+
+
+@pytest.mark.parametrize("error", [OSError, ValueError, Refused])
+def test_a_hub_that_refuses_is_a_sentence(stored, hub, error):
+    model, _ = stored
+    hub.error = error("Repository Not Found\nfor url: https://hub")
+    with pytest.raises(
+        WICFileError,
+        match="no folder a/b here, and the hub does not give it: Repository Not Found",
+    ):
+        from_pretrained("a/b")
+    with pytest.raises(WICFileError, match="a/b cannot be written on the hub: Repository Not"):
+        model.push_to_hub("a/b")
+
+
+def test_a_repository_without_weights_is_a_sentence(hub):
+    (hub.root / "a/b").mkdir(parents=True)
+    with pytest.raises(WICFileError, match=r"a folder with model\.safetensors and config\.json"):
+        from_pretrained("a/b")
+
+
+def test_the_hub_is_asked_for_names_of_its_own_only(hub, tmp_path):
+    for name in ("hidin-1", "a/b/c", "a b/c"):
+        with pytest.raises(WICArgumentError, match="the name of a preset"):
+            from_pretrained(name)
+    with pytest.raises(WICFileError):
+        from_pretrained(tmp_path / "none" / TENSORS)
+    assert hub.calls == []
+
+
+def test_missing_packages_are_named(stored, monkeypatch):
+    model, folder = stored
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    with pytest.raises(WICDependencyError, match=r"no folder a/b here.*'wic-layers\[hub\]'"):
+        from_pretrained("a/b")
+    with pytest.raises(WICDependencyError, match=r"pip install 'wic-layers\[hub\]'"):
+        model.push_to_hub("a/b")
+    assert from_pretrained(folder).preset == model.preset
+    monkeypatch.setitem(sys.modules, "safetensors", None)
+    for call in (lambda: from_pretrained(folder), lambda: model.save_pretrained(folder)):
+        with pytest.raises(WICDependencyError, match=r"safetensors.*'wic-layers\[images\]'"):
+            call()

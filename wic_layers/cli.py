@@ -69,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:  # whoever read our lines has gone, as `head` does
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - Python flushes it as it ends
+        sys.stdout = open(os.devnull, "w")
         return ERROR
 
 
@@ -243,6 +243,8 @@ def _run(
                 _complain(str(error))
                 failed += 1
             else:
+                if found[0].doubt is not None:
+                    print("wic: warning:", found[0].doubt, file=sys.stderr)
                 for written in found:
                     lines = [_as_json(args, job, written)] if args.json else describe(written)
                     for line in lines:

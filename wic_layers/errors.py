@@ -10,6 +10,7 @@ __all__ = [
     "WICError",
     "WICFileError",
     "WICShapeError",
+    "WICWarning",
 ]
 
 
@@ -56,3 +57,7 @@ class WICFileError(WICError, OSError):
 
 class WICDependencyError(WICError, ImportError):
     """An optional dependency is missing; the message holds the pip line that brings it."""
+
+
+class WICWarning(UserWarning):
+    """Something looks wrong and may be right."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -10,10 +11,12 @@ from typing import Any
 import torch
 from torch import nn
 
+from wic_layers._probe import left_as_found
 from wic_layers.blocks import (
     AffineCoupling,
     Chain,
     ChannelMean,
+    Haar,
     LongTermMemory,
     Squeeze,
     Unsqueeze,
@@ -48,7 +51,8 @@ class Inspection:
     Attributes:
         parameters: Number of parameters.
         flops: Floating-point operations per pixel of the network's input, forward and back; a
-            multiplication and an addition are two.
+            multiplication and an addition are two. Inverting the kernels, which is done once, is
+            not among them.
         receptive_field: Side of the square of input pixels that one result can depend on.
         conditions: Condition number of every kernel, by the name of its layer.
     """
@@ -60,7 +64,7 @@ class Inspection:
 
 
 def flow(model: Chain, in_channels: int) -> list[Step]:
-    """Returns the blocks in the order in which they run forward, memories opened.
+    """Returns the blocks in the order in which they run forward, memories and chains opened.
 
     Args:
         model: A network of these blocks; others must keep channels and size.
@@ -70,29 +74,32 @@ def flow(model: Chain, in_channels: int) -> list[Step]:
 
 
 def _flow(
-    chain: Chain, prefix: str, channels: int, size: Fraction
+    block: nn.Module, name: str, channels: int, size: Fraction
 ) -> tuple[list[Step], int, Fraction]:
-    """The steps of a chain, and the channels and size of its result."""
-    steps = []
-    for index, block in enumerate(chain):
-        name = f"{prefix}{index}"
-        inside: list[Step] = []
-        after, resized = channels, size
-        if isinstance(block, Unsqueeze):
-            after, resized = channels // block.factor**2, size * block.factor
-        elif isinstance(block, Squeeze):
-            after, resized = channels * block.factor**2, size / block.factor
-        elif isinstance(block, WIC):
-            after = block.out_channels
-        elif isinstance(block, ChannelMean):
-            after = channels // block.groups
-        elif isinstance(block, LongTermMemory) and isinstance(block.inner, Chain):
-            rest = channels - block.channels
-            inside, rest, resized = _flow(block.inner, f"{name}.inner.", rest, size)
-            after = block.channels + rest
-        steps += [Step(name, block, (channels, after), (size, resized)), *inside]
-        channels, size = after, resized
-    return steps, channels, size
+    """The steps of a block, and the channels and size of its result."""
+    inside: list[Step] = []
+    after, resized = channels, size
+    if isinstance(block, Chain):
+        for index, part in enumerate(block):
+            place = f"{name}.{index}" if name else f"{index}"
+            steps, after, resized = _flow(part, place, after, resized)
+            inside += steps
+        return inside, after, resized
+    if isinstance(block, Unsqueeze):
+        after, resized = channels // block.factor**2, size * block.factor
+    elif isinstance(block, Squeeze):
+        after, resized = channels * block.factor**2, size / block.factor
+    elif isinstance(block, Haar):
+        after, resized = channels * 4, size / 2
+    elif isinstance(block, WIC):
+        after = block.out_channels
+    elif isinstance(block, ChannelMean):
+        after = channels // block.groups
+    elif isinstance(block, LongTermMemory):
+        rest = channels - block.channels
+        inside, rest, resized = _flow(block.inner, f"{name}.inner", rest, size)
+        after = block.channels + rest
+    return [Step(name, block, (channels, after), (size, resized)), *inside], after, resized
 
 
 def flow_table(steps: Sequence[Step], conditions: dict[str, float] | None = None) -> str:
@@ -100,7 +107,7 @@ def flow_table(steps: Sequence[Step], conditions: dict[str, float] | None = None
     rows: list[list[str]] = []
     previous: tuple[Any, ...] | None = None
     for step in steps:
-        depth = step.name.count(".inner.")
+        depth = step.name.count(".inner")
         what = f"{'  ' * depth}{_title(step.block)}"
         before, after = (
             f"{channels} x {_side('H', size)} x {_side('W', size)}"
@@ -170,7 +177,7 @@ def receptive_field(model: Chain, in_channels: int) -> int:
         else:
             seen = _reach(step.block)
         total += seen / step.sizes[0]
-    return int(total)
+    return math.ceil(total)
 
 
 def _reach(module: object) -> int:
@@ -203,17 +210,15 @@ def inspect(model: Any, side: int = 32) -> Inspection:
 
     channels = model.config["in_channels"]
     parameter = next(model.parameters())
-    x = torch.rand(1, channels, side, side, dtype=parameter.dtype, device=parameter.device)
-    training = model.training
-    model.train()  # no inverse from a cache: all of its cost is counted
     counted = []
-    try:
+    with left_as_found(model):
+        model.eval()
+        x = torch.rand(1, channels, side, side, dtype=parameter.dtype, device=parameter.device)
+        model.inverse(model(x))  # into the cache: a kernel is inverted once, whatever the pixels
         for function in (model, model.inverse):
             with FlopCounterMode(display=False) as counter:
                 x = function(x)
             counted.append(counter.get_total_flops() / side**2)
-    finally:
-        model.train(training)
     return Inspection(
         parameters=_count(model),
         flops=(counted[0], counted[1]),

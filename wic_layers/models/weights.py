@@ -20,12 +20,19 @@ from wic_layers.conv import WIC
 from wic_layers.errors import WICArgumentError, WICDependencyError, WICFileError
 from wic_layers.models.presets import PRESETS, find_preset
 
-__all__ = ["CONFIG", "TENSORS", "describe", "packaged_weights", "push", "read", "write"]
+__all__ = ["CARD", "CONFIG", "TENSORS", "describe", "packaged_weights", "push", "read", "write"]
 
 TENSORS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
 _FORMAT = 1
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
-_WANTED = ("format", "network", "arguments", "preset", "task", "sha256", "card")
+_KINDS: Mapping[str, tuple[type, ...]] = {
+    "network": (str,),
+    "arguments": (dict,),
+    "preset": (str, type(None)),
+    "task": (str, type(None)),
+    "sha256": (str,),
+    "card": (dict,),
+}
 
 
 def _safetensors() -> Any:
@@ -142,7 +149,7 @@ def push(model: Any, name: str, card: Mapping[str, str], *, private: bool, token
         try:
             api.create_repo(name, private=private, exist_ok=True)
             return str(api.upload_folder(repo_id=name, folder_path=folder))
-        except (OSError, ValueError) as error:  # all errors of the hub are one or the other
+        except Exception as error:  # the hub's and its HTTP client's have no base in common
             raise WICFileError(f"{name} cannot be written on the hub: {_first(error)}") from error
 
 
@@ -169,12 +176,12 @@ def describe(name: str | Path, revision: str | None = None) -> tuple[dict[str, A
             f"Expected weights of format {_FORMAT}, the one known to this version; {path} "
             f"{'says ' + repr(found.get('format')) if isinstance(found, dict) else 'is another'}."
         )
-    missing = [key for key in _WANTED if key not in found]
-    if missing or not isinstance(found["arguments"], dict) or not isinstance(found["card"], dict):
-        raise WICFileError(
-            f"{path} is damaged: "
-            f"{'it lacks ' + ', '.join(missing) if missing else 'its entries are of other kinds'}."
-        )
+    missing = [key for key in _KINDS if key not in found]
+    if missing:
+        raise WICFileError(f"{path} is damaged: it lacks {', '.join(missing)}.")
+    wrong = [key for key, kinds in _KINDS.items() if not isinstance(found[key], kinds)]
+    if wrong:
+        raise WICFileError(f"{path} is damaged: {', '.join(wrong)} of another kind.")
     return found, tensors
 
 
@@ -253,7 +260,7 @@ def _download(name: str, revision: str | None) -> Path:
     try:
         wanted = [TENSORS, CONFIG]
         return Path(hub.snapshot_download(name, revision=revision, allow_patterns=wanted))
-    except (OSError, ValueError) as error:  # all errors of the hub are one or the other
+    except Exception as error:  # the hub's and its HTTP client's have no base in common
         raise WICFileError(
             f"There is no folder {name} here, and the hub does not give it: {_first(error)}"
         ) from error

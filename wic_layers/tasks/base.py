@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-__all__ = ["Task"]
+__all__ = ["Task", "details"]
+
+_ENOUGH = 16  # pixels a side: less says nothing
+_MOST = 512
 
 
 class Task(ABC):
@@ -57,3 +61,30 @@ class Task(ABC):
     @abstractmethod
     def reference(self, x: Tensor) -> Tensor:
         """Returns what the forward picture of the packed input should look like."""
+
+    @abstractmethod
+    def doubt(self, picture: Tensor, images: Sequence[Tensor]) -> str | None:
+        """Returns a sentence if a picture looks as if it did not come from this task, else None.
+
+        A hint, not a proof: its thresholds were measured on photographs with the weights in the
+        package.
+
+        Args:
+            picture: What was run backwards, uint8 (out_channels, H, W).
+            images: What came back from it, each uint8 (3, h, w).
+        """
+
+
+def details(image: Tensor) -> Tensor | None:
+    """Returns the Laplacian of the middle of an image, (C, h, w); None if it is too small.
+
+    Args:
+        image: Pixels (C, H, W).
+    """
+    height, width = image.shape[1:]
+    if min(height, width) < _ENOUGH:
+        return None
+    top, left = (max(side - _MOST, 0) // 4 * 2 for side in (height, width))
+    x = image[:, top : top + _MOST, left : left + _MOST].float()
+    inner = 4 * x[:, 1:-1, 1:-1]
+    return inner - x[:, :-2, 1:-1] - x[:, 2:, 1:-1] - x[:, 1:-1, :-2] - x[:, 1:-1, 2:]

@@ -68,7 +68,7 @@ def plan(
                 )
             found[name] = path
     for index, each in enumerate(hidden):
-        if len(each) == 1:
+        if not secrets[index].is_dir():
             hidden[index] = each * len(found)
         elif len(each) != len(found):
             raise WICArgumentError(

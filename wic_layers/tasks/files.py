@@ -65,6 +65,8 @@ class Written:
         reduced_from: The (width, height) that each secret had before it was made smaller to fit;
             None for those that fitted.
         weights: The first 16 hex digits of the SHA-256 of the weights that made it.
+        doubt: For what came back from an unmarked file, a sentence if its content looks as if
+            nothing had been there to bring back; else None.
     """
 
     path: Path
@@ -75,6 +77,7 @@ class Written:
     psnr: float | None = None
     psnr_back: tuple[float, ...] = ()
     reduced_from: tuple[tuple[int, int] | None, ...] = ()
+    doubt: str | None = None
 
 
 def hide_file(
@@ -338,10 +341,11 @@ def _backward(
     for target in targets:
         check_output(target, inputs=(source,), force=force)
     images = backward_pixels(task, network, picture, sizes, tile=tile, progress=progress)
+    doubt = task.doubt(picture, images) if text is None else None
     for image, target in zip(images, targets, strict=True):
         write_png(image, target, force=force)
     return [
-        Written(target, size_of(image), size_of(picture), network.weights_id)
+        Written(target, size_of(image), size_of(picture), network.weights_id, doubt=doubt)
         for image, target in zip(images, targets, strict=True)
     ]
 

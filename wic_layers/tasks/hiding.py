@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import torch
 from torch import Tensor
 
 from wic_layers.errors import WICArgumentError
-from wic_layers.tasks.base import Task
+from wic_layers.tasks.base import Task, details
 
 __all__ = ["MOST_SECRETS", "Hiding"]
 
 MOST_SECRETS = 4
+_GHOST = 0.15  # correlation of details: secrets have at most 0.06, a photograph's ghosts from 0.2
 
 
 class Hiding(Task):
@@ -39,3 +43,18 @@ class Hiding(Task):
     def reference(self, x: Tensor) -> Tensor:
         """The cover."""
         return x[:, :3]
+
+    def doubt(self, picture: Tensor, images: Sequence[Tensor]) -> str | None:
+        """Whether what came back is a ghost of the picture itself."""
+        for image in images:
+            height, width = image.shape[1:]
+            seen, found = details(picture[:, :height, :width]), details(image)
+            if seen is None or found is None:
+                continue
+            pair = torch.stack((seen.flatten(), found.flatten()))
+            if float(torch.corrcoef(pair)[0, 1].nan_to_num(0)) > _GHOST:
+                return (
+                    "What came back looks like the picture itself, as it does where nothing was "
+                    "hidden, or not so many secrets, or where JPEG or an edit destroyed them."
+                )
+        return None

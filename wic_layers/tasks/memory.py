@@ -9,10 +9,14 @@ an image is run; by default as large as half a gigabyte of activations allows. T
 what the network sees, so that they change nothing but the memory that is needed. ``progress`` is
 called after every tile with the number of tiles that are done and of all. A network that is loaded
 by name runs on ``device``, the CPU by default.
+
+A ``WICWarning`` says where what comes back looks as if nothing had been there to bring back. Files
+that :mod:`wic_layers.tasks.files` marked say for certain.
 """
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
@@ -21,7 +25,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from wic_layers.errors import WICShapeError
+from wic_layers.errors import WICShapeError, WICWarning
 from wic_layers.images import as_kind, as_pixels, size_of
 from wic_layers.tasks.base import Task
 from wic_layers.tasks.decolorization import Decolorization
@@ -293,6 +297,9 @@ def _back(
         sizes = [(width * task.scale, height * task.scale)] * max(task.images - 1, 1)
     check_size(task, pixels, sizes, name)
     images = backward_pixels(task, network, pixels, sizes, tile=tile, progress=progress)
+    doubt = task.doubt(pixels, images)
+    if doubt is not None:
+        warnings.warn(doubt, WICWarning, stacklevel=3)
     return [as_kind(image, carrier) for image in images]
 
 

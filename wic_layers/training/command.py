@@ -17,7 +17,7 @@ from wic_layers.errors import WICArgumentError, WICDependencyError, WICFileError
 from wic_layers.images import find_images
 from wic_layers.models import from_pretrained
 from wic_layers.models.presets import find_preset
-from wic_layers.models.weights import CONFIG, TENSORS
+from wic_layers.models.weights import CARD, CONFIG, TENSORS
 from wic_layers.models.win import NETWORKS
 from wic_layers.tasks import TASKS, Task
 from wic_layers.training.data import Photographs
@@ -143,12 +143,14 @@ def run(args: argparse.Namespace) -> int:
         raise WICFileError(
             f"Expected a checkpoint to resume; there is no {checkpoint}. Leave out --resume."
         )
+    if args.out.exists() and not args.out.is_dir():
+        raise WICFileError(f"Expected a folder as --out; {args.out} is a file.")
     if not args.resume and args.out.exists() and any(args.out.iterdir()):
         if not args.force:
             raise WICFileError(
                 f"{args.out} is not empty. Go on with --resume, or start anew with --force."
             )
-        for name in (TENSORS, CONFIG, "settings.json", "checkpoint.pt", "log.jsonl"):
+        for name in (TENSORS, CONFIG, CARD, "settings.json", "checkpoint.pt", "log.jsonl"):
             (args.out / name).unlink(missing_ok=True)
     args.out.mkdir(parents=True, exist_ok=True)
 
