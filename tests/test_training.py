@@ -158,6 +158,19 @@ def test_levels_are_halved_sizes_with_equal_chances(folder):
     assert len(Photographs(paths, reduce=2, levels=3, smallest=100)) == 2
 
 
+def test_candidates_are_the_most_detailed_of_random_crops(images):
+    def roughness(batch):
+        return float(batch.diff(dim=2).abs().mean() + batch.diff(dim=3).abs().mean())
+
+    plain, best = (
+        sum(roughness(images.batch(k, size=4, crop=32, seed=0, candidates=n)) for k in range(8))
+        for n in (1, 4)
+    )
+    assert best > plain
+    again = images.batch(3, size=4, crop=32, seed=0, candidates=4)
+    assert torch.equal(again, images.batch(3, size=4, crop=32, seed=0, candidates=4))
+
+
 def test_saturated_crops_hold_black_and_white(images):
     plain = images.batch(0, size=16, crop=32, seed=0)
     some = images.batch(0, size=16, crop=32, seed=0, saturate=0.5)

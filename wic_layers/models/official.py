@@ -35,8 +35,8 @@ def load_official(
         source: A ``.pth`` file, read with ``weights_only=True``, or a state dict.
         out_channels: Channels of the network's result, where the shapes leave them open: 3 for
             hiding and rescaling, 1 for decolorization when None.
-        copies: How often the last kernel gives that result: 4 for x4, which is how the authors'
-            code trains it, and 1 otherwise when None.
+        copies: How often the last kernel gives that result: 4 for x4 where the shapes allow it,
+            which is how the authors' code trains it, and 1 otherwise when None.
 
     Returns:
         The network with ``layout="published"``, in ``eval()`` mode, on the CPU.
@@ -187,9 +187,10 @@ def _build(
         in_channels = (second + state[f"{first}.conv5.weight"].shape[0]) // 4**squeezes
         scale = 2**squeezes if last == squeezes + couplings else 1
         shared = {"couplings": couplings, "growth": growth}
-    copies = copies or (4 if scale == 4 else 1)
     wanted = out_channels or (1 if scale == 1 and in_channels == 3 else 3)
     fitting = [m for m in range(1, columns) if -(-columns // m) * m == rows]
+    if copies is None:
+        copies = 4 if scale == 4 and 4 * wanted in fitting else 1
     if wanted * copies not in fitting:
         raise WICArgumentError(
             f"Expected out_channels times copies of {' or '.join(map(str, fitting))} for a last "

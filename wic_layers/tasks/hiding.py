@@ -48,10 +48,19 @@ class Hiding(Task):
         """Whether what came back is a ghost of the picture itself."""
         for image in images:
             height, width = image.shape[1:]
-            seen, found = details(picture[:, :height, :width]), details(image)
-            if seen is None or found is None:
+            if min(height, width) < 16:
                 continue
-            pair = torch.stack((seen.flatten(), found.flatten()))
+            # the middle is enough
+            rows, columns = (
+                slice(start, start + 512)
+                for start in (max(height - 512, 0) // 2, max(width - 512, 0) // 2)
+            )
+            pair = torch.stack(
+                [
+                    details(x[:, rows, columns].float()).flatten()
+                    for x in (picture[:, :height, :width], image)
+                ]
+            )
             if float(torch.corrcoef(pair)[0, 1].nan_to_num(0)) > _GHOST:
                 return (
                     "What came back looks like the picture itself, as it does where nothing was "

@@ -79,6 +79,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="CHANCE",
         help="of a crop to have some of its pixels made black or white (default 0)",
     )
+    add(
+        "--candidates",
+        type=int,
+        default=default.candidates,
+        metavar="N",
+        help="take the most detailed of N random crops (default 1)",
+    )
     add("--bf16", action="store_true", help="run the networks inside couplings in bfloat16")
     add("--every", type=int, default=500, help="steps between checkpoints (default 500)")
     add("--device", default="cuda" if torch.cuda.is_available() else "cpu")

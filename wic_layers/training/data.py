@@ -81,7 +81,14 @@ class Photographs:
         return len(self.images)
 
     def batch(
-        self, index: int, *, size: int, crop: int, seed: int, saturate: float = 0.0
+        self,
+        index: int,
+        *,
+        size: int,
+        crop: int,
+        seed: int,
+        saturate: float = 0.0,
+        candidates: int = 1,
     ) -> Tensor:
         """Returns batch ``index``, flipped and turned: (size, 3, crop, crop) in [0, 1].
 
@@ -93,21 +100,37 @@ class Photographs:
             saturate: Chance of a crop to have its contrast and brightness changed at random, so
                 that some of its pixels become black or white. Networks that see few of those fail
                 on them: where the forward picture is clipped, what comes back is far off.
+            candidates: Of so many random crops the one with the most details is taken: much of a
+                photograph is sky or out of focus, and teaches little.
         """
         generator = torch.Generator().manual_seed((seed * 1_000_003 + index) % 2**63)
-        chosen = torch.multinomial(self._chance, size, replacement=True, generator=generator)
-        crops = []
+        chosen = torch.multinomial(
+            self._chance, size * candidates, replacement=True, generator=generator
+        )
+        found = []
         for which in chosen.tolist():
             image = self.images[which]
             top, left, turn, flip = (
                 int(torch.randint(limit, (), generator=generator))
                 for limit in (image.shape[1] - crop + 1, image.shape[2] - crop + 1, 4, 2)
             )
-            piece = image[:, top : top + crop, left : left + crop].rot90(turn, (1, 2))
-            crops.append(piece.flip(2) if flip else piece)
+            found.append((image[:, top : top + crop, left : left + crop], turn, flip))
+        crops = []
+        for start in range(0, len(found), candidates):
+            group = found[start : start + candidates]
+            best = max(group, key=lambda one: _details(one[0])) if candidates > 1 else group[0]
+            piece = best[0].rot90(best[1], (1, 2))
+            crops.append(piece.flip(2) if best[2] else piece)
         pixels = torch.stack(crops).float() / 255
         if not saturate:
             return pixels
         chance, contrast, brightness = torch.rand(3, size, 1, 1, 1, generator=generator)
         changed = (pixels - 0.5) * (0.6 + 1.2 * contrast) + 0.2 + 0.6 * brightness
         return torch.where(chance < saturate, changed.clamp(0, 1), pixels)
+
+
+def _details(image: Tensor) -> float:
+    """The mean difference between neighbours, down and across together."""
+    pixels = image.short()
+    down, across = (pixels.diff(dim=dim).abs().float().mean() for dim in (1, 2))
+    return float(down + across)

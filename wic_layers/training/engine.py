@@ -45,6 +45,7 @@ class Settings:
         weights: Of the forward, reverse, det and shift losses.
         reverse: Distance of what came back, ``"l1"`` or ``"l2"``.
         saturate: Chance of a crop to have some of its pixels made black or white.
+        candidates: Of so many random crops the one with the most details is taken.
         bf16: Run the networks inside the couplings in bfloat16.
         seed: Of the weights and the crops.
     """
@@ -59,11 +60,12 @@ class Settings:
     weights: tuple[float, float, float, float] = (2.0, 1.0, 0.1, 1.0)
     reverse: str = "l1"
     saturate: float = 0.0
+    candidates: int = 1
     bf16: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch", "crop"):
+        for name in ("steps", "batch", "crop", "candidates"):
             if getattr(self, name) < 1:
                 raise WICArgumentError(
                     f"Expected {name} of at least 1; got {getattr(self, name)!r}."
@@ -92,6 +94,7 @@ def sample(
         crop=settings.crop + 2 * MARGIN,
         seed=settings.seed,
         saturate=settings.saturate,
+        candidates=settings.candidates,
     )
     packed = task.pack(*wide.chunk(task.images))
     inner = slice(MARGIN, -MARGIN)
