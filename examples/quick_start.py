@@ -1,6 +1,6 @@
-"""Hides one photograph in another and halves a third, through 8-bit files.
+"""Hides one photograph in another, halves a third and makes it grey, through 8-bit files.
 
-Runs the four commands of ``wic`` with the shipped weights on scikit-image's photographs, each in a
+Runs the six commands of ``wic`` with the shipped weights on scikit-image's photographs, each in a
 process of its own, and writes everything into one picture: originals, results, residuals x 20.
 """
 
@@ -81,12 +81,14 @@ def main() -> None:
     run("reveal", "stego.png", "-o", "revealed.png", "--force", folder=folder)
     run("down", "photo.png", "-o", "small.png", "--force", folder=folder)
     run("up", "small.png", "-o", "restored.png", "--force", folder=folder)
+    run("gray", "photo.png", "-o", "grey.png", "--force", folder=folder)
+    run("color", "grey.png", "-o", "coloured.png", "--force", folder=folder)
 
     cover, secret, photo = photographs["cover"], photographs["secret"], photographs["photo"]
     height, width = cover.shape[:2]
     stego = pixels(folder / "stego.png")[:height, :width]
-    revealed, small, restored = (
-        pixels(folder / f"{n}.png") for n in ("revealed", "small", "restored")
+    revealed, small, restored, grey, coloured = (
+        pixels(folder / f"{n}.png") for n in ("revealed", "small", "restored", "grey", "coloured")
     )
     reduced = bicubic(photo, (small.shape[1], small.shape[0]))
     enlarged = bicubic(reduced, (photo.shape[1], photo.shape[0]))
@@ -115,12 +117,18 @@ def main() -> None:
             cell(enlarged, "bicubic down, and up again", beside(enlarged, photo)),
             cell(residual(enlarged, photo), "bicubic - photograph, x 20"),
         ],
+        [
+            cell(grey, "the grey file"),
+            cell(coloured, "coloured from the grey file", beside(coloured, photo)),
+            cell(residual(coloured, photo), "coloured - photograph, x 20"),
+        ],
     ]
     path = folder / "quick-start.png"
     table(rows).save(path)
     print(f"\nstego:    {beside(stego, cover)} from the cover")
     print(f"revealed: {beside(revealed, secret)}")
     print(f"restored: {beside(restored, photo)}; by bicubic {beside(enlarged, photo)}")
+    print(f"coloured: {beside(coloured, photo)}")
     print(f"See {path}")
 
 

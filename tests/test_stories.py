@@ -127,7 +127,7 @@ def test_hide_several(photographs, secrets):
 @pytest.mark.parametrize("command", ["reveal", "up"])
 def test_pictures_of_something_else_are_doubted(photographs, command):
     """Nothing is hidden in a photograph; its pixels tell, where its file cannot."""
-    (photo,) = (Image.open(photographs / "cover.png").crop((0, 0, 242, 200)),)
+    photo = Image.fromarray(data.chelsea()[:200, :242])
     with pytest.warns(wic_layers.errors.WICWarning, match=r"looks like|no traces"):
         tasks.reveal(photo) if command == "reveal" else tasks.up(photo)
     words = ["--preset", tasks.TASKS["hiding-1" if command == "reveal" else "rescaling-x2"].preset]
