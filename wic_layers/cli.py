@@ -248,11 +248,22 @@ def _run(
                 for written in found:
                     lines = [_as_json(args, job, written)] if args.json else describe(written)
                     for line in lines:
-                        print(line, flush=True)
+                        _print(line)
             tick(1, len(jobs))
     if failed:
         _complain(f"{failed} of {len(jobs)} files failed")
     return ERROR if failed else 0
+
+
+def _print(line: str) -> None:
+    """Prints a line above the progress bars."""
+    try:
+        from tqdm import tqdm
+    except ImportError:
+        print(line, flush=True)
+    else:
+        tqdm.write(line)
+        sys.stdout.flush()
 
 
 @contextmanager
