@@ -44,7 +44,8 @@ def main() -> None:
     assert not outside, f"the wheel holds more than the package: {outside}"
     for needed in (
         "wic_layers/py.typed",
-        "wic_layers/models/weights/hiding-1-naive-small.safetensors",
+        "wic_layers/models/weights/hiding-1-naive-small/model.safetensors",
+        "wic_layers/models/weights/hiding-1-naive-small/config.json",
     ):
         assert needed in names, f"the wheel lacks {needed}"
     with tempfile.TemporaryDirectory() as folder:

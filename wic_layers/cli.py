@@ -1,4 +1,4 @@
-"""The command line: ``wic hide | reveal | down | up | gray | color | inspect | train | selftest``.
+"""The command line: ``wic hide``, ``reveal``, ``down``, ``up``, ``gray``, ``color`` and more.
 
 Errors are one line on stderr and exit code 2, those of one file among several after the others are
 done; Ctrl-C is exit code 130.
@@ -149,6 +149,18 @@ def _parser(words: list[str]) -> argparse.ArgumentParser:
     inspect.add_argument("network", help="a preset, or the folder of weights")
     inspect.add_argument("--json", action="store_true", help="print JSON")
 
+    judge = add(
+        "eval", "Judge a network on folders of images, through 8-bit PNG files", _eval,
+        "Prints PSNR and SSIM, in RGB and of the luma Y (BT.601), of what the network makes of "
+        "each image and of what comes back from its file; the same without rounding (float), of a "
+        "second round trip, and by bicubic interpolation. Rescaling: the small picture is judged "
+        "against Pillow's bicubic reduction, and borders of the scale's pixels are left out. "
+        "Hiding: the images that follow are the secrets. Decolorization: the grey picture is "
+        "judged against the lightness L*. Bits per pixel are those of the PNG, in bicubic's row "
+        "those of the bicubic reduction.",
+    )  # fmt: skip
+    if words[:1] == ["eval"]:
+        _training("evaluation").add_arguments(judge)
     train = add("train", "Train a network on a folder of photographs", _train)
     if words[:1] == ["train"]:
         _training().add_arguments(train)
@@ -452,15 +464,20 @@ def _inspect(args: argparse.Namespace) -> int:
     return 0
 
 
-def _training() -> Any:
+def _eval(args: argparse.Namespace) -> int:
+    return int(_training("evaluation").run(args, _bar))
+
+
+def _training(part: str = "command") -> Any:
+    import importlib
+
     try:
-        from wic_layers.training import command
+        return importlib.import_module(f"wic_layers.training.{part}")
     except ModuleNotFoundError as error:
         raise WICDependencyError(
             f"Training needs {error.name}, which is not installed. "
             f"Run: pip install 'wic-layers[train]'"
         ) from error
-    return command
 
 
 def _train(args: argparse.Namespace) -> int:

@@ -31,6 +31,7 @@ __all__ = [
     "as_kind",
     "as_pixels",
     "check_output",
+    "encode_png",
     "find_images",
     "pad_to",
     "psnr",
@@ -427,6 +428,32 @@ def write_png(
         WICDependencyError: If Pillow is not installed.
     """
     target = check_output(path, force=force)
+    temporary = target.with_name(f".wic-{secrets.token_hex(6)}.tmp")
+    try:
+        # tempfile's files can be read by their owner only
+        with temporary.open("xb") as file:
+            file.write(encode_png(pixels, text=text))
+        check_output(target, force=force)
+        temporary.replace(target)
+    except OSError as error:
+        if isinstance(error, WICFileError):
+            raise
+        raise WICFileError(f"{target} cannot be written: {error.strerror or error}.") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def encode_png(pixels: Tensor, *, text: str | None = None) -> bytes:
+    """Returns an image as the bytes of a PNG file.
+
+    Args:
+        pixels: (3, H, W) or (1, H, W), uint8.
+        text: ASCII text for the ``wic-layers`` chunk; without it the file holds pixels only.
+
+    Raises:
+        WICArgumentError: If ``text`` is not ASCII.
+        WICDependencyError: If Pillow is not installed.
+    """
     image = _to_pil(pixels)
     chunks = None
     if text is not None:
@@ -436,16 +463,6 @@ def write_png(
             raise WICArgumentError(f"Expected ASCII text for the chunk; got {text!r}.")
         chunks = PngInfo()
         chunks.add_text(KEYWORD, text)
-    temporary = target.with_name(f".wic-{secrets.token_hex(6)}.tmp")
-    try:
-        # tempfile's files can be read by their owner only
-        with temporary.open("xb") as file:
-            image.save(file, format="PNG", pnginfo=chunks)
-        check_output(target, force=force)
-        temporary.replace(target)
-    except OSError as error:
-        if isinstance(error, WICFileError):
-            raise
-        raise WICFileError(f"{target} cannot be written: {error.strerror or error}.") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG", pnginfo=chunks)
+    return buffer.getvalue()

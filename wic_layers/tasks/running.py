@@ -145,6 +145,7 @@ def forward_pixels(
     *images: Tensor,
     tile: int | None = None,
     progress: Progress | None = None,
+    rounded: bool = True,
 ) -> Tensor:
     """Runs a network forward on 8-bit images.
 
@@ -155,10 +156,13 @@ def forward_pixels(
         tile: Side of the tiles in pixels of the large picture; by default as large as half a
             gigabyte of activations allows. See :func:`~wic_layers.tasks.tiles.map_tiles`.
         progress: Called after every tile.
+        rounded: Whether the picture is rounded to 8 bits, as every file is; without, it is what
+            papers judge that have no file.
 
     Returns:
         The forward picture, uint8 (out_channels, H / scale, W / scale) for the first image's sides
-        H, W, padded to what the network can halve.
+        H, W, padded to what the network can halve. If not ``rounded``, float32 as the network
+        gives it.
 
     Raises:
         WICArgumentError: If ``tile`` is less than 1.
@@ -167,7 +171,8 @@ def forward_pixels(
     side, overlap = _tiling(task, network, tile, size_of(x))
 
     def run(piece: Tensor) -> Tensor:
-        return _to_8_bits(network(_from_8_bits(piece, network))[0])
+        y = network(_as_input(piece, network))[0]
+        return _to_8_bits(y) if rounded else y.float().cpu()
 
     with _evaluating(network, size_of(x)):
         return map_tiles(run, x, tile=side, overlap=overlap, scale=task.scale, progress=progress)
@@ -187,20 +192,23 @@ def backward_pixels(
     Args:
         task: What the network is for.
         network: See :func:`load_network`.
-        picture: Pixels (out_channels, H, W), uint8.
+        picture: Pixels (out_channels, H, W), uint8, or float32 as ``rounded=False`` gives them.
         sizes: The (width, height) of each image that comes back.
         tile: See :func:`forward_pixels`.
         progress: Called after every tile.
 
     Returns:
-        What was hidden or converted, each uint8 (3, height, width).
+        What was hidden or converted, each uint8 (3, height, width); float32 in [0, 1] from a float
+        picture.
     """
     width, height = (side * task.scale for side in size_of(picture))
     side, overlap = _tiling(task, network, tile, (width, height))
 
     def run(piece: Tensor) -> Tensor:
-        back = network.inverse(_from_8_bits(piece, network))
-        return torch.cat([_to_8_bits(image[0]) for image in task.wanted(back)])
+        images = task.wanted(network.inverse(_as_input(piece, network)))
+        if picture.is_floating_point():
+            return torch.cat(images, dim=1)[0].float().clamp(0, 1).cpu()
+        return torch.cat([_to_8_bits(image[0]) for image in images])
 
     with _evaluating(network, size_of(picture)):
         back = map_tiles(
@@ -273,9 +281,10 @@ def _evaluating(network: nn.Module, size: tuple[int, int]) -> Iterator[None]:
         network.train(training)
 
 
-def _from_8_bits(pixels: Tensor, network: nn.Module) -> Tensor:
+def _as_input(pixels: Tensor, network: nn.Module) -> Tensor:
     parameter = next(network.parameters())
-    return (pixels[None].to(parameter.device).float() / 255).to(parameter)
+    x = pixels[None].to(parameter.device)
+    return (x if x.is_floating_point() else x.float() / 255).to(parameter)
 
 
 def _to_8_bits(x: Tensor) -> Tensor:

@@ -1,0 +1,144 @@
+"""What ``wic eval`` prints: figures that others' tools give too, of the pictures in the files."""
+
+import csv
+import json
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from skimage import data
+from skimage.color import rgb2ycbcr
+from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+
+from wic_layers import cli, tasks
+from wic_layers.images import as_pixels, read_image, size_of
+from wic_layers.models import WIN
+from wic_layers.tasks.running import load_network
+from wic_layers.training.evaluation import Row, compare, evaluate, mean_rows, table
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Two photographs of odd sizes, and weights that were not trained."""
+    folder = tmp_path_factory.mktemp("images")
+    (folder / "set").mkdir()
+    Image.fromarray(data.chelsea()[60:125, 100:191]).save(folder / "set" / "a.png")
+    Image.fromarray(data.astronaut()[60:151, 200:265]).save(folder / "set" / "b.png")
+    shared = {"couplings": 1, "growth": 4, "completion": "zero", "modules": 1}
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        WIN(9, 3, scale=1, width=48, **shared).save_pretrained(folder / "hiding")
+        WIN(3, 3, scale=2, width=16, **shared).save_pretrained(folder / "rescaling")
+        WIN(3, 1, scale=1, width=16, **shared).save_pretrained(folder / "grey")
+    return folder
+
+
+def test_metrics_are_those_of_scikit_image():
+    a = data.chelsea()[:80, :97]
+    b = np.asarray(Image.fromarray(a).resize((40, 30)).resize((97, 80)))
+    row = compare("x", *(torch.from_numpy(x.copy()).permute(2, 0, 1) for x in (a, b)))
+    gaussian = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
+    assert row.psnr_rgb == pytest.approx(peak_signal_noise_ratio(a, b), abs=1e-4)
+    _, ssim = structural_similarity(a, b, channel_axis=2, full=True, **gaussian)
+    assert row.ssim_rgb == pytest.approx(ssim[5:-5, 5:-5].mean(), abs=1e-4)
+    lumas = [rgb2ycbcr(x)[..., 0] for x in (a, b)]
+    assert row.psnr_y == pytest.approx(peak_signal_noise_ratio(*lumas, data_range=255), abs=1e-3)
+    _, ssim = structural_similarity(*lumas, data_range=255, full=True, **gaussian)
+    assert row.ssim_y == pytest.approx(ssim[5:-5, 5:-5].mean(), abs=1e-4)
+
+
+def test_small_and_grey_pictures():
+    x = torch.zeros(3, 5, 40, dtype=torch.uint8)
+    row = compare("x", x, x)
+    assert row.psnr_rgb == float("inf")
+    assert np.isnan(row.ssim_rgb)
+    grey = compare("x", x[:1], x[:1] + 1)
+    assert grey.psnr_rgb == pytest.approx(48.1308, abs=1e-4)
+    assert grey.psnr_y is grey.ssim_y is None
+
+
+@pytest.mark.parametrize("name", ["rescaling", "hiding", "grey"])
+def test_rows_are_of_the_pictures_that_commands_write(folder, name, tmp_path):
+    paths = sorted((folder / "set").iterdir())
+    images = [read_image(path) for path in paths]
+    task, network = load_network(list(tasks.TASKS.values()), folder / name)
+    rows = {row.what: row for row in next(evaluate(task, network, images))}
+    assert len({float(row.psnr_rgb) for row in rows.values()}) > 3
+    out = tmp_path / "out.png"
+    if name == "rescaling":
+        whole = images[0][:, :64, :90]
+        small = tasks.down(whole, model=network)
+        back = tasks.up(small, model=network)
+        expected = compare("restored", back[:, 2:-2, 2:-2], whole[:, 2:-2, 2:-2])
+        assert rows["restored"] == expected
+        picture = Image.fromarray(whole.permute(1, 2, 0).numpy())
+        bicubic = picture.resize((45, 32), Image.Resampling.BICUBIC)
+        assert rows["small"].psnr_rgb == compare("", small, as_pixels(bicubic)).psnr_rgb
+        assert rows["restored by bicubic"].psnr_rgb > 20
+    elif name == "hiding":
+        written = tasks.hide_file(paths[0], [paths[1]] * 2, out, model=folder / name, fit=True)
+        assert written.size == (92, 66)
+        turned = images[1].transpose(1, 2)
+        stego = tasks.hide(images[0], [turned, images[0]], model=network)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            back = tasks.reveal(stego, sizes=[(91, 65)] * 2, model=network)
+        assert rows["stego"].psnr_rgb == compare("", stego[:, :65, :91], images[0]).psnr_rgb
+        assert rows["secret 1"].psnr_rgb == compare("", back[0], turned).psnr_rgb
+        assert rows["secret 2"].psnr_rgb == compare("", back[1], images[0]).psnr_rgb
+    else:
+        written = tasks.gray_file(paths[0], out, model=folder / name)
+        assert rows["grey"].psnr_rgb == pytest.approx(written.psnr, abs=1e-4)
+        assert rows["coloured"].psnr_rgb == pytest.approx(written.psnr_back[0], abs=1e-4)
+        size = 91 * 65
+        plain = tmp_path / "plain.png"
+        Image.open(out).save(plain)
+        assert rows["grey"].bits == pytest.approx(8 * plain.stat().st_size / size, rel=0.05)
+
+
+def test_means_and_table():
+    rows = [[Row("a", 30.0, 0.9, 31.0, 0.91, 8.0)], [Row("a", 40.0, 0.7, 33.0, 0.93, 10.0)]]
+    (mean,) = mean_rows(rows)
+    assert (mean.psnr_rgb, mean.psnr_y, mean.bits) == (35.0, 32.0, 9.0)
+    assert mean.ssim_rgb == pytest.approx(0.8)
+    lines = table("Set, 2 images", [mean, Row("grey", 30.0, 0.5)]).splitlines()
+    assert lines[2] == "| a | 35.00 | 0.8000 | 32.00 | 0.9200 | 9.00 |"
+    assert lines[3] == "| grey | 30.00 | 0.5000 |  |  |  |"
+    assert len({line.count("|") for line in lines}) == 1
+
+
+def test_the_command(folder, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(folder)
+    out = tmp_path / "rows.csv"
+    words = ["eval", "rescaling", "set", "--reduce", "2", "--csv", str(out)]
+    assert cli.main(words) == 0
+    printed = capsys.readouterr().out
+    assert "set reduced by 2, 2 images" in printed
+    assert "| restored by bicubic |" in printed
+    with out.open(newline="", encoding="utf-8") as file:
+        found = list(csv.DictReader(file))
+    assert {row["image"] for row in found} == {"a.png", "b.png"}
+    stated = json.loads((folder / "rescaling" / "config.json").read_text())["sha256"]
+    assert stated[:16] in printed
+    assert cli.main(words) == 2
+    assert "exists; choose another name" in capsys.readouterr().err
+    assert cli.main([*words, "--force", "--tile", "16"]) == 0
+    assert cli.main(["eval", "rescaling", "set", "--reduce", "0"]) == 2
+    assert cli.main(["eval", "rescaling", "nowhere"]) == 2
+    assert "nowhere is not a folder" in capsys.readouterr().err
+
+
+def test_bicubic_is_the_papers(folder):
+    """The protocol that the paper's tables have; here on one photograph."""
+    image = read_image(folder / "set" / "a.png")
+    assert size_of(image) == (91, 65)
+    task, network = load_network(list(tasks.TASKS.values()), folder / "rescaling")
+    rows = {row.what: row for row in next(evaluate(task, network, [image]))}
+    whole = Image.fromarray(image[:, :64, :90].permute(1, 2, 0).numpy())
+    again = whole.resize((45, 32), 3).resize((90, 64), 3)
+    expected = peak_signal_noise_ratio(
+        np.asarray(whole)[2:-2, 2:-2], np.asarray(again)[2:-2, 2:-2]
+    )
+    assert rows["restored by bicubic"].psnr_rgb == pytest.approx(expected, abs=1e-4)

@@ -1,0 +1,286 @@
+"""``wic eval``: how good a network is, by PSNR and SSIM, through real 8-bit files."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from wic_layers.errors import WICArgumentError, WICDependencyError, WICFileError
+from wic_layers.images import (
+    as_channels,
+    as_kind,
+    as_pixels,
+    encode_png,
+    find_images,
+    read_image,
+    size_of,
+)
+from wic_layers.tasks import TASKS, Task
+from wic_layers.tasks.running import (
+    backward_pixels,
+    forward_pixels,
+    load_network,
+    reference_pixels,
+)
+
+__all__ = ["Row", "add_arguments", "compare", "evaluate", "mean_rows", "run", "table"]
+
+_METRICS = ("psnr_rgb", "ssim_rgb", "psnr_y", "ssim_y")
+_TITLES = ("PSNR RGB", "SSIM RGB", "PSNR Y", "SSIM Y")
+_NAMES = {"hiding": ("stego", "secret"), "rescaling": ("small", "restored")}
+_WEIGHTS_OF_Y = (65.481, 128.553, 24.966)  # ITU-R BT.601 on [0, 1], with an offset of 16
+
+
+@dataclass(frozen=True)
+class Row:
+    """One comparison of two pictures, or the mean of several.
+
+    Attributes:
+        what: Which picture, and how it was made.
+        psnr_rgb: PSNR in dB over all channels.
+        ssim_rgb: SSIM, the mean over the channels.
+        psnr_y: PSNR in dB of the luma of BT.601 (16 to 235); of a grey picture None.
+        ssim_y: SSIM of that luma; of a grey picture None.
+        bits: Bits per pixel of the picture's PNG, where it is the forward picture; else None.
+    """
+
+    what: str
+    psnr_rgb: float
+    ssim_rgb: float
+    psnr_y: float | None = None
+    ssim_y: float | None = None
+    bits: float | None = None
+
+
+def _metrics() -> Any:
+    try:
+        from torchmetrics.functional import image
+    except ImportError as error:
+        raise WICDependencyError(
+            "Evaluation needs torchmetrics, which is not installed. Run: pip install "
+            "'wic-layers[train]'"
+        ) from error
+    return image
+
+
+def compare(what: str, found: Tensor, wanted: Tensor, *, bits: float | None = None) -> Row:
+    """Compares two pictures (C, H, W): uint8, or float in [0, 1].
+
+    SSIM takes a Gaussian window of 11 x 11, sigma 1.5, where it lies within the picture; smaller
+    pictures have none (NaN).
+    """
+    metrics = _metrics()
+    a, b = (x.float() / 255 if x.dtype == torch.uint8 else x for x in (found, wanted))
+    pairs = [(a, b, 1.0)]
+    if len(a) == 3:
+        weights = torch.tensor(_WEIGHTS_OF_Y)[:, None, None]
+        lumas = [(x * weights).sum(0, keepdim=True) for x in (a, b)]
+        pairs.append((lumas[0], lumas[1], 255.0))
+    values: list[float | None] = []
+    for x, y, top in pairs:
+        values.append(float(metrics.peak_signal_noise_ratio(x, y, data_range=top)))
+        if min(x.shape[1:]) < 11:
+            values.append(float("nan"))
+            continue
+        _, ssim = metrics.structural_similarity_index_measure(
+            x[None], y[None], sigma=1.5, kernel_size=11, data_range=top, return_full_image=True
+        )
+        # where the window lies within the picture: torchmetrics' own mean takes the borders too
+        values.append(float(ssim[..., 5:-5, 5:-5].mean()))
+    rgb, luma = values[:2], values[2:] or [None, None]
+    return Row(what, rgb[0], rgb[1], luma[0], luma[1], bits)  # type: ignore[arg-type]
+
+
+def _bicubic(image: Tensor, size: tuple[int, int]) -> Tensor:
+    """Resizes pixels (C, H, W), uint8, to (width, height) by Pillow's BICUBIC."""
+    picture = as_kind(image, Image.new("RGB", (1, 1)))
+    resized = picture.resize(size, Image.Resampling.BICUBIC)
+    return as_channels(as_pixels(resized, carrier=True, channels=3), len(image))
+
+
+def evaluate(
+    task: Task, network: Any, images: Sequence[Tensor], *, tile: int | None = None
+) -> Iterator[list[Row]]:
+    """Judges a network on every image; see ``wic eval`` for what the rows mean.
+
+    Rescaling: an image first loses the rows and columns that the scale does not divide, ``scale``
+    pixels are cropped at each border, and the small picture is judged against Pillow's bicubic
+    reduction. Hiding: the images that follow are the secrets (turned upright where the shapes
+    differ). Decolorization: the grey picture is judged against the lightness L*.
+
+    Args:
+        task: What the network is for.
+        network: The network.
+        images: Pixels (3, H, W), uint8.
+        tile: See :func:`wic_layers.tasks.running.forward_pixels`.
+
+    Yields:
+        The rows of an image, in the same order for all.
+
+    Raises:
+        WICDependencyError: If torchmetrics is not installed.
+    """
+    for index, image in enumerate(images):
+        inputs = [image]
+        if task.scale > 1:
+            height, width = (side // task.scale * task.scale for side in image.shape[1:])
+            inputs = [image[:, :height, :width]]
+        for step in range(1, task.images):
+            other = images[(index + step) % len(images)]
+            turned = other if other.shape == image.shape else other.transpose(1, 2)
+            inputs.append(turned[:, : image.shape[1], : image.shape[2]].contiguous())
+        yield list(_judge(task, network, inputs, tile))
+
+
+def _judge(task: Task, network: Any, inputs: Sequence[Tensor], tile: int | None) -> Iterator[Row]:
+    wanted = inputs[-max(task.images - 1, 1) :]
+    sizes = [size_of(image) for image in wanted]
+    kind = task.name.partition("-")[0]
+    forward, back = _NAMES.get(kind, ("grey", "coloured"))
+    numbers = [f" {k}" for k in range(1, len(wanted) + 1)] if len(wanted) > 1 else [""]
+    crop = task.scale if task.scale > 1 else 0
+
+    def inner(image: Tensor) -> Tensor:
+        return image[:, crop : image.shape[1] - crop, crop : image.shape[2] - crop]
+
+    # what is written is what is read: the file's own bytes are decoded again
+    picture = forward_pixels(task, network, *inputs, tile=tile)
+    encoded = encode_png(picture)
+    picture = as_channels(_decoded(encoded), task.out_channels)
+    width, height = size_of(inputs[0]) if task.scale == 1 else size_of(picture)
+    if task.scale > 1:
+        reference = _bicubic(inputs[0], (width, height))
+    else:
+        reference = reference_pixels(task, *inputs)[:, :height, :width]
+    pixels = width * height
+    seen = picture[:, :height, :width]
+    yield compare(forward, seen, reference, bits=8 * len(encoded) / pixels)
+    restored = backward_pixels(task, network, picture, sizes, tile=tile)
+    for number, found, original in zip(numbers, restored, wanted, strict=True):
+        yield compare(f"{back}{number}", inner(found), inner(original))
+    if task.scale > 1:
+        enlarged = _bicubic(reference, sizes[0])
+        plain = 8 * len(encode_png(reference)) / pixels
+        yield compare(f"{back} by bicubic", inner(enlarged), inner(inputs[0]), bits=plain)
+    exact = forward_pixels(task, network, *inputs, tile=tile, rounded=False)
+    yield compare(f"{forward}, float", exact[:, :height, :width].clamp(0, 1), reference)
+    floats = backward_pixels(task, network, exact, sizes, tile=tile)
+    for number, found, original in zip(numbers, floats, wanted, strict=True):
+        yield compare(f"{back}{number}, float", inner(found), inner(original))
+    # a second round trip of what came back; covers are taken as they look
+    if task.images == 1:
+        again = forward_pixels(task, network, *restored, tile=tile)
+        second = backward_pixels(task, network, again, sizes, tile=tile)
+    else:
+        cover = as_channels(seen, 3)
+        again = forward_pixels(task, network, cover, *restored, tile=tile)
+        second = backward_pixels(task, network, again, sizes, tile=tile)
+    yield compare(f"{forward}, second time", again[:, :height, :width], reference)
+    for number, found, original in zip(numbers, second, wanted, strict=True):
+        yield compare(f"{back}{number}, second time", inner(found), inner(original))
+
+
+def _decoded(encoded: bytes) -> Tensor:
+    with Image.open(io.BytesIO(encoded)) as image:
+        channels = 1 if image.mode == "L" else 3
+        return as_pixels(image, carrier=True, channels=channels)
+
+
+def mean_rows(found: Sequence[Sequence[Row]]) -> list[Row]:
+    """Returns the mean over images of each row; identical pictures have an infinite PSNR."""
+    rows = []
+    for column in zip(*found, strict=True):
+        values: dict[str, float | None] = {}
+        for name in (*_METRICS, "bits"):
+            numbers = [getattr(row, name) for row in column]
+            values[name] = None if None in numbers else sum(numbers) / len(numbers)
+        rows.append(Row(column[0].what, **values))  # type: ignore[arg-type]
+    return rows
+
+
+def table(title: str, rows: Sequence[Row]) -> str:
+    """Returns rows as a table in Markdown."""
+    lines = [
+        f"| {title} | {' | '.join(_TITLES)} | bits per pixel |",
+        f"|---|{'---|' * (len(_TITLES) + 1)}",
+    ]
+    for row in rows:
+        cells = [
+            "" if value is None else f"{value:.2f}" if "psnr" in name else f"{value:.4f}"
+            for name, value in ((name, getattr(row, name)) for name in _METRICS)
+        ]
+        bits = "" if row.bits is None else f"{row.bits:.2f}"
+        lines.append(f"| {row.what} | {' | '.join(cells)} | {bits} |")
+    return "\n".join(lines)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds what ``wic eval`` takes to ``parser``."""
+    add = parser.add_argument
+    add("network", help="preset with weights in the package, or the folder of weights")
+    add("folders", metavar="FOLDER", type=Path, nargs="+", help="images to judge on")
+    add(
+        "--reduce",
+        type=int,
+        default=1,
+        metavar="N",
+        help="first make every image that many times smaller, which hides JPEG's halved chroma",
+    )
+    add("--csv", type=Path, metavar="FILE", help="write a row for every comparison too")
+    add("--tile", metavar="N", type=int, help="side of the tiles in which large images are run")
+    add("--device", default="cpu", help="where to run, such as cuda")
+    add("--force", action="store_true", help="replace the CSV if it exists")
+
+
+def run(args: argparse.Namespace, bar: Callable[[int, str], Any]) -> int:
+    """Prints a table for every folder.
+
+    Args:
+        args: See :func:`add_arguments`.
+        bar: Makes a progress bar from a total and a unit.
+
+    Raises:
+        WICArgumentError: If an argument is out of range.
+        WICFileError: If weights or images cannot be read, or the CSV exists.
+    """
+    if args.reduce < 1:
+        raise WICArgumentError(f"Expected --reduce of at least 1; got {args.reduce}.")
+    if args.csv is not None and args.csv.exists() and not args.force:
+        raise WICFileError(f"{args.csv} exists; choose another name, or replace it with --force.")
+    _metrics()
+    task, network = load_network(list(TASKS.values()), args.network, args.device)
+    files = {folder: find_images(folder) for folder in args.folders}
+    print(f"{network.preset or args.network}, {task.name}, weights {network.weights_id}")
+    rows: list[dict[str, Any]] = []
+    for folder, paths in files.items():
+        images = [_reduced(read_image(path), args.reduce) for path in paths]
+        found = []
+        with bar(len(images), "file") as tick:
+            for judged in evaluate(task, network, images, tile=args.tile):
+                found.append(judged)
+                tick(1, len(images))
+        reduced = f" reduced by {args.reduce}" if args.reduce > 1 else ""
+        title = f"{folder.name}{reduced}, {len(images)} images"
+        print(f"\n{table(title, mean_rows(found))}", flush=True)
+        for path, judged in zip(paths, found, strict=True):
+            rows += [{"folder": str(folder), "image": path.name, **asdict(row)} for row in judged]
+    if args.csv is not None:
+        with args.csv.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)
+    return 0
+
+
+def _reduced(image: Tensor, factor: int) -> Tensor:
+    width, height = size_of(image)
+    return _bicubic(image, (width // factor, height // factor)) if factor > 1 else image
