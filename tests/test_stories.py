@@ -138,6 +138,13 @@ def test_pictures_of_something_else_are_doubted(photographs, command):
     assert done.stderr.startswith("wic: warning: ")
 
 
+def test_a_wrong_number_of_secrets_is_doubted(photographs):
+    cover, secret = (Image.open(photographs / f"{name}.png") for name in ("cover", "secret"))
+    stego = tasks.hide(cover, [secret])
+    with pytest.warns(wic_layers.errors.WICWarning, match="not so many secrets"):
+        tasks.reveal(stego, secrets=2)
+
+
 @pytest.mark.parametrize("task", [name for name in tasks.TASKS if name != "hiding-4"])
 def test_threads_and_batches_change_ties_only(task):
     """Other orders of additions: isolated pixels may be rounded the other way, by one step."""
