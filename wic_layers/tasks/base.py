@@ -43,6 +43,11 @@ class Task(ABC):
         """Input channels, output channels and scale of a network for this task."""
         return 3 * self.images, self.out_channels, self.scale
 
+    @property
+    def returned(self) -> int:
+        """How many images come back: what was converted, or the secrets without their cover."""
+        return max(self.images - 1, 1)
+
     def pack(self, *images: Tensor) -> Tensor:
         """Returns the network's input (B, C, H, W) from images (B, 3, H, W) in [0, 1]."""
         return torch.cat(images, dim=1)
@@ -53,7 +58,7 @@ class Task(ABC):
 
     def wanted(self, x: Tensor) -> tuple[Tensor, ...]:
         """Returns those images of a packed tensor that the task is there to bring back."""
-        return self.unpack(x)
+        return self.unpack(x)[-self.returned :]
 
     @abstractmethod
     def reference(self, x: Tensor) -> Tensor:

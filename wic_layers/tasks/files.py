@@ -283,7 +283,7 @@ def _forward(
     marked: bool,
 ) -> Written:
     picture = forward_pixels(task, network, *images, tile=tile, progress=progress)
-    wanted = images[-max(task.images - 1, 1) :]
+    wanted = images[-task.returned :]
     sizes = tuple(size_of(image) for image in wanted)
     mark = Mark(
         task.name, network.preset, network.weights_id, sizes, size_of(picture), digest(picture)

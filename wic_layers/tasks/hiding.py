@@ -36,10 +36,6 @@ class Hiding(Task):
         self.images = 1 + secrets
         self.preset = f"{self.name}-naive-{'small' if secrets == 1 else 'tiny'}"
 
-    def wanted(self, x: Tensor) -> tuple[Tensor, ...]:
-        """The secrets."""
-        return self.unpack(x)[1:]
-
     def reference(self, x: Tensor) -> Tensor:
         """The cover."""
         return x[:, :3]

@@ -294,7 +294,7 @@ def _back(
     task, network = load_network(tasks, model, device)
     width, height = size_of(pixels)
     if sizes is None:
-        sizes = [(width * task.scale, height * task.scale)] * max(task.images - 1, 1)
+        sizes = [(width * task.scale, height * task.scale)] * task.returned
     check_size(task, pixels, sizes, name)
     images = backward_pixels(task, network, pixels, sizes, tile=tile, progress=progress)
     doubt = task.doubt(pixels, images)

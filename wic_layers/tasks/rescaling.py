@@ -46,9 +46,9 @@ class Rescaling(Task):
         """Whether the small picture shows no traces of the details that came back.
 
         Traces are what it has beside the reduction of what came back, judged by its roughness and
-        against the details. On small crops of photographs that finds about 9 in 10 that ``wic
-        down`` did not make, and nearly all that went through JPEG, for 1 (x2) to 5 (x4) false
-        alarms in 100.
+        against the details. On small crops of photographs it finds 9 in 10 that ``wic down`` did
+        not make and nearly all that went through JPEG, for none (x2) or one (x4) false alarm in 38
+        (``benchmarks/doubts.py``).
         """
         (image,) = images
         side = 512 // self.scale

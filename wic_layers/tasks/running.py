@@ -105,9 +105,9 @@ def check_size(task: Task, carrier: Tensor, sizes: Sequence[tuple[int, int]], na
             f"Expected {name} with even sides, as it was made; got {width}x{height}. It was "
             f"cropped or resized, or holds nothing."
         )
-    if len(sizes) != len(task.wanted(torch.empty(1, task.channels[0], 1, 1))):
+    if len(sizes) != task.returned:
         raise WICShapeError(
-            f"Expected {task.images - 1} sizes, one for each secret; got {len(sizes)}."
+            f"Expected {task.returned} sizes, one for each secret; got {len(sizes)}."
         )
     for size in sizes:
         if task.images == 1:

@@ -142,7 +142,7 @@ def evaluate(
 
 
 def _judge(task: Task, network: Any, inputs: Sequence[Tensor], tile: int | None) -> Iterator[Row]:
-    wanted = inputs[-max(task.images - 1, 1) :]
+    wanted = inputs[-task.returned :]
     sizes = [size_of(image) for image in wanted]
     kind = task.name.partition("-")[0]
     forward, back = _NAMES.get(kind, ("grey", "coloured"))
@@ -177,13 +177,9 @@ def _judge(task: Task, network: Any, inputs: Sequence[Tensor], tile: int | None)
     for number, found, original in zip(numbers, floats, wanted, strict=True):
         yield compare(f"{back}{number}, float", inner(found), inner(original))
     # a second round trip of what came back; covers are taken as they look
-    if task.images == 1:
-        again = forward_pixels(task, network, *restored, tile=tile)
-        second = backward_pixels(task, network, again, sizes, tile=tile)
-    else:
-        cover = as_channels(seen, 3)
-        again = forward_pixels(task, network, cover, *restored, tile=tile)
-        second = backward_pixels(task, network, again, sizes, tile=tile)
+    covers = [seen] if task.images > 1 else []
+    again = forward_pixels(task, network, *covers, *restored, tile=tile)
+    second = backward_pixels(task, network, again, sizes, tile=tile)
     yield compare(f"{forward}, second time", again[:, :height, :width], reference)
     for number, found, original in zip(numbers, second, wanted, strict=True):
         yield compare(f"{back}{number}, second time", inner(found), inner(original))
@@ -191,8 +187,7 @@ def _judge(task: Task, network: Any, inputs: Sequence[Tensor], tile: int | None)
 
 def _decoded(encoded: bytes) -> Tensor:
     with Image.open(io.BytesIO(encoded)) as image:
-        channels = 1 if image.mode == "L" else 3
-        return as_pixels(image, carrier=True, channels=channels)
+        return as_pixels(image, carrier=True, channels=1 if image.mode == "L" else 3)
 
 
 def mean_rows(found: Sequence[Sequence[Row]]) -> list[Row]:

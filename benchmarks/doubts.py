@@ -1,0 +1,67 @@
+"""How often what comes back is doubted: rightly, and where nothing is wrong.
+
+    python benchmarks/doubts.py BSD100 Set14
+
+The middle 130 x 130 pixels of every third photograph (260 x 260 for x4), through the packaged
+weights of ``hide`` (one secret) and ``down``: the picture as it was made, the plain photograph in
+its place, and the picture after JPEG.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from torch import Tensor
+
+from wic_layers.images import as_kind, as_pixels, find_images, read_image
+from wic_layers.tasks import HIDING, RESCALING
+from wic_layers.tasks.running import (
+    backward_pixels,
+    forward_pixels,
+    load_network,
+    reference_pixels,
+)
+
+
+def middle(image: Tensor, side: int) -> Tensor:
+    top, left = ((length - side) // 2 for length in image.shape[1:])
+    return image[:, top : top + side, left : left + side].contiguous()
+
+
+def jpeg(picture: Tensor, quality: int) -> Tensor:
+    buffer = io.BytesIO()
+    as_kind(picture, Image.new("RGB", (1, 1))).save(buffer, "JPEG", quality=quality)
+    return as_pixels(np.asarray(Image.open(buffer)))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("folders", nargs="+", type=Path)
+    folders = parser.parse_args().folders
+    paths = [path for folder in folders for path in find_images(folder)][::3]
+    print("| task | photographs | as made | plain photograph | JPEG 95 | JPEG 75 |")
+    print("|---|---|---|---|---|---|")
+    for tasks in (HIDING[:1], RESCALING[:1], RESCALING[1:]):
+        task, network = load_network(tasks, None)
+        side = 65 * task.multiple
+        images = [read_image(path) for path in paths]
+        crops = [middle(image, side) for image in images if min(image.shape[1:]) >= side]
+        doubted = [0, 0, 0, 0]
+        for image, following in zip(crops, crops[1:] + crops[:1], strict=True):
+            inputs = [image, following][: task.images]
+            made = forward_pixels(task, network, *inputs)
+            carriers = (made, reference_pixels(task, *inputs), jpeg(made, 95), jpeg(made, 75))
+            for index, carrier in enumerate(carriers):
+                back = backward_pixels(task, network, carrier, [(side, side)])
+                doubted[index] += task.doubt(carrier, back) is not None
+        print(f"| {task.name} | {len(crops)} | {' | '.join(map(str, doubted))} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
