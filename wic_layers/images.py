@@ -33,6 +33,7 @@ __all__ = [
     "check_output",
     "encode_png",
     "find_images",
+    "has_halved_chroma",
     "pad_to",
     "psnr",
     "read_carrier",
@@ -50,7 +51,7 @@ _OPAQUE_MODES = frozenset({"1", "L", "P", "RGB", "RGBX", "YCbCr"})
 _ALPHA_MODES = frozenset({"LA", "La", "PA", "RGBA", "RGBa"})
 _SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 _LOSSY = frozenset({".avif", ".heic", ".jp2", ".jpe", ".jpeg", ".jpg", ".jxl", ".webp"})
-_BITS_PER_SAMPLE = 258  # the tag of TIFF
+_BITS_PER_SAMPLE, _PHOTOMETRIC, _YCBCR_SUBSAMPLING = 258, 262, 530  # tags of TIFF
 
 
 def _pillow() -> Any:
@@ -307,6 +308,40 @@ def read_image(path: str | Path) -> Tensor:
         WICDependencyError: If Pillow is not installed.
     """
     return as_channels(_read(path, carrier=False)[0], 3)
+
+
+def has_halved_chroma(path: str | Path) -> bool:
+    """Whether an image file stores its colours with fewer pixels than its brightness.
+
+    Nearly every photograph in JPEG does (4:2:0, 4:2:2), and every lossy WebP.
+
+    Raises:
+        WICFileError: If the file is missing or no image.
+        WICDependencyError: If Pillow is not installed.
+    """
+    pillow = _pillow()
+    try:
+        with pillow.open(path, formats=_FORMATS) as image:
+            if image.format in ("JPEG", "MPO"):
+                factors = [layer[1:3] for layer in image.layer]
+                return any(factor != factors[0] for factor in factors)
+            if image.format == "TIFF":
+                is_ycbcr = image.tag_v2.get(_PHOTOMETRIC) == 6
+                return is_ycbcr and image.tag_v2.get(_YCBCR_SUBSAMPLING, (2, 2)) != (1, 1)
+            return image.format == "WEBP" and _is_lossy_webp(Path(path))
+    except OSError as error:
+        raise WICFileError(f"{path} cannot be read as an image: {error}.") from error
+
+
+def _is_lossy_webp(path: Path) -> bool:
+    with path.open("rb") as file:
+        file.seek(12)  # behind RIFF, size, WEBP
+        while len(head := file.read(8)) == 8:
+            if head[:4] in (b"VP8 ", b"VP8L"):
+                return head[:4] == b"VP8 "
+            size = int.from_bytes(head[4:], "little")
+            file.seek(size + size % 2, 1)
+    return False
 
 
 def read_carrier(path: str | Path) -> tuple[Tensor, str | None]:

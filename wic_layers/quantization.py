@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
-__all__ = ["quantize"]
+__all__ = ["quantize", "quantize_by_noise"]
 
 
 def quantize(x: Tensor, levels: int = 255) -> Tensor:
@@ -29,3 +30,21 @@ def quantize(x: Tensor, levels: int = 255) -> Tensor:
     clamped = x.clamp(0, 1)
     rounded = (clamped.detach() * levels).round() / levels
     return clamped + (rounded - clamped.detach()) if x.requires_grad else rounded
+
+
+def quantize_by_noise(x: Tensor, levels: int = 255) -> Tensor:
+    """Clamps and adds uniform noise as large as the error of rounding: its smooth stand-in.
+
+    Args:
+        x: Pixels in [0, 1], any shape; others are clamped.
+        levels: Steps between 0 and 1: 255 for 8 bits.
+
+    Returns:
+        Values in [0, 1], at most half a step away from the clamped ones, drawn anew at each call.
+
+    References:
+        | IICNet: A Generic Framework for Reversible Image Conversion (Cheng et al., 2021), Section
+        | 3.4 (quantization)
+    """
+    noise = (torch.rand_like(x) - 0.5) / levels
+    return (x.clamp(0, 1) + noise).clamp(0, 1)

@@ -61,7 +61,9 @@ _SIZES: Mapping[str, tuple[dict[str, Any], dict[str, Any]]] = {
 }
 
 # where a measurement, not the rule, decided
-_CHANGES: Mapping[str, dict[str, Any]] = {"rescaling-x2-naive-small": {"couplings": 6}}
+_CHANGES: Mapping[str, dict[str, Any]] = {
+    "rescaling-x2-naive-small": {"couplings": 6, "haar": True}
+}
 
 
 def _presets() -> Iterator[tuple[str, Preset]]:

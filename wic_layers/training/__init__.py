@@ -1,7 +1,23 @@
-"""Training: photographs, objective, loop, and the command ``wic train``."""
+"""Training and evaluation: photographs, objective, guard, loop; ``wic train`` and ``wic eval``."""
 
-from wic_layers.training.data import Photographs
-from wic_layers.training.engine import Settings, train
+from wic_layers.training.data import Crops, Photographs, arrange
+from wic_layers.training.engine import Judgement, judge, make_fabric, train
+from wic_layers.training.guard import Guard, Incident, diagnose
 from wic_layers.training.objective import Losses, Objective
+from wic_layers.training.settings import Settings
 
-__all__ = ["Losses", "Objective", "Photographs", "Settings", "train"]
+__all__ = [
+    "Crops",
+    "Guard",
+    "Incident",
+    "Judgement",
+    "Losses",
+    "Objective",
+    "Photographs",
+    "Settings",
+    "arrange",
+    "diagnose",
+    "judge",
+    "make_fabric",
+    "train",
+]

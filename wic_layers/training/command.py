@@ -1,14 +1,15 @@
-"""``wic train``: a preset, a folder of photographs, and weights at the end."""
+"""``wic train``: a preset, folders of photographs, and weights at the end."""
 
 from __future__ import annotations
 
 import argparse
-import json
+import dataclasses
 import shutil
-from dataclasses import asdict, fields
+import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -21,77 +22,53 @@ from wic_layers.models.weights import CARD, CONFIG, TENSORS
 from wic_layers.models.win import NETWORKS
 from wic_layers.tasks import TASKS, Task
 from wic_layers.training.data import Photographs
-from wic_layers.training.engine import Settings, train
-from wic_layers.training.objective import DISTANCES, Losses
+from wic_layers.training.engine import CHECKPOINT, LOG, Judgement, make_fabric, train
+from wic_layers.training.guard import Incident
+from wic_layers.training.monitor import Monitor
+from wic_layers.training.objective import TERMS, Losses
+from wic_layers.training.settings import Settings
 
 __all__ = ["add_arguments", "run"]
+
+SETTINGS, EVENTS = "settings.yaml", "tensorboard"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds what ``wic train`` takes to ``parser``."""
-    add, default = parser.add_argument, Settings()
-    add("preset", help="network to train, such as rescaling-x2-small")
-    add("--data", required=True, type=Path, help="folder of photographs, searched below too")
+    add = parser.add_argument
+    add("preset", nargs="?", help="network to train, such as rescaling-x2-small")
     add("-o", "--out", required=True, type=Path, help="folder for weights, checkpoint and log")
-    add(
-        "--reduce",
-        type=int,
-        default=2,
-        help="first make photographs that many times smaller; 2 removes JPEG's halved chroma "
-        "(default 2)",
-    )
-    add(
-        "--levels",
-        type=int,
-        default=3,
-        help="sizes of every photograph, each half the one before (default 3)",
-    )
-    add("--held-out", type=int, default=4, help="photographs kept for judging (default 4)")
-    for name in ("steps", "batch", "crop", "seed"):
-        value = getattr(default, name)
-        add(f"--{name}", type=int, default=value, help=f"default {value}")
-    rate = default.learning_rate
-    add("--lr", dest="learning_rate", type=float, default=rate, help=f"largest (default {rate})")
-    add(
-        "--weights",
-        type=float,
-        nargs=4,
-        default=default.weights,
-        metavar=("F", "R", "D", "S"),
-        help="of the forward, reverse, det and shift losses (default 2 1 0.1 1)",
-    )
-    add(
-        "--reverse",
-        choices=sorted(DISTANCES),
-        default=default.reverse,
-        help=f"distance of what comes back (default {default.reverse}; l2 is what PSNR measures)",
-    )
-    add(
-        "--clip",
-        type=float,
-        default=default.clip,
-        help=f"largest gradient norm (default {default.clip:g})",
-    )
-    add(
-        "--saturate",
-        type=float,
-        default=default.saturate,
-        metavar="CHANCE",
-        help="of a crop to have some of its pixels made black or white (default 0)",
-    )
-    add(
-        "--candidates",
-        type=int,
-        default=default.candidates,
-        metavar="N",
-        help="take the most detailed of N random crops (default 1)",
-    )
-    add("--bf16", action="store_true", help="run the networks inside couplings in bfloat16")
-    add("--every", type=int, default=500, help="steps between checkpoints (default 500)")
-    add("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    add("--start", type=Path, metavar="WEIGHTS", help="folder of weights to fine-tune")
+    add("--config", type=Path, metavar="YAML", help="settings of a file; flags overrule them")
     add("--resume", action="store_true", help="go on from the checkpoint in --out")
     add("--force", action="store_true", help="start anew although --out holds a training")
+    Settings.add_arguments(parser)
+
+
+def _settings(args: argparse.Namespace) -> Settings:
+    """What the command line says, over --config or, to resume, the settings beside --out."""
+    found: dict[str, Any] = {}
+    if args.resume:
+        if not (args.out / CHECKPOINT).is_file():
+            raise WICFileError(
+                f"Expected a checkpoint to resume; there is no {args.out / CHECKPOINT}. Leave out "
+                f"--resume."
+            )
+        found.update(Settings.read(args.out / SETTINGS))
+    if args.config is not None:
+        found.update(Settings.read(args.config))
+    for each in dataclasses.fields(Settings):
+        if getattr(args, each.name, None) is not None:
+            found[each.name] = getattr(args, each.name)
+    settings = Settings.from_dict(found, "wic train")
+    for name, what in (("preset", "a preset"), ("data", "--data with a folder of photographs")):
+        if not getattr(settings, name):
+            raise WICArgumentError(f"Expected {what}; got none (see wic train --help).")
+    task = TASKS[find_preset(settings.preset).task]
+    if settings.crop % task.multiple:
+        raise WICArgumentError(
+            f"Expected a crop divisible by {task.multiple} for {task.name}; got {settings.crop}."
+        )
+    return settings
 
 
 def _split(paths: list[Path], held_out: int) -> tuple[list[Path], list[Path]]:
@@ -108,14 +85,51 @@ def _split(paths: list[Path], held_out: int) -> tuple[list[Path], list[Path]]:
 
 def _held_out(task: Task, images: Photographs) -> Tensor:
     """The middles of the held-out photographs, packed; each is used once in every role."""
-    side = min(min(image.shape[1:]) for image in images.images)
+    side = min(min(image.shape[:2]) for image in images)
     side = min(side, 256) // task.multiple * task.multiple
     middles = []
-    for image in images.images:
-        top, left = (image.shape[1] - side) // 2, (image.shape[2] - side) // 2
-        middles.append(image[:, top : top + side, left : left + side].float() / 255)
-    stack = torch.stack(middles)
+    for image in images:
+        top, left = (image.shape[0] - side) // 2, (image.shape[1] - side) // 2
+        middles.append(np.array(image[top : top + side, left : left + side]))
+    stack = torch.from_numpy(np.stack(middles)).permute(0, 3, 1, 2).float() / 255
     return task.pack(*(stack.roll(-turn, 0) for turn in range(task.images)))
+
+
+def _network(settings: Settings) -> Any:
+    preset = find_preset(settings.preset)
+    changes = {}
+    if settings.completion not in (None, preset.arguments.get("completion")):
+        changes["completion"] = settings.completion
+    model = NETWORKS[preset.network].from_preset(settings.preset, **changes)
+    if settings.start is not None:
+        start = from_pretrained(settings.start)
+        if (start.preset, start.config) != (model.preset, model.config):
+            raise WICArgumentError(
+                f"Expected --start with weights of {settings.preset}, with the same completion; "
+                f"{settings.start} holds those of {start.preset or 'a changed preset'} with "
+                f"{start.config.get('completion')!r}."
+            )
+        model.load_state_dict(start.state_dict())
+    return model
+
+
+def _prepare(args: argparse.Namespace, settings: Settings) -> None:
+    """Makes --out ready, or refuses to touch what it holds; writes the settings there."""
+    if args.out.exists() and not args.out.is_dir():
+        raise WICFileError(f"Expected a folder as --out; {args.out} is a file.")
+    if not args.resume and args.out.exists() and any(args.out.iterdir()):
+        if not args.force:
+            raise WICFileError(
+                f"{args.out} is not empty. Go on with --resume, or start anew with --force."
+            )
+        for name in (TENSORS, CONFIG, CARD, SETTINGS, CHECKPOINT, LOG):
+            (args.out / name).unlink(missing_ok=True)
+        shutil.rmtree(args.out / EVENTS, ignore_errors=True)
+    if args.resume:  # its settings stand there, and may only be replaced by ones that fit
+        return
+    args.out.mkdir(parents=True, exist_ok=True)
+    versions = {"torch": torch.__version__, "wic-layers": wic_layers.__version__}
+    settings.write(args.out / SETTINGS, versions)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -125,103 +139,77 @@ def run(args: argparse.Namespace) -> int:
         WICArgumentError: If a setting is out of range.
         WICFileError: If there are no images, or ``--out`` holds a training and neither
             ``--resume`` nor ``--force`` is given.
-        WICDependencyError: If tqdm is not installed.
+        WICDependencyError: If a package of the extra ``train`` is not installed.
+        WICError: If the checkpoint is of other settings, or the training exploded too often.
     """
     try:
+        from lightning_fabric.utilities.rank_zero import rank_zero_only
         from tqdm import tqdm
     except ImportError as error:
         raise WICDependencyError(
-            "Training needs tqdm. Run: pip install 'wic-layers[train]'"
+            f"Training needs {error.name}, which is not installed. Run: pip install "
+            f"'wic-layers[train]'"
         ) from error
-    preset = find_preset(args.preset)
-    task = TASKS[preset.task]
-    chosen = {
-        field.name: getattr(args, field.name)
-        for field in fields(Settings)
-        if hasattr(args, field.name)
-    }
-    if args.crop % task.multiple:
-        raise WICArgumentError(
-            f"Expected a crop divisible by {task.multiple} for {task.name}; got {args.crop}."
-        )
-    settings = Settings(**{**chosen, "weights": tuple(args.weights)})
-    checkpoint = args.out / "checkpoint.pt"
-    if args.resume and not checkpoint.is_file():
-        raise WICFileError(
-            f"Expected a checkpoint to resume; there is no {checkpoint}. Leave out --resume."
-        )
-    if args.out.exists() and not args.out.is_dir():
-        raise WICFileError(f"Expected a folder as --out; {args.out} is a file.")
-    if not args.resume and args.out.exists() and any(args.out.iterdir()):
-        if not args.force:
-            raise WICFileError(
-                f"{args.out} is not empty. Go on with --resume, or start anew with --force."
-            )
-        for name in (TENSORS, CONFIG, CARD, "settings.json", "checkpoint.pt", "log.jsonl"):
-            (args.out / name).unlink(missing_ok=True)
-    args.out.mkdir(parents=True, exist_ok=True)
-
-    chosen_paths, judged_paths = _split(find_images(args.data), args.held_out)
-    images = Photographs(
-        chosen_paths, reduce=args.reduce, levels=args.levels, smallest=settings.crop + 16
-    )
-    held_out = _held_out(task, Photographs(judged_paths, reduce=args.reduce))
+    settings = _settings(args)
+    task = TASKS[find_preset(settings.preset).task]
+    paths = [path for folder in settings.data for path in find_images(folder)]
+    chosen, judged_paths = _split(paths, settings.held_out)
     torch.manual_seed(settings.seed)
-    device = torch.device(args.device)
-    model = NETWORKS[preset.network].from_preset(args.preset)
-    if args.start is not None:
-        start = from_pretrained(args.start)
-        if start.preset != args.preset:
-            raise WICArgumentError(
-                f"Expected --start with weights of {args.preset}; {args.start} holds those of "
-                f"{start.preset or 'a network without a preset'}."
-            )
-        model.load_state_dict(start.state_dict())
-    model.to(device)
-    described = {
-        "preset": args.preset,
-        "start": None if args.start is None else str(args.start),
-        "data": str(args.data),
-        "reduce": args.reduce,
-        "levels": args.levels,
-        "images": len(images),
-        "held_out": [path.name for path in judged_paths],
-        **asdict(settings),
-        "device": args.device,
-        "torch": torch.__version__,
-        "wic_layers": wic_layers.__version__,
+    model = _network(settings)
+    fabric = make_fabric(settings)
+    if not getattr(rank_zero_only, "rank", 0):  # the others wait for it in the launch
+        _prepare(args, settings)
+    fabric.launch()
+    shared: dict[str, Any] = {
+        "reduce": settings.reduce if settings.reduce == "auto" else int(settings.reduce),
+        "cache": None if settings.cache is None else Path(settings.cache),
     }
-    (args.out / "settings.json").write_text(
-        json.dumps(described, indent=2) + "\n", encoding="utf-8"
-    )
+    with fabric.rank_zero_first(local=True):  # the others find what it decoded
+        images = Photographs(chosen, levels=settings.levels, smallest=settings.crop + 16, **shared)
+        held_out = _held_out(task, Photographs(judged_paths, smallest=task.multiple, **shared))
 
     columns = min(shutil.get_terminal_size().columns, 160)
-    with tqdm(total=settings.steps, unit="step", ncols=columns, mininterval=1) as bar:
+    monitor: Monitor | None = None
+    with tqdm(
+        total=settings.steps, unit="step", ncols=columns, mininterval=1,
+        disable=None if fabric.is_global_zero else True,
+    ) as bar:  # fmt: skip
         shown: dict[str, Any] = {}
 
-        def report(step: int, losses: Losses, judged: tuple[float, float] | None) -> None:
+        def report(step: int, losses: Losses, judged: Judgement | None) -> None:
+            nonlocal monitor
+            if monitor is None:
+                monitor = Monitor(args.out / EVENTS, start=step - 1)
+                bar.initial = bar.n = step - 1
             bar.update(step - bar.n)
+            monitor.step(step, losses, settings.rate(step - 1))
             if judged is not None:
-                shown.update(psnr=f"{judged[0]:.2f}/{judged[1]:.2f}")
+                monitor.judged(step, judged, model)
+                shown.update(psnr=f"{judged.psnr_forward:.2f}/{judged.psnr_back:.2f}")
             if step % 20 == 0 or judged is not None:
-                terms = (losses.forward, losses.reverse, losses.det, losses.shift)
-                for name, term in zip(("fwd", "rev", "det", "shift"), terms, strict=True):
+                for name, term in zip(TERMS, losses, strict=True):
                     shown[name] = f"{float(term.detach()):.4g}"
                 bar.set_postfix(shown)
 
-        train(
+        def warn(incident: Incident) -> None:
+            tqdm.write(f"wic: warning: {incident}", file=sys.stderr)
+
+        result = train(
             model,
             task,
             images,
             settings,
             args.out,
             held_out=held_out,
-            device=device,
+            fabric=fabric,
             resume=args.resume,
-            every=args.every,
             report=report,
+            warn=warn,
         )
-    card = {"data": f"{len(chosen_paths)} images", "steps": f"{settings.steps}"}
-    model.cpu().save_pretrained(args.out, {**card, "seed": f"{settings.seed}"})
-    print(f"{args.out}: weights of {args.preset}, for --weights {args.out}")
+    if monitor is not None:
+        monitor.close()
+    if fabric.is_global_zero:
+        card = {"data": f"{len(chosen)} images", "steps": f"{settings.steps}"}
+        result.cpu().save_pretrained(args.out, {**card, "seed": f"{settings.seed}"})
+        print(f"{args.out}: weights of {settings.preset}, for --weights {args.out}")
     return 0

@@ -1,136 +1,268 @@
-"""Random crops from a folder of photographs."""
+"""Random crops of photographs, from a memory-mapped file that holds them decoded."""
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any, Literal, NamedTuple
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
 from wic_layers.errors import WICArgumentError, WICFileError
+from wic_layers.images import as_kind, has_halved_chroma, read_image
 
-__all__ = ["Photographs"]
+__all__ = ["Crops", "Photographs", "arrange", "cache_folder"]
+
+_FORMAT = 1
+_PIXELS, _INDEX = "pixels.bin", "index.json"
+Reduce = Literal["auto"] | int
 
 
-def _decode(path: Path, factors: list[int]) -> list[Tensor]:
-    """Reads an image once and returns it reduced by each of the factors."""
-    import numpy as np
+class Crops(NamedTuple):
+    """What a reader hands out; :func:`arrange` makes pixels for a network of it, on the device.
 
-    try:
-        with Image.open(path) as image:
-            rgb = image.convert("RGB")
-    except (OSError, ValueError, Image.DecompressionBombError) as error:
-        raise WICFileError(f"{path} cannot be read as an image: {error}.") from error
-    found = []
-    for factor in factors:
-        size = (rgb.width // factor, rgb.height // factor)
-        if not min(size):
-            found.append(torch.empty(3, 0, 0, dtype=torch.uint8))
-            continue
-        small = rgb.resize(size, Image.Resampling.BICUBIC) if factor > 1 else rgb
-        found.append(torch.from_numpy(np.array(small)).permute(2, 0, 1).contiguous())
-    return found
+    Attributes:
+        pixels: uint8 (B, crop, crop, 3), as they stand in the photographs.
+        turn: Which of the eight flips and rotations each crop gets, 0 to 7: (B,).
+        tone: Random numbers in [0, 1) that decide about saturation: (3, B).
+    """
+
+    pixels: Tensor
+    turn: Tensor
+    tone: Tensor
+
+    def to(self, device: torch.device) -> Crops:
+        """Moves the crops; without waiting, where they are pinned."""
+        return Crops(*(tensor.to(device, non_blocking=True) for tensor in self))
+
+
+def arrange(crops: Crops, *, saturate: float = 0.0) -> Tensor:
+    """Returns crops as a network takes them, flipped and turned: (B, 3, crop, crop) in [0, 1].
+
+    Args:
+        crops: What :meth:`Photographs.crops` cut out, on the device where the network is.
+        saturate: Chance of a crop to have its contrast and brightness changed at random, so that
+            some of its pixels become black or white. Networks that see few of those fail on them:
+            where the forward picture is clipped, what comes back is far off.
+    """
+    x = crops.pixels.permute(0, 3, 1, 2)
+    for bit, change in enumerate((lambda x: x.mT, lambda x: x.flip(2), lambda x: x.flip(3))):
+        chosen = ((crops.turn >> bit) & 1).bool()[:, None, None, None]
+        x = torch.where(chosen, change(x), x)
+    pixels = x.contiguous().float() / 255
+    if not saturate:
+        return pixels
+    chance, contrast, brightness = crops.tone[:, :, None, None, None]
+    changed = (pixels - 0.5) * (0.6 + 1.2 * contrast) + 0.2 + 0.6 * brightness
+    return torch.where(chance < saturate, changed.clamp(0, 1), pixels)
+
+
+def cache_folder() -> Path:
+    """Where decoded photographs are kept: ``$XDG_CACHE_HOME/wic-layers``, or in ``~/.cache``."""
+    home = os.environ.get("XDG_CACHE_HOME")
+    return (Path(home) if home else Path.home() / ".cache") / "wic-layers"
 
 
 class Photographs:
-    """Images in memory as 8-bit pixels, and batches of their random crops.
+    """Decoded images in a memory-mapped file, and random crops of them.
 
-    Batch k depends on the seed and k alone, so that a resumed run sees what an uninterrupted one
-    would.
+    The files are decoded once: a later run on the same files with the same settings, or another
+    process of this one, finds what is there. Batch k depends on the seed and k alone, so that a
+    resumed run sees what an uninterrupted one would, with any number of readers.
 
     Args:
         paths: The image files.
-        reduce: Every image is first made that many times smaller (antialiased). 2 is right for
-            photographs stored as JPEG: their halved chroma would otherwise teach the network a
-            shortcut.
+        reduce: Every image is first made that many times smaller (antialiased). ``"auto"``: those
+            stored with halved chroma (nearly every JPEG) by 2, the others not. What a network
+            learns of halved chroma is no use on images that have it whole.
         levels: How many sizes of every image are used, each half the one before, with equal
             chances. Large photographs are soft at their full size; a network that sees nothing
             sharper fails on small, sharp pictures.
         smallest: Least side, in pixels, that an image must have after that; smaller ones are left
             out.
+        cache: Folder for the decoded pixels (3 bytes each); :func:`cache_folder` by default.
 
     Raises:
         WICArgumentError: If ``reduce`` or ``levels`` is less than 1.
-        WICFileError: If an image cannot be read, or none is large enough.
+        WICFileError: If an image cannot be read, none is large enough, or the cache cannot be
+            written.
     """
 
     def __init__(
-        self, paths: list[Path], *, reduce: int = 2, levels: int = 1, smallest: int = 64
+        self,
+        paths: Sequence[Path],
+        *,
+        reduce: Reduce = "auto",
+        levels: int = 1,
+        smallest: int = 64,
+        cache: Path | None = None,
     ) -> None:
-        for name, value in (("reduce", reduce), ("levels", levels)):
-            if value < 1:
-                raise WICArgumentError(f"Expected {name} of at least 1; got {value!r}.")
-        factors = [reduce * 2**level for level in range(levels)]
-        self.images: list[Tensor] = []
-        chances: list[float] = []
-        sizes = zip(*(_decode(path, factors) for path in paths), strict=True)
-        for level in sizes:
-            kept = [image for image in level if min(image.shape[1:]) >= smallest]
-            area = sum(image[0].numel() for image in kept)
-            chances += [image[0].numel() / area for image in kept]
-            self.images += kept
-        if not self.images:
+        if reduce != "auto" and (not isinstance(reduce, int) or reduce < 1):
+            raise WICArgumentError(f'Expected reduce "auto" or at least 1; got {reduce!r}.')
+        if levels < 1:
+            raise WICArgumentError(f"Expected levels of at least 1; got {levels!r}.")
+        self._folder = _decoded(paths, reduce, levels, cache or cache_folder())
+        index = json.loads((self._folder / _INDEX).read_text())
+        kept = [place for place in index if min(place[2:]) >= smallest]
+        if not kept:
+            how = "where chroma is halved" if reduce == "auto" else f"by {reduce}"
             raise WICFileError(
-                f"Expected images of at least {smallest} pixels a side after reducing by "
-                f"{reduce}; none of {len(paths)} is. Choose a smaller crop."
+                f"Expected images of at least {smallest} pixels a side after reducing them {how}; "
+                f"none of {len(paths)} is. Choose a smaller crop."
             )
-        self._chance = torch.tensor(chances)
+        self._places = [tuple(offset_and_size) for _, *offset_and_size in kept]
+        areas = np.array([height * width for _, height, width in self._places], dtype=float)
+        level = np.array([place[0] for place in kept])
+        for each in np.unique(level):
+            areas[level == each] /= areas[level == each].sum()
+        self._upto = np.cumsum(areas / areas.sum())
+        self._mapped: Any = None
 
     def __len__(self) -> int:
-        return len(self.images)
+        return len(self._places)
 
-    def batch(
+    def __getitem__(self, index: int) -> np.ndarray[Any, Any]:
+        """Pixels of an image, (H, W, 3), uint8, read-only."""
+        if self._mapped is None:
+            self._mapped = np.memmap(self._folder / _PIXELS, dtype=np.uint8, mode="r")
+        offset, height, width = self._places[index]
+        pixels = self._mapped[offset : offset + 3 * height * width]
+        return pixels.reshape(height, width, 3)
+
+    def __iter__(self) -> Iterator[np.ndarray[Any, Any]]:
+        return (self[index] for index in range(len(self)))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Every process maps the file for itself."""
+        return {**self.__dict__, "_mapped": None}
+
+    def crops(
         self,
         index: int,
         *,
         size: int,
         crop: int,
         seed: int,
-        saturate: float = 0.0,
         candidates: int = 1,
-    ) -> Tensor:
-        """Returns batch ``index``, flipped and turned: (size, 3, crop, crop) in [0, 1].
+        rows: Sequence[int] | None = None,
+    ) -> Crops:
+        """Cuts out the crops of batch ``index``.
 
         Args:
             index: Number of the batch.
             size: Crops in it.
             crop: Their side in pixels.
             seed: Of all batches.
-            saturate: Chance of a crop to have its contrast and brightness changed at random, so
-                that some of its pixels become black or white. Networks that see few of those fail
-                on them: where the forward picture is clipped, what comes back is far off.
             candidates: Of so many random crops the one with the most details is taken: much of a
                 photograph is sky or out of focus, and teaches little.
+            rows: Which of the crops to cut out, all by default: one process of several takes its
+                share of the same batch.
         """
-        generator = torch.Generator().manual_seed((seed * 1_000_003 + index) % 2**63)
-        chosen = torch.multinomial(
-            self._chance, size * candidates, replacement=True, generator=generator
-        )
-        found = []
-        for which in chosen.tolist():
-            image = self.images[which]
-            top, left, turn, flip = (
-                int(torch.randint(limit, (), generator=generator))
-                for limit in (image.shape[1] - crop + 1, image.shape[2] - crop + 1, 4, 2)
-            )
-            found.append((image[:, top : top + crop, left : left + crop], turn, flip))
-        crops = []
-        for start in range(0, len(found), candidates):
-            group = found[start : start + candidates]
-            best = max(group, key=lambda one: _details(one[0])) if candidates > 1 else group[0]
-            piece = best[0].rot90(best[1], (1, 2))
-            crops.append(piece.flip(2) if best[2] else piece)
-        pixels = torch.stack(crops).float() / 255
-        if not saturate:
-            return pixels
-        chance, contrast, brightness = torch.rand(3, size, 1, 1, 1, generator=generator)
-        changed = (pixels - 0.5) * (0.6 + 1.2 * contrast) + 0.2 + 0.6 * brightness
-        return torch.where(chance < saturate, changed.clamp(0, 1), pixels)
+        random = np.random.default_rng((seed, index))
+        drawn = random.random((3, size, candidates))
+        turn = random.integers(8, size=size)
+        tone = random.random((3, size), dtype=np.float32)
+        which = np.minimum(np.searchsorted(self._upto, drawn[0], side="right"), len(self) - 1)
+        chosen = list(range(size) if rows is None else rows)
+        pixels = np.empty((len(chosen), crop, crop, 3), dtype=np.uint8)
+        for place, row in enumerate(chosen):
+            found = [
+                self._cut(image, down, across, crop)
+                for image, down, across in zip(which[row], *drawn[1:, row], strict=True)
+            ]
+            pixels[place] = max(found, key=_details) if candidates > 1 else found[0]
+        return Crops(
+            torch.from_numpy(pixels), torch.from_numpy(turn)[chosen],
+            torch.from_numpy(tone)[:, chosen],
+        )  # fmt: skip
+
+    def _cut(self, index: int, down: float, across: float, crop: int) -> np.ndarray[Any, Any]:
+        image = self[index]
+        top = int(down * (image.shape[0] - crop + 1))
+        left = int(across * (image.shape[1] - crop + 1))
+        return image[top : top + crop, left : left + crop]
 
 
-def _details(image: Tensor) -> float:
+def _details(image: np.ndarray[Any, Any]) -> float:
     """The mean difference between neighbours, down and across together."""
-    pixels = image.short()
-    down, across = (pixels.diff(dim=dim).abs().float().mean() for dim in (1, 2))
-    return float(down + across)
+    pixels = image.astype(np.int16)
+    return float(sum(np.abs(np.diff(pixels, axis=axis)).mean() for axis in (0, 1)))
+
+
+def _decoded(paths: Sequence[Path], reduce: Reduce, levels: int, cache: Path) -> Path:
+    """The folder that holds the decoded images; made if it is not there."""
+    files = []
+    for path in paths:
+        try:
+            status = path.stat()
+        except OSError as error:
+            raise WICFileError(f"{path} cannot be read: {error.strerror}.") from error
+        files.append([str(path.resolve()), status.st_size, status.st_mtime_ns])
+    described = json.dumps([_FORMAT, reduce, levels, files])
+    target = cache / f"photographs-{hashlib.sha256(described.encode()).hexdigest()[:24]}"
+    if (target / _INDEX).is_file():
+        return target
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=".decoding-", dir=cache))
+    except OSError as error:
+        raise WICFileError(
+            f"Decoded photographs cannot be kept in {cache}: {error.strerror}. Choose another "
+            f"folder with --cache."
+        ) from error
+    try:
+        _decode_into(temporary, paths, reduce, levels)
+        # where another process was faster, its folder is as good
+        with contextlib.suppress(OSError):
+            os.replace(temporary, target)
+    except OSError as error:
+        if isinstance(error, WICFileError):
+            raise
+        raise WICFileError(
+            f"Decoded photographs cannot be written to {cache}: {error.strerror}. Choose another "
+            f"folder with --cache."
+        ) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return target
+
+
+def _decode_into(folder: Path, paths: Sequence[Path], reduce: Reduce, levels: int) -> None:
+    index: list[list[int]] = []
+    offset = 0
+    readers = min(os.cpu_count() or 1, 4)
+    with (folder / _PIXELS).open("wb") as file, ThreadPoolExecutor(readers) as pool:
+        for start in range(0, len(paths), readers):  # not all at once: they stay in memory
+            several = pool.map(
+                lambda path: _sizes(path, reduce, levels), paths[start : start + readers]
+            )
+            for sizes in several:
+                for level, pixels in enumerate(sizes):
+                    file.write(pixels.tobytes())
+                    index.append([level, offset, *pixels.shape[:2]])
+                    offset += pixels.size
+    (folder / _INDEX).write_text(json.dumps(index))
+
+
+def _sizes(path: Path, reduce: Reduce, levels: int) -> list[np.ndarray[Any, Any]]:
+    """Reads an image and returns it at each of its sizes; those of no pixels are left out."""
+    image = as_kind(read_image(path), Image.new("RGB", (1, 1)))
+    first = reduce if reduce != "auto" else 2 if has_halved_chroma(path) else 1
+    found = []
+    for level in range(levels):
+        factor = first * 2**level
+        size = (image.width // factor, image.height // factor)
+        if min(size):
+            small = image.resize(size, Image.Resampling.BICUBIC) if factor > 1 else image
+            found.append(np.asarray(small))
+    return found

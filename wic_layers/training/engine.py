@@ -1,287 +1,364 @@
-"""The training loop: one network, one process; resumes to the same result."""
+"""The training loop, on Lightning Fabric: one process or many, the same result after a stop."""
 
 from __future__ import annotations
 
-import copy
 import json
 import math
 import os
-import statistics
 import time
-from collections import deque
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.utils.data import DataLoader, Dataset
 
-from wic_layers.errors import WICArgumentError, WICError
+from wic_layers.errors import IllConditionedError, WICArgumentError, WICDependencyError, WICError
 from wic_layers.quantization import quantize
 from wic_layers.tasks import Task
-from wic_layers.training.data import Photographs
-from wic_layers.training.objective import Losses, Objective
+from wic_layers.training.data import Crops, Photographs, arrange
+from wic_layers.training.guard import Guard, Incident
+from wic_layers.training.objective import Losses, Objective, Step
+from wic_layers.training.settings import Settings
 
-__all__ = ["Settings", "evaluate_held_out", "train"]
+__all__ = ["CHECKPOINT", "LOG", "Judgement", "judge", "make_fabric", "train"]
 
-FEW, SPIKE = 5, 10.0  # a few losses in a row this many times the usual are no hard batch
-MOST_BACK_OFFS = 6
+CHECKPOINT, LOG = "checkpoint.pt", "log.jsonl"
 MARGIN = 8  # pixels around a crop, so that its reference is that of the whole photograph
+_FORMAT = 1
 
 
-@dataclass(frozen=True)
-class Settings:
-    """Everything that decides the result of a training, beside the preset and the images.
+def make_fabric(settings: Settings) -> Any:
+    """Returns the Fabric that runs a training; its ``launch()`` starts the processes.
 
-    Attributes:
-        steps: Number of steps.
-        batch: Crops in a step.
-        crop: Side of a crop in pixels, even.
-        learning_rate: Largest rate of AdamW; falls to ``final_rate`` along a cosine.
-        final_rate: Rate of the last step.
-        warmup: Steps in which the rate rises from 0.
-        clip: Largest gradient norm.
-        weights: Of the forward, reverse, det and shift losses.
-        reverse: Distance of what came back, ``"l1"`` or ``"l2"``.
-        saturate: Chance of a crop to have some of its pixels made black or white.
-        candidates: Of so many random crops the one with the most details is taken.
-        bf16: Run the networks inside the couplings in bfloat16.
-        seed: Of the weights and the crops.
+    Under ``torchrun`` they are there already, on one machine or several; else Fabric starts one
+    for every device after the first.
+
+    Raises:
+        WICDependencyError: If Lightning Fabric is not installed.
+        WICArgumentError: If the devices are not there, or the batch cannot be shared out.
     """
-
-    steps: int = 10_000
-    batch: int = 4
-    crop: int = 64
-    learning_rate: float = 2e-3
-    final_rate: float = 1e-6
-    warmup: int = 200
-    clip: float = 10.0
-    weights: tuple[float, float, float, float] = (2.0, 1.0, 0.1, 1.0)
-    reverse: str = "l1"
-    saturate: float = 0.0
-    candidates: int = 1
-    bf16: bool = False
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name in ("steps", "batch", "crop", "candidates"):
-            if getattr(self, name) < 1:
-                raise WICArgumentError(
-                    f"Expected {name} of at least 1; got {getattr(self, name)!r}."
-                )
-        if self.crop % 2:
-            raise WICArgumentError(f"Expected an even crop; got {self.crop}.")
-
-    def rate(self, step: int) -> float:
-        """Returns the learning rate of step ``step`` (from 0)."""
-        if step < self.warmup:
-            return self.learning_rate * (step + 1) / self.warmup
-        done = (step - self.warmup) / max(self.steps - 1 - self.warmup, 1)
-        return (
-            self.final_rate
-            + (self.learning_rate - self.final_rate) * (1 + math.cos(math.pi * done)) / 2
+    try:
+        from lightning_fabric import Fabric
+        from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
+    except ImportError as error:
+        raise WICDependencyError(
+            "Training needs Lightning Fabric, which is not installed. Run: pip install "
+            "'wic-layers[train]'"
+        ) from error
+    devices, nodes = settings.devices, 1
+    if TorchElasticEnvironment.detect():
+        devices = int(os.environ["LOCAL_WORLD_SIZE"])
+        nodes = int(os.environ["WORLD_SIZE"]) // devices
+    processes = devices * nodes
+    if settings.batch % processes:
+        raise WICArgumentError(
+            f"Expected a batch that {processes} processes can share; got {settings.batch}."
         )
+    try:
+        return Fabric(
+            accelerator=settings.accelerator,
+            devices=devices,
+            num_nodes=nodes,
+            strategy="ddp" if processes > 1 else "auto",
+            precision="bf16-mixed" if settings.bf16 else "32-true",
+        )
+    except (RuntimeError, ValueError) as error:  # Fabric's, where a device is not there
+        reason = " ".join(str(error).split()).rstrip(".")
+        raise WICArgumentError(
+            f"Cannot train on {devices} device(s) of kind {settings.accelerator!r}: {reason}."
+        ) from error
 
 
-def sample(
-    images: Photographs, task: Task, settings: Settings, step: int
-) -> tuple[Tensor, Tensor]:
+class _Batches(Dataset[Crops]):
+    """This process' crops of every step; each depends on its number alone."""
+
+    def __init__(
+        self, images: Photographs, task: Task, settings: Settings, process: int, processes: int
+    ) -> None:
+        self.images = images
+        self.arguments: dict[str, Any] = {
+            "size": settings.batch * task.images,
+            "crop": settings.crop + 2 * MARGIN,
+            "seed": settings.seed,
+            "candidates": settings.candidates,
+            "rows": [
+                image * settings.batch + row
+                for image in range(task.images)
+                for row in range(process, settings.batch, processes)
+            ],
+        }
+
+    def __getitem__(self, step: int) -> Crops:
+        return self.images.crops(step, **self.arguments)
+
+
+def pack_crops(crops: Crops, task: Task, *, saturate: float = 0.0) -> tuple[Tensor, Tensor]:
     """Returns the packed crops of a step and their reference."""
-    wide = images.batch(
-        step,
-        size=settings.batch * task.images,
-        crop=settings.crop + 2 * MARGIN,
-        seed=settings.seed,
-        saturate=settings.saturate,
-        candidates=settings.candidates,
-    )
-    packed = task.pack(*wide.chunk(task.images))
+    packed = task.pack(*arrange(crops, saturate=saturate).chunk(task.images))
     inner = slice(MARGIN, -MARGIN)
     edge = slice(MARGIN // task.scale, -(MARGIN // task.scale))
     return packed[..., inner, inner], task.reference(packed)[..., edge, edge]
 
 
-def psnr(a: Tensor, b: Tensor) -> float:
-    """Returns the PSNR in dB of pixels in [0, 1]."""
+class Judgement:
+    """What a network makes of the held-out images, through 8 bits.
+
+    For hiding, what comes back is judged by the secrets alone.
+
+    Args:
+        model: The network.
+        task: What it is for.
+        x: Packed images (B, C, H, W).
+
+    Attributes:
+        forward: The forward pictures, rounded to 8 bits, in [0, 1].
+        reference: What they should look like.
+        back: What comes back from them, (B, 3 * images, H, W).
+        wanted: What it should be.
+        psnr_forward: PSNR in dB of the forward pictures.
+        psnr_back: PSNR in dB of what comes back.
+    """
+
+    @torch.no_grad()
+    def __init__(self, model: nn.Module, task: Task, x: Tensor) -> None:
+        training = model.training
+        model.eval()
+        self.forward = quantize(model(x))
+        back = quantize(model.inverse(self.forward))  # type: ignore[operator]
+        model.train(training)
+        self.reference = quantize(task.reference(x))
+        self.back, self.wanted = (torch.cat(task.wanted(y), dim=1) for y in (back, x))
+        self.psnr_forward = _psnr(self.forward, self.reference)
+        self.psnr_back = _psnr(self.back, self.wanted)
+
+
+def judge(model: nn.Module, task: Task, x: Tensor) -> tuple[float, float]:
+    """Returns the PSNR in dB of the forward pictures and of what comes back: both of 8 bits."""
+    found = Judgement(model, task, x)
+    return found.psnr_forward, found.psnr_back
+
+
+def _psnr(a: Tensor, b: Tensor) -> float:
     return -10 * math.log10(max(float((a - b).square().mean()), 1e-12))
 
 
-@torch.no_grad()
-def evaluate_held_out(model: nn.Module, task: Task, x: Tensor) -> tuple[float, float]:
-    """Returns the PSNR of the forward picture and of what comes back, both rounded to 8 bits.
+class _Log:
+    """``log.jsonl``: a line for every judgement and incident; later ones than a step are cut."""
 
-    For hiding, what comes back is judged by the secrets alone.
-    """
-    training = model.training
-    model.eval()
-    small = quantize(model(x))
-    back = quantize(model.inverse(small))  # type: ignore[operator]
-    model.train(training)
-    reference = quantize(task.reference(x))
-    restored, original = (torch.cat(task.wanted(packed), dim=1) for packed in (back, x))
-    return psnr(small, reference), psnr(restored, original)
+    def __init__(self, folder: Path, *, upto: int | None) -> None:
+        self.path = folder / LOG
+        if upto is None:
+            return
+        kept = []
+        with suppress(OSError):
+            for line in self.path.read_text(encoding="utf-8").splitlines(keepends=True):
+                with suppress(ValueError):  # a line that a kill cut short
+                    row = json.loads(line)
+                    if row.get("step", row.get("not_taken", 0)) <= upto:
+                        kept.append(line)
+        temporary = self.path.with_suffix(".tmp")
+        temporary.write_text("".join(kept), encoding="utf-8")
+        os.replace(temporary, self.path)
 
-
-class _Watch:
-    """Tells an explosion from a hard batch: by the medians of the last losses, few and many."""
-
-    def __init__(self) -> None:
-        self.losses: deque[float] = deque(maxlen=100)
-
-    def exploded(self, loss: float, norm: float) -> bool:
-        """Whether this step must not be taken; remembers the loss otherwise."""
-        if not (math.isfinite(loss) and math.isfinite(norm)):
-            return True
-        self.losses.append(loss)
-        if len(self.losses) < 100:
-            return False
-        recent = statistics.median(list(self.losses)[-FEW:])
-        return recent > SPIKE * statistics.median(self.losses)
+    def add(self, **row: Any) -> None:
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
 
 
-def _state(
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    step: int,
-    settings: Settings,
-    backed_off: int,
-    watch: _Watch,
-) -> dict[str, Any]:
-    """A copy of everything that decides how the training goes on."""
-    return copy.deepcopy(
-        {
-            "model": model.state_dict(),
-            "optimizer": optimizer.state_dict(),
-            "step": step,
-            "settings": asdict(settings),
-            "backed_off": backed_off,
-            "losses": list(watch.losses),
-        }
-    )
+def _optimizer(model: nn.Module, settings: Settings, fabric: Any) -> torch.optim.Optimizer:
+    arguments: dict[str, Any] = {
+        "lr": settings.learning_rate,
+        "weight_decay": settings.weight_decay,
+        "fused": fabric.device.type in ("cpu", "cuda"),
+    }
+    if not settings.shard or fabric.world_size == 1:
+        return torch.optim.AdamW(model.parameters(), **arguments)
+    from torch.distributed.optim import ZeroRedundancyOptimizer
+
+    # every process keeps the moments of its share of the parameters
+    return ZeroRedundancyOptimizer(model.parameters(), torch.optim.AdamW, **arguments)
 
 
-def _restore(
-    model: nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, Any], watch: _Watch
-) -> None:
-    model.load_state_dict(state["model"])
-    optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
-    watch.losses.clear()
-    watch.losses.extend(state["losses"])
-
-
-def _log(folder: Path, **row: float) -> None:
-    """Adds a line to ``log.jsonl``."""
-    with (folder / "log.jsonl").open("a", encoding="utf-8") as log:
-        log.write(json.dumps(row) + "\n")
-
-
-def _save(path: Path, state: dict[str, Any]) -> None:
-    temporary = path.with_suffix(".tmp")
-    torch.save(state, temporary)
-    os.replace(temporary, path)
+def _load(path: Path, settings: Settings, device: torch.device) -> dict[str, Any]:
+    try:
+        state = torch.load(path, map_location=device, weights_only=True)
+        made = state["settings"] if state["format"] == _FORMAT else None
+    except Exception as error:  # torch.load raises nearly anything for a damaged file
+        reason = " ".join(str(error).split()[:30]) or type(error).__name__
+        raise WICError(f"{path} cannot be resumed from: {reason}.") from error
+    if made is None:
+        raise WICError(f"{path} is of another version of wic-layers and cannot be resumed.")
+    changed = [name for name, value in settings.decisive().items() if made.get(name) != value]
+    if changed:
+        raise WICError(f"{path} was made with another {', '.join(changed)}; resume with the same.")
+    return state
 
 
 def train(
-    model: nn.Module,
+    model: Any,
     task: Task,
     images: Photographs,
     settings: Settings,
     folder: Path,
     *,
     held_out: Tensor,
-    device: torch.device,
+    fabric: Any = None,
     resume: bool = False,
-    every: int = 500,
-    report: Callable[[int, Losses, tuple[float, float] | None], None] | None = None,
-) -> None:
-    """Trains ``model`` and leaves ``folder/checkpoint.pt`` and ``folder/log.jsonl``.
+    report: Callable[[int, Losses, Judgement | None], None] | None = None,
+    warn: Callable[[Incident], None] | None = None,
+) -> Any:
+    """Trains ``model`` and leaves ``checkpoint.pt`` and ``log.jsonl`` in a folder.
+
+    A step that explodes is not taken, see :class:`~wic_layers.training.Guard`; the state that the
+    training returns to is that of the last checkpoint.
 
     Args:
-        model: The network, already on ``device``.
+        model: The network.
         task: What it is trained for.
         images: Where the crops come from.
         settings: Everything that decides the result.
         folder: Where the checkpoint and the log are written.
-        held_out: Packed images (1, C, H, W) that are never trained on.
-        device: Where to run.
+        held_out: Packed images (B, C, H, W) that are never trained on.
+        fabric: What runs the processes, see :func:`make_fabric`, launched; made of the settings if
+            None.
         resume: Go on from ``folder/checkpoint.pt``, to the same result as without the stop.
-        every: Steps between checkpoints, to which an exploding training goes back, and judgements
-            of the held-out image.
-        report: Called after every step with its number, its losses and, every so often, the two
-            PSNR.
+        report: Called after every step with its number, its losses and, after checkpoints, what
+            the network makes of the held-out images. In the first process only.
+        warn: Called with every incident. In the first process only.
+
+    Returns:
+        The network with the result: ``model``, or that of the averaged weights.
 
     Raises:
-        WICError: If the checkpoint is of other settings, or the training exploded too often.
-
-    A step whose loss explodes or is not finite is not taken: the training goes back to the last
-    checkpoint and on from there with half the learning rate.
+        WICError: If the checkpoint is damaged or of other settings, or the training exploded too
+            often in a row; the last good state is in the checkpoint then.
     """
-    objective = Objective(task, settings.weights, reverse=settings.reverse)
-    fused = device.type == "cuda"
-    optimizer = torch.optim.AdamW(model.parameters(), lr=settings.learning_rate, fused=fused)
-    checkpoint = folder / "checkpoint.pt"
-    start = 0
-    if resume:
-        state = torch.load(checkpoint, map_location=device, weights_only=True)
-        if state["settings"] != asdict(settings):
-            changed = [
-                name
-                for name, value in asdict(settings).items()
-                if state["settings"].get(name) != value
-            ]
-            raise WICError(
-                f"{checkpoint} was made with another {', '.join(changed)}; resume with the same."
-            )
+    if fabric is None:
+        fabric = make_fabric(settings)
+        fabric.launch()
+    model.to(fabric.device).train()
+    whole: Any = Step(
+        model,
+        Objective(
+            task, settings.weights,  # type: ignore[arg-type]
+            forward=settings.forward, reverse=settings.reverse, rounding=settings.rounding,
+            shift_target=settings.shift_target,
+        ),
+    )  # fmt: skip
+    optimizer = _optimizer(model, settings, fabric)
+    average: Any = None
+    if settings.ema:
+        average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(settings.ema))
+    result = model if average is None else average.module
+    checkpoint = folder / CHECKPOINT
+    state = _load(checkpoint, settings, fabric.device) if resume else None
+    if state is not None:
         model.load_state_dict(state["model"])
+        if average is not None:
+            average.load_state_dict(state["average"])
+    compiled = torch.compile(whole) if settings.compile else whole
+    run, optimizer = fabric.setup(compiled, optimizer)
+    if state is not None:
         optimizer.load_state_dict(state["optimizer"])
-        start = state["step"]
-    model.train()
-    watch = _Watch()
-    backed_off = 0
-    if resume:
-        backed_off = state["backed_off"]
-        watch.losses.extend(state["losses"])
-    good = _state(model, optimizer, start, settings, backed_off, watch)
+
+    is_first = fabric.is_global_zero
+    log = None
+
+    def note(incident: Incident) -> None:
+        if log is not None:
+            log.add(
+                not_taken=incident.step, reason=incident.reason, losses=incident.losses,
+                layer=incident.layer, back_to=incident.back_to, rate=incident.rate,
+            )  # fmt: skip
+        if warn is not None and is_first:
+            warn(incident)
+
+    guard = Guard(
+        model, optimizer, every=None, clip=settings.clip, fabric=fabric, report=note,
+        also=[] if average is None else [average],
+    )  # fmt: skip
+    if state is not None:
+        guard.load_state_dict(state["guard"])
+    if is_first:
+        log = _Log(folder, upto=guard.steps if resume else None)
+
+    def save() -> None:
+        temporary = checkpoint.with_suffix(".tmp")
+        fabric.save(
+            temporary,
+            {
+                "format": _FORMAT,
+                "settings": settings.decisive(),
+                "model": model.state_dict(),
+                "optimizer": optimizer,
+                "average": None if average is None else average.state_dict(),
+                "guard": guard.state_dict(),
+            },
+        )
+        if is_first:
+            os.replace(temporary, checkpoint)
+        fabric.barrier()
+
+    if state is None:
+        save()
+    batches = _Batches(images, task, settings, fabric.global_rank, fabric.world_size)
     began = time.monotonic()
-    step = start
-    while step < settings.steps:
-        x, reference = (tensor.to(device) for tensor in sample(images, task, settings, step))
-        for group in optimizer.param_groups:
-            group["lr"] = settings.rate(step) / 2**backed_off
-        with torch.autocast(device.type, torch.bfloat16, enabled=settings.bf16):
-            losses = objective(model, x, reference)
-        optimizer.zero_grad(set_to_none=True)
-        losses.total.backward()
-        norm = nn.utils.clip_grad_norm_(model.parameters(), settings.clip)
-        loss = float(losses.total.detach())
-        if watch.exploded(loss, float(norm)):
-            backed_off += 1
-            if backed_off > MOST_BACK_OFFS:
-                raise WICError(
-                    f"The loss exploded {backed_off} times, last at step {step}; the last good "
-                    f"weights are in {checkpoint}. Start again with a lower --lr."
-                )
-            _restore(model, optimizer, good, watch)
-            back_to = good["step"]
-            _log(folder, exploded=step, loss=loss, back_to=back_to, halved=backed_off)
-            step = back_to
-            continue
-        optimizer.step()
-        step += 1
-        done = step
-        judged = None
-        if done % every == 0 or done == settings.steps:
-            judged = evaluate_held_out(model, task, held_out.to(device))
-            good = _state(model, optimizer, done, settings, backed_off, watch)
-            _save(checkpoint, good)
-            _log(
-                folder,
-                step=done,
-                seconds=round(time.monotonic() - began, 1),
-                loss=statistics.median(watch.losses),
-                psnr_forward=judged[0],
-                psnr_back=judged[1],
-            )
-        if report is not None:
-            report(done, losses, judged)
+    while guard.steps < settings.steps:
+        for crops in _read(batches, settings, guard.steps, fabric.device):
+            step = guard.steps
+            _seed(settings.seed, step, fabric.global_rank)
+            for group in optimizer.param_groups:
+                group["lr"] = settings.rate(step)
+            x, reference = pack_crops(crops.to(fabric.device), task, saturate=settings.saturate)
+
+            def again(x: Tensor = x, reference: Tensor = reference) -> object:
+                with fabric.autocast():
+                    return whole(x, reference)
+
+            try:
+                losses = Losses(*run(x, reference))
+            except IllConditionedError as error:
+                guard.fail(f"a kernel cannot be inverted: {error}", layer=".".join(error.parts))
+                break
+            if not guard.step(whole.objective.weighted(losses), rerun=again):
+                break  # the steps that follow are others than those that were read
+            if average is not None:
+                average.update_parameters(model)
+            done = guard.steps
+            judged = None
+            if done % settings.every == 0 or done == settings.steps:
+                guard.mark_good()
+                if is_first:
+                    judged = Judgement(result, task, held_out.to(fabric.device))
+                    assert log is not None  # noqa: S101 - for the type checker
+                    log.add(
+                        step=done, seconds=round(time.monotonic() - began, 1), loss=guard.loss,
+                        psnr_forward=judged.psnr_forward, psnr_back=judged.psnr_back,
+                    )  # fmt: skip
+                save()
+            if report is not None and is_first:
+                report(done, losses, judged)
+    return result
+
+
+def _seed(seed: int, step: int, process: int) -> None:
+    """Random parts (noise, a Gaussian completion) are those of the step, after a stop too."""
+    torch.manual_seed(((seed * 1_000_003 + step) * 4099 + process) % 2**63)
+
+
+def _read(
+    batches: _Batches, settings: Settings, start: int, device: torch.device
+) -> Iterator[Crops]:
+    loader: DataLoader[Crops] = DataLoader(
+        batches,
+        batch_size=None,
+        sampler=range(start, settings.steps),
+        num_workers=settings.readers,
+        pin_memory=device.type == "cuda",
+        generator=torch.Generator(),  # it draws a seed for its readers, not from ours
+    )
+    return iter(loader)

@@ -1,41 +1,49 @@
-"""What is minimised: the four losses of the WIN paper."""
+"""What is minimised: the four losses of the WIN paper, each part of which can be exchanged."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple, TypeVar
 
-import torch
 from torch import Tensor, nn
 
 from wic_layers.auxiliary import charbonnier, det_loss, record_wic, shift_loss, squared
 from wic_layers.errors import WICArgumentError
-from wic_layers.quantization import quantize
+from wic_layers.quantization import quantize, quantize_by_noise
 from wic_layers.tasks.base import Task
 
-__all__ = ["DISTANCES", "Losses", "Objective"]
+__all__ = ["DISTANCES", "ROUNDINGS", "TERMS", "Losses", "Objective", "Step"]
 
-DISTANCES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"l1": charbonnier, "l2": squared}
+Distance = Callable[[Tensor, Tensor], Tensor]
+_Part = TypeVar("_Part")
+
+DISTANCES: dict[str, Distance] = {"l1": charbonnier, "l2": squared}
 """Distances per element by the names that the papers give them."""
 
+ROUNDINGS: dict[str, Callable[[Tensor], Tensor]] = {
+    "straight-through": quantize,
+    "noise": quantize_by_noise,
+}
+"""What stands for a file's 8 bits in training: rounding, or noise as large (IICNet)."""
 
-@dataclass(frozen=True)
-class Losses:
-    """The four losses of a step, unweighted, and their weighted sum.
+TERMS = ("forward", "reverse", "det", "shift")
+"""The names of the four losses, in the order of their weights."""
+
+
+class Losses(NamedTuple):
+    """The four losses of a step, unweighted.
 
     Attributes:
         forward: Distance of the forward picture from its reference.
         reverse: Distance of what came back from what went in.
         det: L_det.
         shift: L_shift.
-        total: Their weighted sum: the one scalar to call ``backward`` on.
     """
 
     forward: Tensor
     reverse: Tensor
     det: Tensor
     shift: Tensor
-    total: Tensor
 
 
 class Objective:
@@ -46,19 +54,27 @@ class Objective:
     Distances are summed over channels and pixels and averaged over the batch. Where the last WIC
     gives copies of the forward picture, :math:`L_f` judges them as well as their mean. The forward
     picture is rounded to 8 bits, with a straight-through gradient, before it runs back.
+    :math:`L_{det}` is that of every WIC, :math:`L_{shift}` of the narrowing ones; what completes
+    them is up to the network.
 
     Args:
         task: Gives the reference of the forward picture and its distance (L2 or Charbonnier).
-        weights: :math:`\lambda` of forward, reverse, det, shift.
-        reverse: Distance of what came back: ``"l1"`` (Charbonnier), the paper's, or ``"l2"``,
-            which is what PSNR measures.
+        weights: :math:`\lambda` of forward, reverse, det, shift; a loss of weight 0 takes no part.
+        forward: Distance of the forward picture: ``"l1"`` (Charbonnier), ``"l2"``, a function of
+            two tensors that gives it per element, or None for the task's own. It is that of
+            L_shift too.
+        reverse: Distance of what came back; ``"l1"`` is the paper's, ``"l2"`` what PSNR measures.
+        rounding: ``"straight-through"``, ``"noise"``, or a function of the forward picture.
+        shift_target: What L_shift completes: the ``"reference"``, as the paper's code, or the
+            layer's own ``"output"``, as its Eq. (14).
 
     Raises:
-        WICArgumentError: If ``reverse`` is neither.
+        WICArgumentError: If a name is none of these.
 
     References:
         | Tackling Ill-posedness of Reversible Image Conversion with Well-posed Invertible Network
-        | (Huang and Huang), Eq. (18); weights and distances of its code
+        | (Huang and Huang), Eq. (18); weights and distances of its code. Noise for rounding:
+        | IICNet: A Generic Framework for Reversible Image Conversion (Cheng et al., 2021), 3.4
     """
 
     def __init__(
@@ -66,20 +82,28 @@ class Objective:
         task: Task,
         weights: tuple[float, float, float, float] = (2.0, 1.0, 0.1, 1.0),
         *,
-        reverse: str = "l1",
+        forward: str | Distance | None = None,
+        reverse: str | Distance = "l1",
+        rounding: str | Callable[[Tensor], Tensor] = "straight-through",
+        shift_target: str = "reference",
     ) -> None:
-        if reverse not in DISTANCES:
-            raise WICArgumentError(f'Expected reverse "l1" or "l2"; got {reverse!r}.')
+        if shift_target not in ("reference", "output"):
+            raise WICArgumentError(
+                f'Expected shift_target "reference" or "output"; got {shift_target!r}.'
+            )
         self.task = task
         self.weights = weights
-        self._forward_distance = DISTANCES[task.forward_criterion]
-        self._reverse_distance = DISTANCES[reverse]
+        chosen = task.forward_criterion if forward is None else forward
+        self._forward_distance = _named("forward", chosen, DISTANCES)
+        self._reverse_distance = _named("reverse", reverse, DISTANCES)
+        self._round = _named("rounding", rounding, ROUNDINGS)
+        self._aims_at_reference = shift_target == "reference"
 
     def __call__(self, model: nn.Module, x: Tensor, reference: Tensor) -> Losses:
         """Runs ``model`` forward and back on packed images ``x`` and returns the losses."""
         with record_wic(model) as records:
             y = model(x)
-        back = model.inverse(quantize(y))  # type: ignore[operator]
+        back = model.inverse(self._round(y))  # type: ignore[operator]
         # a network whose last WIC gives copies of the result has the reference for each of them
         aims = {
             record.name: reference.repeat(1, record.output.shape[1] // reference.shape[1], 1, 1)
@@ -91,8 +115,41 @@ class Objective:
                 copies = self._forward_distance(record.output, aims[record.name])
                 forward = forward + copies.sum() / len(x)
         reverse = self._reverse_distance(back, x).sum() / len(x)
-        det = det_loss(model)
-        shift = shift_loss(records, aims, self._forward_distance)
-        terms = torch.stack((forward, reverse, det, shift))
-        total = (terms * terms.new_tensor(self.weights)).sum()
-        return Losses(forward, reverse, det, shift, total)
+        target = aims if self._aims_at_reference else None
+        shift = shift_loss(records, target, self._forward_distance)
+        return Losses(forward, reverse, det_loss(model), shift)
+
+    def weighted(self, losses: Losses) -> dict[str, Tensor]:
+        """Returns the losses times their weights, by name; their sum is what is minimised."""
+        terms = zip(TERMS, losses, self.weights, strict=True)
+        return {name: loss * weight for name, loss, weight in terms if weight}
+
+
+def _named(what: str, chosen: str | _Part, known: dict[str, _Part]) -> _Part:
+    if not isinstance(chosen, str):
+        return chosen
+    if chosen not in known:
+        names = " or ".join(f'"{name}"' for name in known)
+        raise WICArgumentError(f"Expected {what} {names}; got {chosen!r}.")
+    return known[chosen]
+
+
+class Step(nn.Module):
+    """A network and its objective as one module, whose ``forward`` gives the losses.
+
+    What runs several processes, compiles or switches precision wraps one ``forward``; a step of
+    these networks has a forward and a reverse pass.
+
+    Args:
+        model: The network.
+        objective: What is minimised.
+    """
+
+    def __init__(self, model: nn.Module, objective: Objective) -> None:
+        super().__init__()
+        self.model = model
+        self.objective = objective
+
+    def forward(self, x: Tensor, reference: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Returns :class:`Losses`, as the plain tuple that every wrapper lets through."""
+        return tuple(self.objective(self.model, x, reference))  # type: ignore[return-value]

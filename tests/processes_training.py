@@ -1,0 +1,61 @@
+"""Run by torchrun (test_training_processes.py): trains, and saves gradients and weights."""
+
+import sys
+from pathlib import Path
+
+import photographs
+import torch
+
+from wic_layers.images import find_images
+from wic_layers.tasks import TASKS
+from wic_layers.training import Photographs, engine, guard, make_fabric, train
+
+
+def main(folder, out, *words):
+    """Trains a few steps on ``folder``; ``words``: shard, stop, resume."""
+    torch.set_num_threads(1)
+    gradients, made = [], []
+    clip, optimizer = guard._clip, engine._optimizer
+
+    def keep(parameters, *rest):
+        gradients.append([p.grad.clone() for p in parameters])
+        if "stop" in words and len(gradients) == 4:
+            raise KeyboardInterrupt
+        clip(parameters, *rest)
+
+    def make(*arguments):
+        made.append(optimizer(*arguments))
+        return made[0]
+
+    guard._clip, engine._optimizer = keep, make
+    chosen = photographs.settings(steps=4, batch=4, shard="shard" in words)
+    torch.manual_seed(0)
+    model = photographs.network()
+    with torch.no_grad():  # the last convolutions start at zero, which hides those before them
+        for parameter in model.parameters():
+            parameter.add_(0.01 * torch.randn_like(parameter))
+    fabric = make_fabric(chosen)
+    fabric.launch()
+    images = Photographs(find_images(folder), smallest=48)
+    x = torch.rand(1, 3, 32, 32)
+
+    out.mkdir(exist_ok=True)
+    try:
+        train(
+            model, TASKS["rescaling-x2"], images, chosen, out, held_out=x, fabric=fabric,
+            resume="resume" in words,
+        )  # fmt: skip
+    except KeyboardInterrupt:
+        torch.distributed.destroy_process_group()
+        return
+    held = sum(
+        value.numel() for state in guard._own(made[0]).state.values() for value in state.values()
+    )
+    torch.save(
+        {"gradients": gradients, "model": model.state_dict(), "held": held},
+        out / f"result-{fabric.global_rank}.pt",
+    )
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]), *sys.argv[3:])

@@ -1,0 +1,237 @@
+"""``wic train``: its settings, what it leaves in a folder, and what it refuses."""
+
+import argparse
+import dataclasses
+import json
+import math
+
+import photographs
+import pytest
+import torch
+import yaml
+
+from wic_layers.errors import WICArgumentError, WICError, WICFileError
+from wic_layers.models import PRESETS, WIN, from_pretrained
+from wic_layers.training import Settings
+from wic_layers.training.command import add_arguments, run
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return photographs.write(tmp_path_factory.mktemp("photographs") / "all")
+
+
+def command(*arguments):
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    return run(parser.parse_args([str(argument) for argument in arguments]))
+
+
+FEW = ("--steps", 2, "--crop", 32, "--batch", 1, "--held-out", 1, "--every", 1)
+
+
+def test_command_writes_weights_that_load(folder, tmp_path, capsys):
+    out = tmp_path / "run"
+    given = ("rescaling-x2-tiny", "--data", folder, "-o", out, *FEW)
+    assert command(*given) == 0
+    assert f"--weights {out}" in capsys.readouterr().out
+    model = from_pretrained(out)
+    assert model.preset == "rescaling-x2-tiny"
+    assert model.card == {"data": "2 images", "steps": "2", "seed": "0"}
+    assert sorted(path.name for path in out.iterdir()) == [
+        "README.md", "checkpoint.pt", "config.json", "log.jsonl", "model.safetensors",
+        "settings.yaml", "tensorboard",
+    ]  # fmt: skip
+    described = yaml.safe_load((out / "settings.yaml").read_text())
+    assert list(described) == [each.name for each in dataclasses.fields(Settings)]
+    assert (described["steps"], described["data"]) == (2, [str(folder)])
+    with pytest.raises(WICFileError, match=r"is not empty.*--resume.*--force"):
+        command(*given)
+    assert command(*given, "--resume") == 0
+    assert command(*given, "--force") == 0
+    for name, tensor in from_pretrained(out).state_dict().items():
+        assert torch.equal(model.state_dict()[name], tensor), name
+
+
+def test_command_starts_from_weights(folder, tmp_path):
+    model = WIN.from_preset("hiding-1-tiny")
+    with torch.no_grad():  # the last convolutions start at zero, as those of any other start
+        for parameter in model.parameters():
+            parameter.add_(0.01 * torch.randn_like(parameter))
+    weights, out = model.save_pretrained(tmp_path / "weights"), tmp_path / "run"
+    given = ("--data", folder, "-o", out, *FEW, "--start", weights)
+    assert command("hiding-1-tiny", *given, "--lr", 0) == 0
+    assert yaml.safe_load((out / "settings.yaml").read_text())["start"] == str(weights)
+    tuned = from_pretrained(out).state_dict()
+    for name, tensor in from_pretrained(weights).state_dict().items():
+        assert torch.equal(tuned[name], tensor), name
+    with pytest.raises(WICArgumentError, match=r"--start with weights of hiding-2-tiny.*-1-tiny"):
+        command("hiding-2-tiny", *given, "--force")
+
+
+@pytest.mark.parametrize(
+    "preset",
+    ["rescaling-x4-naive-tiny", "rescaling-x4-plain-tiny", "decolorization-tiny", "hiding-4-tiny"],
+)
+def test_command_trains_every_task(folder, tmp_path, preset):
+    out = tmp_path / "run"
+    assert command(preset, "--data", folder, "-o", out, *FEW) == 0
+    model = from_pretrained(out)
+    assert model.preset == preset
+    assert model.config.items() >= PRESETS[preset].arguments.items()
+    assert json.loads((out / "config.json").read_text())["task"] == PRESETS[preset].task
+    rows = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [1, 2]
+    assert all(math.isfinite(row[key]) for row in rows for key in ("loss", "psnr_back"))
+
+
+def test_a_training_begun_anew_leaves_no_weights_of_the_one_before(folder, tmp_path, monkeypatch):
+    out = tmp_path / "run"
+    given = ("rescaling-x2-tiny", "--data", folder, "-o", out, *FEW)
+    command(*given)
+
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("wic_layers.training.command.train", stop)
+    with pytest.raises(KeyboardInterrupt):
+        command(*given, "--force")
+    assert [path.name for path in out.iterdir()] == ["settings.yaml"]
+    with pytest.raises(WICFileError):
+        from_pretrained(out)
+
+
+def test_a_file_is_no_folder_for_weights(folder, tmp_path):
+    (tmp_path / "run").write_text("kept")
+    for more in ((), ("--force",)):
+        with pytest.raises(WICFileError, match=r"Expected a folder as --out; .*run is a file"):
+            command("rescaling-x2-tiny", "--data", folder, "-o", tmp_path / "run", *FEW, *more)
+    assert (tmp_path / "run").read_text() == "kept"
+
+
+@pytest.mark.parametrize("crop", [34, 33, 2])
+@pytest.mark.parametrize("preset", ["rescaling-x4-tiny", "rescaling-x4-plain-naive-tiny"])
+def test_x4_takes_crops_of_multiples_of_four(folder, tmp_path, preset, crop):
+    out = tmp_path / "run"
+    with pytest.raises(WICArgumentError, match=f"by 4 for rescaling-x4; got {crop}"):
+        command(preset, "--data", folder, "-o", out, *FEW, "--crop", crop)
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        (("--data", "nowhere"), WICFileError, "nowhere is not a folder"),
+        (
+            ("--held-out", "3"),
+            WICArgumentError,
+            "--held-out from 1 to 2, as there are 3 images; got 3",
+        ),
+        (("--crop", "33"), WICArgumentError, r"crop divisible by 2 for hiding-1; got 33"),
+        (("--steps", "0"), WICArgumentError, "steps of at least 1; got 0"),
+        (("--reduce", "0"), WICArgumentError, "reduce auto or of at least 1; got 0"),
+        (("--reduce", "two"), WICArgumentError, "reduce auto or of at least 1; got two"),
+        (("--crop", "1000"), WICFileError, "at least 1016 pixels a side after reducing them"),
+        (("--batch", "0"), WICArgumentError, "batch of at least 1; got 0"),
+        (("--ema", "2"), WICArgumentError, r"ema of at most 1; got 2\.0"),
+        (("--devices", "2", "--batch", "3"), WICArgumentError, "2 processes can share; got 3"),
+        (("--config", "none.yaml"), WICFileError, r"none\.yaml cannot be read"),
+        (("--resume",), WICFileError, "there is no .*checkpoint.pt. Leave out --resume"),
+    ],
+)
+def test_bad_arguments(folder, tmp_path, changes, error, message):
+    given = ["hiding-1-small", "--data", folder, "-o", tmp_path / "run", "--held-out", 1]
+    with pytest.raises(error, match=message):
+        command(*given, *changes)
+
+
+def test_unknown_preset(folder, tmp_path):
+    with pytest.raises(WICArgumentError, match=r"such as rescaling-x4.*got 'rescaling-x3'"):
+        command("rescaling-x3", "--data", folder, "-o", tmp_path / "run")
+
+
+def test_every_setting_survives_its_file(tmp_path):
+    given = Settings(
+        preset="hiding-1-tiny", data=("a", "b"), reduce="3", weights=(1.0, 2.0, 3.0, 0.0),
+        forward="l1", learning_rate=3e-5, bf16=True, completion="shift", cache="c",
+    )  # fmt: skip
+    given.write(tmp_path / "s.yaml", {"torch": "2"})
+    found = Settings.from_dict(Settings.read(tmp_path / "s.yaml"), "s.yaml")
+    assert found == given
+    assert (tmp_path / "s.yaml").read_text().startswith("# torch: 2\npreset: hiding-1-tiny\n")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("lr: 1", "settings that are not known: lr; expected some of preset, data"),
+        ("steps: many", "expected steps as a whole number; got 'many'"),
+        ("steps: 2.5", r"expected steps as a whole number; got 2\.5"),
+        ("bf16: 1", "expected bf16 as true or false; got 1"),
+        ("weights: 3", "expected weights as a list, each a number; got 3"),
+        ("weights: [1, 2]", "Expected four weights"),
+        ("reverse: l3", "Expected reverse l1 or l2; got 'l3'"),
+        ("- a", r"Expected settings in .*, such as `steps: 1000`; got others"),
+        ("a: [", "is no YAML"),
+    ],
+)
+def test_files_of_other_settings(tmp_path, text, message):
+    (tmp_path / "s.yaml").write_text(text)
+    with pytest.raises(WICError, match=message):
+        Settings.read(tmp_path / "s.yaml")
+
+
+def test_settings_of_a_file_and_flags_over_them(folder, tmp_path):
+    config, out = tmp_path / "mine.yaml", tmp_path / "run"
+    config.write_text("preset: rescaling-x2-tiny\nsteps: 3\nlearning_rate: 2e-3\ncrop: 32\n")
+    command("--config", config, "--data", folder, "-o", out, "--held-out", 1, "--steps", 1)
+    described = yaml.safe_load((out / "settings.yaml").read_text())
+    assert (described["steps"], described["learning_rate"], described["crop"]) == (1, 0.002, 32)
+    with pytest.raises(WICArgumentError, match="Expected a preset; got none"):
+        command("--data", folder, "-o", tmp_path / "other")
+    with pytest.raises(WICArgumentError, match="Expected --data with a folder"):
+        command("rescaling-x2-tiny", "-o", tmp_path / "other")
+
+
+def test_a_training_goes_on_with_the_settings_beside_it(folder, tmp_path, monkeypatch):
+    out = tmp_path / "run"
+    command("rescaling-x2-tiny", "--data", folder, "-o", out, *FEW)
+    expected = from_pretrained(out).state_dict()
+    (out / "model.safetensors").unlink()
+    assert command("-o", out, "--resume") == 0
+    for name, tensor in from_pretrained(out).state_dict().items():
+        assert torch.equal(expected[name], tensor), name
+    with pytest.raises(WICError, match="made with another steps; resume with the same"):
+        command("-o", out, "--resume", "--steps", 9)
+
+
+def test_another_completion_can_be_trained(folder, tmp_path):
+    out = tmp_path / "run"
+    given = ("--data", folder, "-o", out, *FEW)
+    command("rescaling-x2-tiny", *given, "--completion", "repeat")
+    model = from_pretrained(out)
+    assert model.config["completion"] == "repeat"
+    with pytest.raises(WICArgumentError, match=r"with the same completion; .* with .repeat"):
+        command("rescaling-x2-tiny", *given, "--start", out, "-o", tmp_path / "other")
+
+
+def test_tensorboard_shows_losses_conditions_and_pictures(folder, tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    out = tmp_path / "run"
+    command(
+        "hiding-2-tiny", "--data", folder, "-o", out, "--steps", 20, "--crop", 16, "--batch", 1,
+        "--held-out", 1, "--every", 10,
+    )  # fmt: skip
+    events = EventAccumulator(str(out / "tensorboard"))
+    events.Reload()
+    scalars, images = events.Tags()["scalars"], events.Tags()["images"]
+    last = str(len(WIN.from_preset("hiding-2-tiny")) - 1)
+    for name in ("loss/forward", "PSNR/back", f"condition number/{last}", "learning rate"):
+        assert name in scalars
+    assert [event.step for event in events.Scalars("PSNR/forward")] == [10, 20]
+    assert set(images) >= {
+        "forward", "forward, residual x20", "back 1", "back 2, residual x20"
+    }  # fmt: skip
+    rows = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+    assert events.Scalars("PSNR/back")[-1].value == pytest.approx(rows[-1]["psnr_back"], rel=1e-6)

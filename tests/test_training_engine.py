@@ -1,0 +1,283 @@
+"""The loop: that it learns, and that a stop, an explosion or a second process changes nothing."""
+
+import json
+import math
+import multiprocessing
+import os
+import random
+import signal
+import time
+
+import photographs
+import pytest
+import torch
+from photographs import network, settings
+
+from wic_layers import quantize
+from wic_layers.errors import WICArgumentError, WICError
+from wic_layers.images import find_images
+from wic_layers.tasks import TASKS
+from wic_layers.training import Photographs, engine, judge, train
+from wic_layers.training.objective import Objective, Step
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    folder = photographs.write(tmp_path_factory.mktemp("photographs") / "all")
+    return Photographs(find_images(folder), smallest=48)
+
+
+def held_out(task="rescaling-x2"):
+    x = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    return TASKS[task].pack(*(x.roll(-turn, 0) for turn in range(TASKS[task].images)))
+
+
+def fit(images, folder, chosen, *, model=None, task="rescaling-x2", **more):
+    model = model or network(task)
+    folder.mkdir(exist_ok=True)
+    return train(
+        model, TASKS[task], images, chosen, folder, **{"held_out": held_out(task), **more}
+    )
+
+
+def start(**changes):
+    torch.manual_seed(0)
+    return network(**changes)
+
+
+def rows_of(folder):
+    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+
+
+def assert_equal(a, b):
+    for (name, x), y in zip(a.state_dict().items(), b.state_dict().values(), strict=True):
+        assert torch.equal(x, y), name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("bf16", [False, True])
+def test_a_short_training_learns(images, tmp_path, bf16):
+    """400 steps gain at least 15 dB in both pictures, and what comes back passes bicubic's."""
+    whole = torch.tensor(images[0][60:188, 60:188]).permute(2, 0, 1)[None] / 255
+    task = TASKS["rescaling-x2"]
+    enlarged = torch.nn.functional.interpolate(
+        task.reference(whole), scale_factor=2, mode="bicubic"
+    )
+    bicubic = engine._psnr(quantize(enlarged), whole)
+    chosen = settings(steps=400, batch=4, warmup=20, learning_rate=2e-3, bf16=bf16, every=400)
+    model = network(size="small")
+    before = judge(model, task, whole)
+    fit(images, tmp_path / "run", chosen, model=model)
+    after = judge(model, task, whole)
+    assert after[0] > before[0] + 15
+    assert after[1] > before[1] + 15
+    assert after[1] > bicubic
+    assert all(torch.isfinite(p).all() for p in model.parameters())
+
+
+@pytest.mark.slow
+def test_two_thousand_steps_in_bf16_skip_none(images, tmp_path):
+    chosen = settings(steps=2000, batch=1, crop=16, learning_rate=2e-3, bf16=True, every=500)
+    incidents = []
+    fit(images, tmp_path / "run", chosen, warn=incidents.append)
+    assert incidents == []
+    rows = rows_of(tmp_path / "run")
+    assert [row["step"] for row in rows] == [500, 1000, 1500, 2000]
+    assert rows[-1]["loss"] < rows[0]["loss"]
+
+
+class Killed(Exception):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("killed_at", "changes"),
+    [
+        (3, {}),
+        (5, {"ema": 0.9}),
+        (6, {"rounding": "noise", "completion": "gaussian"}),
+        (1, {"readers": 1, "bf16": True}),
+    ],
+)
+def test_a_stopped_training_resumes_to_the_same_weights(images, tmp_path, killed_at, changes):
+    chosen = settings(**changes)
+    model = {"completion": changes["completion"]} if "completion" in changes else {}
+    expected = fit(images, tmp_path / "whole", chosen, model=start(**model))
+
+    def kill(step, losses, judged):
+        if step == killed_at:
+            raise Killed
+
+    with pytest.raises(Killed):
+        fit(images, tmp_path / "cut", chosen, model=start(**model), report=kill)
+    steps = []
+    resumed = fit(
+        images, tmp_path / "cut", chosen, resume=True,
+        model=network(**model), report=lambda step, *_: steps.append(step),
+    )  # fmt: skip
+    assert steps[0] == killed_at // 2 * 2 + 1
+    assert_equal(resumed, expected)
+    whole, cut = (
+        [{key: value for key, value in row.items() if key != "seconds"} for row in rows]
+        for rows in (rows_of(tmp_path / "whole"), rows_of(tmp_path / "cut"))
+    )
+    assert whole == cut
+
+
+def _train_on(images, folder, chosen, resume):
+    torch.set_num_threads(1)
+    fit(images, folder, chosen, model=start(), resume=resume)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="kills a copy of this process")
+def test_killed_at_twenty_random_moments(images, tmp_path):
+    """SIGKILL, wherever it hits: the training goes on from a whole checkpoint to the same end."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    chosen = settings(steps=600, crop=16, batch=1, every=5)
+    expected = fit(images, tmp_path / "whole", chosen, model=start())
+    torch.set_num_threads(threads)
+    folder, chance = tmp_path / "cut", random.Random(0)
+    folder.mkdir()
+    kills = resumed_from = 0
+    context = multiprocessing.get_context("fork")
+    while True:
+        resume = (folder / engine.CHECKPOINT).is_file()
+        if resume:
+            at = torch.load(folder / engine.CHECKPOINT, weights_only=True)["guard"]["steps"]
+            assert at >= resumed_from
+            resumed_from = at
+        process = context.Process(target=_train_on, args=(images, folder, chosen, resume))
+        process.start()
+        process.join(0.1 + 0.3 * chance.random() if kills < 20 else 300)
+        if not process.is_alive():
+            break
+        os.kill(process.pid, signal.SIGKILL)
+        process.join()
+        kills += 1
+        time.sleep(0.01)
+    assert process.exitcode == 0
+    assert kills == 20
+    state = torch.load(folder / engine.CHECKPOINT, weights_only=True)
+    for name, tensor in expected.state_dict().items():
+        assert torch.equal(state["model"][name], tensor), name
+    assert [row["step"] for row in rows_of(folder)] == list(range(5, 601, 5))
+
+
+def poison(monkeypatch, step, times):
+    """Makes the input of a step overflow, the first so many times."""
+    honest, seen = engine.pack_crops, []
+    batch = engine._Batches.__getitem__
+
+    def numbered(self, index):
+        seen.append(index)
+        return batch(self, index)
+
+    def poisoned(*args, **more):
+        x, reference = honest(*args, **more)
+        bad = seen[-1] == step and seen.count(step) <= times
+        return (x * math.inf, reference) if bad else (x, reference)
+
+    monkeypatch.setattr(engine._Batches, "__getitem__", numbered)
+    monkeypatch.setattr(engine, "pack_crops", poisoned)
+    return seen
+
+
+def test_an_overflow_is_recovered_from(images, tmp_path, monkeypatch):
+    """Back to the last checkpoint, half the rate, and on to the end; the log says where."""
+    seen, incidents = poison(monkeypatch, 5, 1), []
+    model = fit(images, tmp_path / "run", settings(), warn=incidents.append)
+    assert [step for step in seen if step != 6 or seen.count(6) == 1] == [
+        0,
+        1,
+        2,
+        3,
+        4,
+        5,
+        4,
+        5,
+        6,
+        7,
+    ]
+    assert all(torch.isfinite(p).all() for p in model.parameters())
+    (incident,) = incidents
+    assert (incident.step, incident.back_to, incident.rate) == (5, 4, 0.5)
+    assert incident.layer == "0 (forward)"
+    rows = rows_of(tmp_path / "run")
+    (row,) = (row for row in rows if "not_taken" in row)
+    assert (
+        row.items() >= {"not_taken": 5, "back_to": 4, "rate": 0.5, "layer": "0 (forward)"}.items()
+    )
+    assert rows[-1]["step"] == 8
+
+
+def test_a_kernel_that_cannot_be_inverted_is_recovered_from(images, tmp_path, monkeypatch):
+    model, incidents = network(), []
+
+    def break_kernel(step, losses, judged):
+        if step == 5 and not incidents:
+            with torch.no_grad():
+                model[-1].weight[0] = model[-1].weight[1]
+
+    fit(
+        images, tmp_path / "run", settings(), model=model, report=break_kernel,
+        warn=incidents.append,
+    )  # fmt: skip
+    (incident,) = incidents
+    assert incident.layer == str(len(model) - 1)
+    assert "the kernel's condition number" in str(incident)
+    assert rows_of(tmp_path / "run")[-1]["step"] == 8
+
+
+def test_a_hopeless_training_ends_with_its_checkpoint(images, tmp_path, monkeypatch):
+    poison(monkeypatch, 5, 99)
+    with pytest.raises(WICError, match=r"exploded 3 times in a row.*with a lower learning rate"):
+        fit(images, tmp_path / "run", settings())
+    state = torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)
+    assert state["guard"]["steps"] == 4
+    assert all(torch.isfinite(tensor).all() for tensor in state["model"].values())
+
+
+def test_averaged_weights_are_the_result(images, tmp_path):
+    chosen = settings(steps=3, every=3, ema=0.5)
+    model, states = start(), []
+
+    def keep(step, *_):
+        states.append({name: p.detach().clone() for name, p in model.named_parameters()})
+
+    result = fit(images, tmp_path / "run", chosen, model=model, report=keep)
+    for name, found in result.named_parameters():
+        first, second, third = (state[name] for state in states)
+        torch.testing.assert_close(found, 0.25 * first + 0.25 * second + 0.5 * third)
+    x = held_out()
+    row = rows_of(tmp_path / "run")[-1]
+    assert (row["psnr_forward"], row["psnr_back"]) == judge(result, TASKS["rescaling-x2"], x)
+
+
+def test_settings_of_a_resumed_training_are_those_of_the_first(images, tmp_path):
+    fit(images, tmp_path / "run", settings(steps=2))
+    with pytest.raises(WICError, match="another learning_rate; resume with the same"):
+        fit(images, tmp_path / "run", settings(steps=2, learning_rate=5e-4), resume=True)
+    fit(images, tmp_path / "run", settings(steps=2, readers=1), resume=True)
+    (tmp_path / "run" / "checkpoint.pt").write_bytes(b"cut short")
+    with pytest.raises(WICError, match=r"checkpoint\.pt cannot be resumed from"):
+        fit(images, tmp_path / "run", settings(steps=2), resume=True)
+
+
+def test_a_compiled_step_gives_the_same_losses(images):
+    task, model = TASKS["rescaling-x2"], network()
+    step = Step(model, Objective(task))
+    x = held_out()
+    expected = step(x, task.reference(x))
+    found = torch.compile(step, backend="aot_eager", fullgraph=True)(x, task.reference(x))
+    for a, b in zip(found, expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
+
+
+def test_devices_that_are_not_there():
+    if not torch.cuda.is_available():
+        with pytest.raises(WICArgumentError, match=r"Cannot train on 1 device.* of kind 'cuda'"):
+            engine.make_fabric(settings(accelerator="cuda"))
+    with pytest.raises(WICArgumentError, match="a batch that 3 processes can share; got 2"):
+        engine.make_fabric(settings(devices=3))

@@ -1,0 +1,159 @@
+"""What is minimised: the paper's sum, each part exchanged, and who learns from which loss."""
+
+import photographs
+import pytest
+import torch
+
+from wic_layers import det_loss, quantize, record_wic, shift_loss
+from wic_layers.errors import WICArgumentError
+from wic_layers.quantization import quantize_by_noise
+from wic_layers.tasks import TASKS
+from wic_layers.training import Objective
+from wic_layers.training.objective import TERMS
+
+
+def packed(task="rescaling-x2"):
+    x = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    return TASKS[task].pack(*(x.roll(-turn, 0) for turn in range(TASKS[task].images)))
+
+
+def charbonnier(d):
+    return (d.square() + 1e-6).sqrt()
+
+
+def test_quantize_rounds_and_passes_the_gradient_where_nothing_is_clamped():
+    x = torch.tensor([-0.3, 0.01, 0.4999, 0.51, 1.7], requires_grad=True)
+    y = quantize(x)
+    assert ((y.detach() * 255) - (y.detach() * 255).round()).abs().max() < 1e-4
+    assert y.detach().min() >= 0
+    assert y.detach().max() <= 1
+    weights = torch.arange(5.0)
+    (y * weights).sum().backward()
+    assert torch.equal(x.grad, torch.tensor([0.0, 1.0, 2.0, 3.0, 0.0]))
+
+
+def test_noise_is_as_large_as_rounding():
+    x = torch.rand(100_000, requires_grad=True)
+    errors = [(f(x) - x).detach() * 255 for f in (quantize, quantize_by_noise)]
+    for error in errors:
+        assert error.abs().max() <= 0.5 + 1e-4
+        assert error.std() == pytest.approx(12**-0.5, rel=0.02)
+    y = quantize_by_noise(torch.tensor([-3.0, 4.0]))
+    assert y[0] < 1 / 255 < 1 - 1 / 255 < y[1]
+    quantize_by_noise(x).sum().backward()
+    assert (x.grad == 1).float().mean() > 0.99
+
+
+@pytest.mark.parametrize("task", ["rescaling-x2", "hiding-1", "hiding-3", "decolorization"])
+def test_objective_is_the_papers_sum(task):
+    model, x = photographs.network(task), packed(task)
+    reference = TASKS[task].reference(x)
+    objective = Objective(TASKS[task])
+    losses = objective(model, x, reference)
+
+    with record_wic(model) as records:
+        y = model(x)
+    back = model.inverse(quantize(y))
+    distance = charbonnier if "hiding" in task else torch.square
+    expected = [
+        distance(y - reference).sum() / len(x),
+        charbonnier(back - x).sum() / len(x),
+        det_loss(model),
+        shift_loss(records, reference, lambda a, b: distance(a - b)),
+    ]
+    for found, value in zip(losses, expected, strict=True):
+        torch.testing.assert_close(found, value, rtol=1e-5, atol=1e-5)
+    weighted = objective.weighted(losses)
+    assert tuple(weighted) == TERMS
+    total = 2 * expected[0] + expected[1] + 0.1 * expected[2] + expected[3]
+    torch.testing.assert_close(sum(weighted.values()), total)
+
+
+def test_each_part_can_be_exchanged():
+    task, model, x = TASKS["rescaling-x2"], photographs.network(completion="shift"), packed()
+    reference = task.reference(x)
+    with record_wic(model) as records:
+        y = model(x)
+    back = model.inverse(quantize(y))
+
+    def losses(**parts):
+        return Objective(task, **parts)(model, x, reference)
+
+    plain = losses()
+    torch.testing.assert_close(losses(reverse="l2").reverse, (back - x).square().sum() / 2)
+    found = losses(forward="l1")
+    torch.testing.assert_close(found.forward, charbonnier(y - reference).sum() / 2)
+    assert not torch.equal(found.shift, plain.shift)
+    torch.testing.assert_close(
+        losses(forward=lambda a, b: 3 * (a - b).square()).forward, 3 * plain.forward
+    )
+    own = losses(shift_target="output").shift
+    torch.testing.assert_close(own, shift_loss(records, None, lambda a, b: (a - b).square()))
+    assert not torch.equal(own, plain.shift)
+    torch.testing.assert_close(
+        losses(rounding=lambda y: y).reverse, charbonnier(model.inverse(y) - x).sum() / 2
+    )
+    noisy = losses(rounding="noise").reverse
+    assert not torch.equal(noisy, losses(rounding="noise").reverse)
+    weighted = Objective(task, (1.0, 2.0, 0.0, 0.0)).weighted(plain)
+    assert set(weighted) == {"forward", "reverse"}
+    assert torch.equal(weighted["reverse"], 2 * plain.reverse)
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        ({"reverse": "l3"}, 'reverse "l1" or "l2"; got .l3'),
+        ({"forward": "l3"}, 'forward "l1" or "l2"; got .l3'),
+        ({"rounding": "no"}, 'rounding "straight-through" or "noise"; got .no'),
+        ({"shift_target": "x"}, 'shift_target "reference" or "output"; got .x'),
+    ],
+)
+def test_unknown_parts(parts, message):
+    with pytest.raises(WICArgumentError, match=message):
+        Objective(TASKS["rescaling-x2"], **parts)
+
+
+def test_copies_are_judged_too():
+    """Each of them and their mean has the reference, and so has what stands in for the rest."""
+    name = "rescaling-x4"
+    model, x, task = photographs.network(name), packed(name), TASKS[name]
+    reference = task.reference(x)
+    losses = Objective(task)(model, x, reference)
+    copies = reference.repeat(1, 4, 1, 1)
+    with record_wic(model) as records:
+        y = model(x)
+    assert records[0].output.shape == copies.shape == (2, 12, 8, 8)
+    expected = (y - reference).square().sum() + (records[0].output - copies).square().sum()
+    torch.testing.assert_close(losses.forward, expected / len(x))
+    aims = {records[0].name: copies}
+    torch.testing.assert_close(losses.shift, shift_loss(records, aims, lambda a, b: (a - b) ** 2))
+    back = model.inverse(quantize(y))
+    torch.testing.assert_close(losses.reverse, charbonnier(back - x).sum() / len(x))
+
+
+@pytest.mark.parametrize("task", ["hiding-1", "rescaling-x2", "rescaling-x4", "decolorization"])
+def test_each_parameter_learns_from_the_documented_losses(task):
+    """L_det: the kernels of WIC alone. L_shift: all that the dropped channels come from."""
+    task, model = TASKS[task], photographs.network(task)
+    x = packed(task.name)
+    with torch.no_grad():  # the last convolutions start at zero, which hides those before them
+        for parameter in model.parameters():
+            parameter.add_(0.01 * torch.randn_like(parameter))
+    losses = Objective(task)(model, x, task.reference(x))
+    names = [name for name, _ in model.named_parameters()]
+    learns = {}
+    for name, loss in zip(TERMS, losses, strict=True):
+        gradients = torch.autograd.grad(
+            loss, list(model.parameters()), retain_graph=True, allow_unused=True
+        )
+        learns[name] = {
+            parameter
+            for parameter, gradient in zip(names, gradients, strict=True)
+            if gradient is not None and bool(gradient.any())
+        }
+    kernels = {name for name in names if name.endswith(".weight") and "conv" not in name}
+    assert learns["det"] == kernels
+    assert learns["reverse"] == set(names)
+    # the last coupling scales and shifts its second half; all of it is seen by the narrowing WIC
+    assert learns["forward"] == learns["shift"] == set(names)

@@ -1,0 +1,398 @@
+"""A guard around an optimizer: steps that explode are not taken, and say which part did it."""
+
+from __future__ import annotations
+
+import copy
+import math
+import statistics
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from wic_layers.conv import WIC
+from wic_layers.errors import WICArgumentError, WICError
+
+__all__ = ["Guard", "Incident", "diagnose"]
+
+FEW, MANY = 5, 100  # losses whose medians are compared
+
+
+@dataclass(frozen=True)
+class Incident:
+    """A step that was not taken.
+
+    Attributes:
+        step: Its number, from 0.
+        reason: What was wrong, as a sentence.
+        losses: The names of the losses that were not finite or had grown the most; none where the
+            gradient was not finite.
+        layer: The part of the model where it began, by its dotted name; None if it cannot be told.
+        back_to: The number of steps to which the state returned.
+        rate: What learning rates are multiplied by from now on.
+    """
+
+    step: int
+    reason: str
+    losses: tuple[str, ...]
+    layer: str | None
+    back_to: int
+    rate: float
+
+    def __str__(self) -> str:
+        losses = f" ({', '.join(self.losses)})" if self.losses else ""
+        where = f"; it began in {self.layer}" if self.layer else ""
+        return (
+            f"Step {self.step} was not taken: {self.reason.rstrip('.')}{losses}{where}. Back to "
+            f"step {self.back_to}, learning rate times {self.rate:g}."
+        )
+
+
+class Guard:
+    """Takes the steps of an optimizer, except those that would ruin the model.
+
+    A step whose loss or gradient is not finite, or whose loss has exploded (the median of the last
+    5 losses is more than ``spike`` times that of the last 100), is not taken. The model and the
+    optimizer return to the last good state, which is kept in memory every ``every`` steps, and the
+    learning rate is halved from there on, whatever a scheduler sets. Three times without a good
+    state between ends the training with an error; the model then holds the last good state.
+
+    Args:
+        model: The model, plain, compiled, or wrapped for several processes.
+        optimizer: Its optimizer. :meth:`step` calls its ``step`` and ``zero_grad``.
+        every: Steps between good states; None if they are marked by :meth:`mark_good` alone.
+        clip: Largest gradient norm.
+        spike: How many times the usual a loss is when it has exploded.
+        factor: What the learning rate is multiplied by after an incident.
+        patience: How many incidents in a row end the training.
+        also: Other things with ``state_dict`` and ``load_state_dict`` that must return too, such
+            as the averaged weights.
+        fabric: The Lightning Fabric that runs the processes, if any: it runs ``backward`` and
+            averages what is judged, so that all processes judge alike.
+        report: Called with each :class:`Incident`.
+
+    Raises:
+        WICArgumentError: If a number is out of range.
+
+    Example:
+        >>> model = WIC(4, 2)
+        >>> guard = Guard(model, torch.optim.Adam(model.parameters(), 1e-3))
+        >>> guard.step(model(torch.ones(1, 4)).square().sum())
+        True
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: Any,
+        *,
+        every: int | None = 100,
+        clip: float = 10.0,
+        spike: float = 10.0,
+        factor: float = 0.5,
+        patience: int = 3,
+        also: Sequence[Any] = (),
+        fabric: Any = None,
+        report: Callable[[Incident], None] | None = None,
+    ) -> None:
+        if every is not None and every < 1:
+            raise WICArgumentError(f"Expected every of at least 1; got {every!r}.")
+        if clip <= 0 or spike <= 1 or not 0 < factor < 1 or patience < 1:
+            raise WICArgumentError(
+                "Expected clip > 0, spike > 1, 0 < factor < 1 and patience of at least 1; got "
+                f"clip={clip!r}, spike={spike!r}, factor={factor!r}, patience={patience!r}."
+            )
+        self.model = model
+        self.optimizer = optimizer
+        self.every = every
+        self.clip = clip
+        self.spike = spike
+        self.factor = factor
+        self.patience = patience
+        self.also = tuple(also)
+        self.fabric = fabric
+        self.report = report
+        self.steps = 0
+        self.rate = 1.0
+        self.in_a_row = 0
+        self._losses: deque[float] = deque(maxlen=MANY)
+        self._usual: dict[str, float] = {}
+        self._good: dict[str, Any] = {}
+        self.mark_good()
+
+    def step(
+        self,
+        loss: Tensor | Mapping[str, Tensor],
+        *,
+        rerun: Callable[[], object] | None = None,
+    ) -> bool:
+        """Runs ``backward`` and takes the step, unless it would ruin the model.
+
+        Args:
+            loss: The loss, or several by name, whose sum is minimised.
+            rerun: Computes the losses once more; it is called after an incident only, to find the
+                layer where it began. Without it, the gradients tell less.
+
+        Returns:
+            Whether the step was taken. If not, :attr:`steps` says where the training is now.
+
+        Raises:
+            WICError: After too many incidents in a row.
+        """
+        terms = dict(loss) if isinstance(loss, Mapping) else {"loss": loss}
+        total = torch.stack(list(terms.values())).sum()
+        if self.fabric is None:
+            total.backward()
+        else:
+            self.fabric.backward(total)
+        parameters = [p for p in self.model.parameters() if p.grad is not None]
+        norm = _norm([p.grad for p in parameters])  # type: ignore[misc]
+        judged = torch.stack([x.detach().float().mean() for x in (*terms.values(), total)])
+        if self.fabric is not None:
+            judged = self.fabric.all_reduce(judged, reduce_op="mean")
+        # one wait for the device
+        *values, whole, length = torch.cat((judged, norm.detach().float()[None])).tolist()
+        named = dict(zip(terms, values, strict=True))
+        reason = self._what_is_wrong(named, whole, length)
+        if reason is not None:
+            self._go_back(reason, named, rerun)
+            return False
+        _clip(parameters, self.clip, norm)
+        with self._slowed():
+            self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.steps += 1
+        if self.every is not None and self.steps % self.every == 0:
+            self.mark_good()
+        return True
+
+    def fail(self, reason: str, *, layer: str | None = None) -> None:
+        """Does what :meth:`step` does with a step that it does not take, for one without a loss.
+
+        A kernel that can no longer be inverted raises before there is one.
+
+        Args:
+            reason: What was wrong, as a sentence.
+            layer: Where; looked for if it is not known.
+
+        Raises:
+            WICError: After too many incidents in a row.
+        """
+        self._go_back(reason, {}, None, layer)
+
+    @property
+    def loss(self) -> float:
+        """The median of the last 100 losses; NaN before the first one."""
+        return statistics.median(self._losses) if self._losses else math.nan
+
+    def mark_good(self) -> None:
+        """Keeps the state as one to return to."""
+        self.in_a_row = 0
+        self._good = copy.deepcopy(
+            {
+                "model": self.model.state_dict(),
+                "optimizer": _own(self.optimizer).state_dict(),
+                "also": [thing.state_dict() for thing in self.also],
+                "guard": self.state_dict(),
+            }
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint needs, beside the model's state and the optimizer's."""
+        return {
+            "steps": self.steps,
+            "rate": self.rate,
+            "losses": list(self._losses),
+            "usual": dict(self._usual),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Goes on from what :meth:`state_dict` gave; load model and optimizer before it."""
+        self._load(state)
+        self.rate = state["rate"]
+        self.mark_good()
+
+    def _load(self, state: Mapping[str, Any]) -> None:
+        self.steps = state["steps"]
+        self._losses = deque(state["losses"], maxlen=MANY)
+        self._usual = dict(state["usual"])
+
+    def _what_is_wrong(self, named: dict[str, float], whole: float, length: float) -> str | None:
+        """A sentence, or None after the losses were remembered."""
+        if not math.isfinite(whole):
+            return f"the loss is {whole:g}"
+        if not math.isfinite(length):
+            return f"the gradient's norm is {length:g}"
+        self._losses.append(whole)
+        recent = statistics.median(list(self._losses)[-FEW:])
+        usual = statistics.median(self._losses)
+        if len(self._losses) == MANY and recent > self.spike * usual > 0:
+            return f"the loss rose from {usual:.4g} to {recent:.4g}"
+        for name, value in named.items():
+            self._usual[name] = 0.98 * self._usual.get(name, value) + 0.02 * value
+        return None
+
+    def _go_back(
+        self,
+        reason: str,
+        named: dict[str, float],
+        rerun: Callable[[], object] | None,
+        layer: str | None = None,
+    ) -> None:
+        bad = tuple(name for name, value in named.items() if not math.isfinite(value))
+        if not bad and named and not reason.startswith("the gradient"):
+            growth = {name: v / max(self._usual.get(name, v), 1e-30) for name, v in named.items()}
+            bad = (max(growth, key=lambda name: growth[name]),)
+        layer = layer or diagnose(self.model, rerun)
+        self.optimizer.zero_grad(set_to_none=True)
+        self.in_a_row += 1
+        self.rate *= self.factor
+        step = self.steps
+        self.model.load_state_dict(self._good["model"])
+        _own(self.optimizer).load_state_dict(copy.deepcopy(self._good["optimizer"]))
+        for thing, state in zip(self.also, self._good["also"], strict=True):
+            thing.load_state_dict(copy.deepcopy(state))
+        self._load(self._good["guard"])
+        incident = Incident(step, reason, bad, layer, self.steps, self.rate)
+        if self.report is not None:
+            self.report(incident)
+        if self.in_a_row >= self.patience:
+            raise WICError(
+                f"The training exploded {self.in_a_row} times in a row and was ended; the model "
+                f"holds its last good state. {incident} Start again with a lower learning rate."
+            )
+
+    @contextmanager
+    def _slowed(self) -> Iterator[None]:
+        groups = self.optimizer.param_groups
+        rates = [group["lr"] for group in groups]
+        for group in groups:
+            group["lr"] = group["lr"] * self.rate
+        try:
+            yield
+        finally:
+            for group, rate in zip(groups, rates, strict=True):
+                group["lr"] = rate
+
+
+def _norm(gradients: list[Tensor]) -> Tensor:
+    """The norm of all gradients, which stay as they are: a bad one tells where it began."""
+    if hasattr(nn.utils, "get_total_norm"):  # from torch 2.6 on
+        return nn.utils.get_total_norm(gradients)
+    return torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(g) for g in gradients]))
+
+
+def _clip(parameters: list[nn.Parameter], most: float, norm: Tensor) -> None:
+    if hasattr(nn.utils, "clip_grads_with_norm_"):
+        nn.utils.clip_grads_with_norm_(parameters, most, norm)
+    else:
+        nn.utils.clip_grad_norm_(parameters, most)
+
+
+def _own(optimizer: Any) -> Any:
+    """The optimizer that holds this process' state, inside what Fabric and sharding put around."""
+    for name in ("optimizer", "optim"):
+        optimizer = getattr(optimizer, name, optimizer)
+    return optimizer
+
+
+def _is_bad(value: object) -> bool:
+    return (
+        isinstance(value, Tensor)
+        and value.is_floating_point()
+        and not bool(torch.isfinite(value).all())
+    )
+
+
+@torch.no_grad()
+def diagnose(model: nn.Module, rerun: Callable[[], object] | None = None) -> str | None:
+    """Names the part of a model where numbers that are not finite, or too large, begin.
+
+    Args:
+        model: The model, with the gradients of the step in question.
+        rerun: Runs the step's forward and reverse pass once more, through ``model``.
+
+    Returns:
+        The dotted name: of a WIC whose kernel can no longer be inverted, else of a parameter that
+        is not finite, else of the first module whose result is not finite, forward or inverse,
+        else of the parameter with the largest gradient (not a finite one, if there is such). None
+        if there is nothing to go by.
+    """
+    for name, module in model.named_modules():
+        if isinstance(module, WIC):
+            condition = float(module.condition_number())
+            if not condition < 1 / torch.finfo(module.weight.dtype).eps:
+                return f"{_plain(name)} (condition number {condition:.3g})"
+    for name, parameter in model.named_parameters():
+        if _is_bad(parameter):
+            return _plain(name)
+    if rerun is not None:
+        found: list[str] = []
+        with _watched(model, found):
+            try:
+                rerun()
+            except WICError as error:
+                found.append(str(error))
+        if found:
+            return found[0]
+    gradients = {
+        _plain(name): float(torch.linalg.vector_norm(parameter.grad.float()))
+        for name, parameter in model.named_parameters()
+        if parameter.grad is not None
+    }
+    # a gradient that overflows spoils those of all earlier parts: the last one is where it began
+    bad = [name for name, norm in gradients.items() if not math.isfinite(norm)]
+    if bad:
+        return f"{bad[-1]} (gradient)"
+    if not gradients:
+        return None
+    return f"{max(gradients, key=lambda name: gradients[name])} (largest gradient)"
+
+
+_WRAPPERS = ("module", "_forward_module", "_original_module", "_orig_mod")
+
+
+def _plain(name: str) -> str:
+    """A dotted name without what compiling and several processes put before it."""
+    parts = name.split(".")
+    while parts and parts[0] in _WRAPPERS:
+        parts = parts[1:]
+    return ".".join(parts) or "the model itself"
+
+
+@contextmanager
+def _watched(model: nn.Module, found: list[str]) -> Iterator[None]:
+    """Notes the modules whose results are not finite, in the order in which they are computed."""
+    undo: list[Callable[[], None]] = []
+
+    def watch(name: str, module: nn.Module) -> None:
+        def forward(_: nn.Module, __: Any, result: object) -> None:
+            if _is_bad(result):
+                found.append(f"{name} (forward)")
+
+        undo.append(module.register_forward_hook(forward).remove)
+        inverse = getattr(module, "inverse", None)
+        if not callable(inverse):
+            return
+
+        def watched(y: Tensor, *args: Any, **kwargs: Any) -> Any:
+            result = inverse(y, *args, **kwargs)
+            if _is_bad(result):
+                found.append(f"{name} (inverse)")
+            return result
+
+        # beside the module's own attributes, where it stands before the method of the class
+        module.__dict__["inverse"] = watched
+        undo.append(lambda: module.__dict__.pop("inverse", None))
+
+    for name, module in model.named_modules():
+        watch(_plain(name), module)
+    try:
+        yield
+    finally:
+        for action in undo:
+            action()

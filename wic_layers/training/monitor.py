@@ -1,0 +1,78 @@
+"""TensorBoard: losses, PSNR, condition numbers, and pictures with their residuals."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from wic_layers.conv import WIC
+from wic_layers.errors import WICDependencyError
+from wic_layers.training.engine import Judgement
+from wic_layers.training.objective import TERMS, Losses
+
+__all__ = ["Monitor"]
+
+EVERY = 20  # steps between the losses that are written
+PICTURES = 4  # held-out images that are shown
+RESIDUAL = 20.0  # what differences are multiplied by, around grey
+
+
+class Monitor:
+    """Writes what ``tensorboard --logdir FOLDER`` shows.
+
+    Args:
+        folder: Where the event files go.
+        start: The step that the training goes on from; what an earlier run wrote of later ones is
+            hidden.
+
+    Raises:
+        WICDependencyError: If TensorBoard is not installed.
+    """
+
+    def __init__(self, folder: Path, start: int = 0) -> None:
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError as error:
+            raise WICDependencyError(
+                "Training needs tensorboard, which is not installed. Run: pip install "
+                "'wic-layers[train]'"
+            ) from error
+        self._writer: Any = SummaryWriter(folder, purge_step=start or None)
+
+    def step(self, step: int, losses: Losses, rate: float) -> None:
+        """Writes the unweighted losses and the learning rate, every so often."""
+        if step % EVERY:
+            return
+        for name, loss in zip(TERMS, losses, strict=True):
+            self._writer.add_scalar(f"loss/{name}", float(loss.detach()), step)
+        self._writer.add_scalar("learning rate", rate, step)
+
+    def judged(self, step: int, found: Judgement, model: nn.Module) -> None:
+        """Writes the PSNR through 8 bits, the kernels' condition numbers, and pictures."""
+        self._writer.add_scalar("PSNR/forward", found.psnr_forward, step)
+        self._writer.add_scalar("PSNR/back", found.psnr_back, step)
+        for name, module in model.named_modules():
+            if isinstance(module, WIC):
+                condition = float(module.condition_number().detach())
+                self._writer.add_scalar(f"condition number/{name}", condition, step)
+        pairs = [("forward", found.forward, found.reference)]
+        several = found.back.shape[1] > 3
+        for index, (back, wanted) in enumerate(
+            zip(found.back.split(3, 1), found.wanted.split(3, 1), strict=True), start=1
+        ):
+            pairs.append((f"back {index}" if several else "back", back, wanted))
+        for name, picture, wanted in pairs:
+            residual = ((picture - wanted) * RESIDUAL + 0.5).clamp(0, 1)
+            self._add_images(name, picture, step)
+            self._add_images(f"{name}, residual x{RESIDUAL:g}", residual, step)
+
+    def _add_images(self, name: str, images: Tensor, step: int) -> None:
+        pixels = (images[:PICTURES] * 255).round().to(torch.uint8).cpu()
+        self._writer.add_images(name, pixels.expand(-1, 3, -1, -1), step)
+
+    def close(self) -> None:
+        """Writes what is left."""
+        self._writer.close()
