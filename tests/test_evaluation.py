@@ -103,9 +103,13 @@ def test_means_and_table():
     (mean,) = mean_rows(rows)
     assert (mean.psnr_rgb, mean.psnr_y, mean.bits) == (35.0, 32.0, 9.0)
     assert mean.ssim_rgb == pytest.approx(0.8)
-    lines = table("Set, 2 images", [mean, Row("grey", 30.0, 0.5)]).splitlines()
-    assert lines[2] == "| a | 35.00 | 0.8000 | 32.00 | 0.9200 | 9.00 |"
-    assert lines[3] == "| grey | 30.00 | 0.5000 |  |  |  |"
+    beside = Row("a, float", 36.0, 0.81, 34.0, 0.94)
+    lines = table("Set, 2 images", [mean, beside, Row("grey", 30.0, 0.5)]).splitlines()
+    assert lines[0].startswith("| Set, 2 images | PSNR RGB | float | SSIM RGB | float | PSNR Y |")
+    assert lines[2] == (
+        "| a | 35.00 | 36.00 | 0.8000 | 0.8100 | 32.00 | 34.00 | 0.9200 | 0.9400 | 9.00 |"
+    )
+    assert lines[3] == "| grey | 30.00 |  | 0.5000 |  |  |  |  |  |  |"
     assert len({line.count("|") for line in lines}) == 1
 
 
@@ -117,6 +121,7 @@ def test_the_command(folder, tmp_path, capsys, monkeypatch):
     printed = capsys.readouterr().out
     assert "set reduced by 2, 2 images" in printed
     assert "| restored by bicubic |" in printed
+    assert "| restored, second time from the first |" in printed
     with out.open(newline="", encoding="utf-8") as file:
         found = list(csv.DictReader(file))
     assert {row["image"] for row in found} == {"a.png", "b.png"}

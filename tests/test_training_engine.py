@@ -86,6 +86,25 @@ def test_two_thousand_steps_in_bf16_skip_none(images, tmp_path):
     assert rows[-1]["loss"] < rows[0]["loss"]
 
 
+def test_bf16_is_inside_the_couplings_alone(images, tmp_path):
+    """At the start couplings give zero in any precision: all else is float32, so is the loss."""
+    found = []
+    for bf16 in (False, True):
+        chosen = settings(steps=2, bf16=bf16)
+        steps = []
+        fit(
+            images, tmp_path / f"{bf16}", chosen, model=start(),
+            report=lambda step, losses, judged, steps=steps: steps.append(losses),
+        )  # fmt: skip
+        found.append(steps)
+    for plain, half in zip(found[0][0], found[1][0], strict=True):
+        assert half.dtype == torch.float32
+        assert torch.equal(plain, half)
+    for plain, half in zip(found[0][1], found[1][1], strict=True):
+        torch.testing.assert_close(plain, half, rtol=0.02, atol=0.02)
+    assert not torch.equal(found[0][1].reverse, found[1][1].reverse)
+
+
 class Killed(Exception):
     pass
 

@@ -152,11 +152,12 @@ def _parser(words: list[str]) -> argparse.ArgumentParser:
     judge = add(
         "eval", "Judge a network on folders of images, through 8-bit PNG files", _eval,
         "Prints PSNR and SSIM, in RGB and of the luma Y (BT.601), of what the network makes of "
-        "each image and of what comes back from its file; the same without rounding (float), of a "
-        "second round trip, and by bicubic interpolation. Rescaling: the small picture is judged "
-        "against Pillow's bicubic reduction, and borders of the scale's pixels are left out. "
-        "Hiding: the images that follow are the secrets. Decolorization: the grey picture is "
-        "judged against the lightness L*. Bits per pixel are those of the PNG, in bicubic's row "
+        "each image and of what comes back from its file, beside them the same without rounding "
+        "(float); then by bicubic interpolation, and of a second round trip, from the original "
+        "and from what came back first. Rescaling: the small picture is judged against Pillow's "
+        "bicubic reduction, and borders of the scale's pixels are left out. Hiding: the images that "
+        "follow are the secrets. Decolorization: the grey picture is judged against the lightness "
+        "L*. Bits per pixel are those of the PNG, in bicubic's row "
         "those of the bicubic reduction.",
     )  # fmt: skip
     if words[:1] == ["eval"]:

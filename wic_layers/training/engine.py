@@ -64,7 +64,7 @@ def make_fabric(settings: Settings) -> Any:
             devices=devices,
             num_nodes=nodes,
             strategy="ddp" if processes > 1 else "auto",
-            precision="bf16-mixed" if settings.bf16 else "32-true",
+            precision="32-true",
         )
     except (RuntimeError, ValueError) as error:  # Fabric's, where a device is not there
         reason = " ".join(str(error).split()).rstrip(".")
@@ -241,14 +241,15 @@ def train(
         fabric = make_fabric(settings)
         fabric.launch()
     model.to(fabric.device).train()
-    whole: Any = Step(
-        model,
-        Objective(
-            task, settings.weights,  # type: ignore[arg-type]
-            forward=settings.forward, reverse=settings.reverse, rounding=settings.rounding,
-            shift_target=settings.shift_target,
-        ),
-    )  # fmt: skip
+    objective = Objective(
+        task,
+        settings.weights,  # type: ignore[arg-type]
+        forward=settings.forward,
+        reverse=settings.reverse,
+        rounding=settings.rounding,
+        shift_target=settings.shift_target,
+    )
+    whole = Step(model, objective, bf16=settings.bf16)
     optimizer = _optimizer(model, settings, fabric)
     average: Any = None
     if settings.ema:
@@ -260,8 +261,7 @@ def train(
         model.load_state_dict(state["model"])
         if average is not None:
             average.load_state_dict(state["average"])
-    compiled = torch.compile(whole) if settings.compile else whole
-    run, optimizer = fabric.setup(compiled, optimizer)
+    run, optimizer = fabric.setup(torch.compile(whole) if settings.compile else whole, optimizer)
     if state is not None:
         optimizer.load_state_dict(state["optimizer"])
 
@@ -316,15 +316,14 @@ def train(
             x, reference = pack_crops(crops.to(fabric.device), task, saturate=settings.saturate)
 
             def again(x: Tensor = x, reference: Tensor = reference) -> object:
-                with fabric.autocast():
-                    return whole(x, reference)
+                return whole(x, reference)
 
             try:
                 losses = Losses(*run(x, reference))
             except IllConditionedError as error:
                 guard.fail(f"a kernel cannot be inverted: {error}", layer=".".join(error.parts))
                 break
-            if not guard.step(whole.objective.weighted(losses), rerun=again):
+            if not guard.step(objective.weighted(losses), rerun=again):
                 break  # the steps that follow are others than those that were read
             if average is not None:
                 average.update_parameters(model)

@@ -36,6 +36,7 @@ __all__ = ["Row", "add_arguments", "compare", "evaluate", "mean_rows", "run", "t
 
 _METRICS = ("psnr_rgb", "ssim_rgb", "psnr_y", "ssim_y")
 _TITLES = ("PSNR RGB", "SSIM RGB", "PSNR Y", "SSIM Y")
+_FLOAT = ", float"  # the end of the names of rows without rounding
 _NAMES = {"hiding": ("stego", "secret"), "rescaling": ("small", "restored")}
 _WEIGHTS_OF_Y = (65.481, 128.553, 24.966)  # ITU-R BT.601 on [0, 1], with an offset of 16
 
@@ -172,10 +173,10 @@ def _judge(task: Task, network: Any, inputs: Sequence[Tensor], tile: int | None)
         plain = 8 * len(encode_png(reference)) / pixels
         yield compare(f"{back} by bicubic", inner(enlarged), inner(inputs[0]), bits=plain)
     exact = forward_pixels(task, network, *inputs, tile=tile, rounded=False)
-    yield compare(f"{forward}, float", exact[:, :height, :width].clamp(0, 1), reference)
+    yield compare(f"{forward}{_FLOAT}", exact[:, :height, :width].clamp(0, 1), reference)
     floats = backward_pixels(task, network, exact, sizes, tile=tile)
     for number, found, original in zip(numbers, floats, wanted, strict=True):
-        yield compare(f"{back}{number}, float", inner(found), inner(original))
+        yield compare(f"{back}{number}{_FLOAT}", inner(found), inner(original))
     # a second round trip of what came back; covers are taken as they look
     covers = [seen] if task.images > 1 else []
     again = forward_pixels(task, network, *covers, *restored, tile=tile)
@@ -183,6 +184,8 @@ def _judge(task: Task, network: Any, inputs: Sequence[Tensor], tile: int | None)
     yield compare(f"{forward}, second time", again[:, :height, :width], reference)
     for number, found, original in zip(numbers, second, wanted, strict=True):
         yield compare(f"{back}{number}, second time", inner(found), inner(original))
+    for number, found, first in zip(numbers, second, restored, strict=True):
+        yield compare(f"{back}{number}, second time from the first", inner(found), inner(first))
 
 
 def _decoded(encoded: bytes) -> Tensor:
@@ -203,15 +206,20 @@ def mean_rows(found: Sequence[Sequence[Row]]) -> list[Row]:
 
 
 def table(title: str, rows: Sequence[Row]) -> str:
-    """Returns rows as a table in Markdown."""
+    """Returns rows as a table in Markdown: through 8-bit files, and beside them as floats."""
+    floats = {row.what: row for row in rows if row.what.endswith(_FLOAT)}
+    titles = " | ".join(f"{title} | float" for title in _TITLES)
     lines = [
-        f"| {title} | {' | '.join(_TITLES)} | bits per pixel |",
-        f"|---|{'---|' * (len(_TITLES) + 1)}",
-    ]
+        f"| {title} | {titles} | bits per pixel |", f"|---|{'---|' * (2 * len(_TITLES) + 1)}"
+    ]  # fmt: skip
     for row in rows:
+        if row.what in floats:
+            continue
+        beside = floats.get(f"{row.what}{_FLOAT}")
         cells = [
             "" if value is None else f"{value:.2f}" if "psnr" in name else f"{value:.4f}"
-            for name, value in ((name, getattr(row, name)) for name in _METRICS)
+            for name in _METRICS
+            for value in (getattr(row, name), getattr(beside, name, None))
         ]
         bits = "" if row.bits is None else f"{row.bits:.2f}"
         lines.append(f"| {row.what} | {' | '.join(cells)} | {bits} |")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple, TypeVar
 
+import torch
 from torch import Tensor, nn
 
 from wic_layers.auxiliary import charbonnier, det_loss, record_wic, shift_loss, squared
@@ -143,13 +144,17 @@ class Step(nn.Module):
     Args:
         model: The network.
         objective: What is minimised.
+        bf16: Run the networks inside couplings in bfloat16. Pixels, halves and WIC stay in
+            float32, which is why this is autocast and not a conversion of what comes in.
     """
 
-    def __init__(self, model: nn.Module, objective: Objective) -> None:
+    def __init__(self, model: nn.Module, objective: Objective, *, bf16: bool = False) -> None:
         super().__init__()
         self.model = model
         self.objective = objective
+        self.bf16 = bf16
 
     def forward(self, x: Tensor, reference: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Returns :class:`Losses`, as the plain tuple that every wrapper lets through."""
-        return tuple(self.objective(self.model, x, reference))  # type: ignore[return-value]
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.bf16):
+            return tuple(self.objective(self.model, x, reference))  # type: ignore[return-value]
