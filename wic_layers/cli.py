@@ -155,10 +155,10 @@ def _parser(words: list[str]) -> argparse.ArgumentParser:
         "each image and of what comes back from its file, beside them the same without rounding "
         "(float); then by bicubic interpolation, and of a second round trip, from the original "
         "and from what came back first. Rescaling: the small picture is judged against Pillow's "
-        "bicubic reduction, and borders of the scale's pixels are left out. Hiding: the images that "
-        "follow are the secrets. Decolorization: the grey picture is judged against the lightness "
-        "L*. Bits per pixel are those of the PNG, in bicubic's row "
-        "those of the bicubic reduction.",
+        "bicubic reduction, and borders of the scale's pixels are left out. Hiding: the images "
+        "that follow are the secrets. Decolorization: the grey picture is judged against the "
+        "lightness L*. Bits per pixel are those of the PNG, in bicubic's row those of the bicubic "
+        "reduction.",
     )  # fmt: skip
     if words[:1] == ["eval"]:
         _training("evaluation").add_arguments(judge)
@@ -191,6 +191,12 @@ def _add_common(command: argparse.ArgumentParser, out: str, *, forward: bool) ->
         command.add_argument(
             "--size", metavar="WxH", type=_size, action="append",
             help="size of what comes back, if the file says none; once for each image",
+        )  # fmt: skip
+    if forward:
+        command.add_argument(
+            "--refine", metavar="N", type=int, default=0,
+            help="improve the result for this image in N steps, such as 20: more comes back, and "
+            "it looks as before; each takes about three times as long as the network (default 0)",
         )  # fmt: skip
     command.add_argument("--force", action="store_true", help="replace outputs that exist")
     command.add_argument(
@@ -243,6 +249,8 @@ def _run(
     shared = {
         "model": _model(args), "force": args.force, "tile": args.tile, "device": args.device,
     }  # fmt: skip
+    if "refine" in args:
+        shared["refine"] = args.refine
     jobs = plan(args.sources, args.out, **planned)
     failed = 0
     with _bar(len(jobs), "file") as tick:

@@ -1,7 +1,7 @@
 """Image files forward and back. Whatever runs backwards needs the file alone.
 
-``model``, ``tile``, ``device`` and ``progress`` are those of :mod:`wic_layers.tasks.memory`; with
-``force`` an output that exists is replaced.
+``model``, ``tile``, ``refine``, ``device`` and ``progress`` are those of
+:mod:`wic_layers.tasks.memory`; with ``force`` an output that exists is replaced.
 """
 
 from __future__ import annotations
@@ -90,6 +90,7 @@ def hide_file(
     fit: bool = False,
     force: bool = False,
     tile: int | None = None,
+    refine: int = 0,
     device: str | torch.device | None = None,
     progress: Progress | None = None,
 ) -> Written:
@@ -105,6 +106,7 @@ def hide_file(
         fit: Reduce secrets that are larger than the cover, keeping their proportions.
         force: See the module.
         tile: See the module.
+        refine: See the module.
         device: See the module.
         progress: See the module.
 
@@ -126,7 +128,7 @@ def hide_file(
     hidden = [fit_secret(secret, size_of(covered), fit=fit) for secret in given]
     task, network = load_network(tasks, model, device)
     written = _forward(
-        task, network, [covered, *hidden], target, force, tile, progress, marked=marked
+        task, network, [covered, *hidden], target, force, tile, refine, progress, marked=marked
     )
     fitted = tuple(
         None if used is secret else size_of(secret)
@@ -177,6 +179,7 @@ def down_file(
     model: str | Path | None = None,
     force: bool = False,
     tile: int | None = None,
+    refine: int = 0,
     device: str | torch.device | None = None,
     progress: Progress | None = None,
 ) -> Written:
@@ -189,6 +192,7 @@ def down_file(
         model: A preset with weights in the package, or the folder of weights.
         force: See the module.
         tile: See the module.
+        refine: See the module.
         device: See the module.
         progress: See the module.
 
@@ -202,7 +206,7 @@ def down_file(
             unknown.
     """
     tasks = RESCALING if scale is None else (Rescaling(scale),)
-    return _convert(tasks, photo, out, model, force, tile, device, progress)
+    return _convert(tasks, photo, out, model, force, tile, refine, device, progress)
 
 
 def up_file(
@@ -228,6 +232,7 @@ def gray_file(
     model: str | Path | None = None,
     force: bool = False,
     tile: int | None = None,
+    refine: int = 0,
     device: str | torch.device | None = None,
     progress: Progress | None = None,
 ) -> Written:
@@ -236,7 +241,7 @@ def gray_file(
     Args and errors are those of :func:`down_file`. The PNG has one channel of 8 bits; its odd
     sides are one pixel longer than the photo's. Its PSNR is against the lightness of the photo.
     """
-    return _convert(COLORING, photo, out, model, force, tile, device, progress)
+    return _convert(COLORING, photo, out, model, force, tile, refine, device, progress)
 
 
 def color_file(
@@ -262,13 +267,14 @@ def _convert(
     model: str | Path | None,
     force: bool,  # noqa: FBT001 - private, and passed on as it came
     tile: int | None,
+    refine: int,
     device: str | torch.device | None,
     progress: Progress | None,
 ) -> Written:
     target = check_output(out, inputs=(photo,), force=force)
     pixels = read_image(photo)
     task, network = load_network(tasks, model, device)
-    return _forward(task, network, [pixels], target, force, tile, progress, marked=True)
+    return _forward(task, network, [pixels], target, force, tile, refine, progress, marked=True)
 
 
 def _forward(
@@ -278,11 +284,12 @@ def _forward(
     target: Path,
     force: bool,  # noqa: FBT001
     tile: int | None,
+    refine: int,
     progress: Progress | None,
     *,
     marked: bool,
 ) -> Written:
-    picture = forward_pixels(task, network, *images, tile=tile, progress=progress)
+    picture = forward_pixels(task, network, *images, tile=tile, progress=progress, refine=refine)
     wanted = images[-task.returned :]
     sizes = tuple(size_of(image) for image in wanted)
     mark = Mark(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from wic_layers.models import PRESETS, from_pretrained
 from wic_layers.models.inspection import flow, receptive_field
 from wic_layers.quantization import quantize
 from wic_layers.tasks.base import Task
+from wic_layers.tasks.refining import refine as improved
 from wic_layers.tasks.tiles import Progress, map_tiles
 
 __all__ = [
@@ -68,7 +69,7 @@ def load_network(
                 f"Expected a preset for {' or '.join(names)}; '{name}' is for "
                 f"{PRESETS[name].task}."
             )
-        network = from_pretrained(name).to(where)
+        network = from_pretrained(name).to(where).requires_grad_(requires_grad=False)
     found = tuple(network.config.get(key) for key in ("in_channels", "out_channels", "scale"))
     for task in tasks:
         if task.channels == found:
@@ -146,6 +147,7 @@ def forward_pixels(
     tile: int | None = None,
     progress: Progress | None = None,
     rounded: bool = True,
+    refine: int = 0,
 ) -> Tensor:
     """Runs a network forward on 8-bit images.
 
@@ -158,6 +160,9 @@ def forward_pixels(
         progress: Called after every tile.
         rounded: Whether the picture is rounded to 8 bits, as every file is; without, it is what
             papers judge that have no file.
+        refine: Steps that improve the picture for this very image; see
+            :func:`~wic_layers.tasks.refining.refine`. Tiles then are no longer the same as the
+            whole, as each is improved for itself.
 
     Returns:
         The forward picture, uint8 (out_channels, H / scale, W / scale) for the first image's sides
@@ -165,14 +170,19 @@ def forward_pixels(
         gives it.
 
     Raises:
-        WICArgumentError: If ``tile`` is less than 1.
+        WICArgumentError: If ``tile`` is less than 1, or ``refine`` less than 0.
     """
+    if refine < 0:
+        raise WICArgumentError(f"Expected refine of at least 0 steps; got {refine}.")
     x = _packed(task, images)
-    side, overlap = _tiling(task, network, tile, size_of(x))
+    side, overlap = _tiling(task, network, tile, size_of(x), with_gradients=refine > 0)
 
     def run(piece: Tensor) -> Tensor:
-        y = network(_as_input(piece, network))[0]
-        return _to_8_bits(y) if rounded else y.float().cpu()
+        given = _as_input(piece, network)
+        y = network(given)
+        if refine:
+            y = improved(task, network, given, y, refine)
+        return _to_8_bits(y[0]) if rounded else y[0].float().cpu()
 
     with _evaluating(network, size_of(x)):
         return map_tiles(run, x, tile=side, overlap=overlap, scale=task.scale, progress=progress)
@@ -236,7 +246,14 @@ def reference_pixels(task: Task, *images: Tensor) -> Tensor:
     return map_tiles(run, x, tile=1024, overlap=overlap, scale=task.scale)
 
 
-def _tiling(task: Task, network: Any, tile: int | None, size: tuple[int, int]) -> tuple[int, int]:
+def _tiling(
+    task: Task,
+    network: Any,
+    tile: int | None,
+    size: tuple[int, int],
+    *,
+    with_gradients: bool = False,
+) -> tuple[int, int]:
     """Side and overlap of the tiles, in pixels of the large picture."""
     reach = receptive_field(network, task.channels[0])
     overlap = _up_to(reach, task.multiple)
@@ -244,21 +261,30 @@ def _tiling(task: Task, network: Any, tile: int | None, size: tuple[int, int]) -
         if tile < 1:
             raise WICArgumentError(f"Expected a tile of at least 1 pixel a side; got {tile}.")
         return _up_to(tile, task.multiple), overlap
-    most = _MOST_BYTES / _bytes_per_pixel(network, task.channels[0])
+    held = sum if with_gradients else max
+    most = _MOST_BYTES / _bytes_per_pixel(network, task.channels[0], held)
+    if with_gradients:
+        most *= 4  # tiles that are far smaller than what they have to see would take for ever
     if size[0] * size[1] <= most:
         return _up_to(max(size), task.multiple), overlap
     # a tile smaller than what it has to see would cost more time than it saves memory
     return _up_to(max(int(math.sqrt(most)) - 2 * overlap, overlap, 64), task.multiple), overlap
 
 
-def _bytes_per_pixel(network: Any, channels: int) -> float:
-    """About what a network's widest convolution holds, for each pixel of its input."""
-    held = 1.0
+def _bytes_per_pixel(
+    network: Any, channels: int, together: Callable[[list[float]], float]
+) -> float:
+    """About what a network's convolutions hold, for each pixel of its input.
+
+    ``together``: ``max`` where one runs after the other, ``sum`` where all are kept for gradients.
+    """
+    held = [1.0]
     for step in flow(network, channels):
         widths = [m.in_channels for m in step.block.modules() if isinstance(m, nn.Conv2d)]
         # its input, its result joined to it, and a copy in oneDNN's own layout
-        held = max(held, 3 * 4 * max([*widths, *step.channels]) * float(step.sizes[0]) ** 2)
-    return held
+        most = together([float(width) for width in [*widths, *step.channels]])
+        held.append(3 * 4 * most * float(step.sizes[0]) ** 2)
+    return together(held)
 
 
 @contextmanager

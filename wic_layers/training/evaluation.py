@@ -109,7 +109,12 @@ def _bicubic(image: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def evaluate(
-    task: Task, network: Any, images: Sequence[Tensor], *, tile: int | None = None
+    task: Task,
+    network: Any,
+    images: Sequence[Tensor],
+    *,
+    tile: int | None = None,
+    refine: int = 0,
 ) -> Iterator[list[Row]]:
     """Judges a network on every image; see ``wic eval`` for what the rows mean.
 
@@ -123,6 +128,7 @@ def evaluate(
         network: The network.
         images: Pixels (3, H, W), uint8.
         tile: See :func:`wic_layers.tasks.running.forward_pixels`.
+        refine: See there.
 
     Yields:
         The rows of an image, in the same order for all.
@@ -139,10 +145,12 @@ def evaluate(
             other = images[(index + step) % len(images)]
             turned = other if other.shape == image.shape else other.transpose(1, 2)
             inputs.append(turned[:, : image.shape[1], : image.shape[2]].contiguous())
-        yield list(_judge(task, network, inputs, tile))
+        yield list(_judge(task, network, inputs, tile, refine))
 
 
-def _judge(task: Task, network: Any, inputs: Sequence[Tensor], tile: int | None) -> Iterator[Row]:
+def _judge(
+    task: Task, network: Any, inputs: Sequence[Tensor], tile: int | None, refine: int
+) -> Iterator[Row]:
     wanted = inputs[-task.returned :]
     sizes = [size_of(image) for image in wanted]
     kind = task.name.partition("-")[0]
@@ -154,7 +162,7 @@ def _judge(task: Task, network: Any, inputs: Sequence[Tensor], tile: int | None)
         return image[:, crop : image.shape[1] - crop, crop : image.shape[2] - crop]
 
     # what is written is what is read: the file's own bytes are decoded again
-    picture = forward_pixels(task, network, *inputs, tile=tile)
+    picture = forward_pixels(task, network, *inputs, tile=tile, refine=refine)
     encoded = encode_png(picture)
     picture = as_channels(_decoded(encoded), task.out_channels)
     width, height = size_of(inputs[0]) if task.scale == 1 else size_of(picture)
@@ -172,14 +180,14 @@ def _judge(task: Task, network: Any, inputs: Sequence[Tensor], tile: int | None)
         enlarged = _bicubic(reference, sizes[0])
         plain = 8 * len(encode_png(reference)) / pixels
         yield compare(f"{back} by bicubic", inner(enlarged), inner(inputs[0]), bits=plain)
-    exact = forward_pixels(task, network, *inputs, tile=tile, rounded=False)
+    exact = forward_pixels(task, network, *inputs, tile=tile, rounded=False, refine=refine)
     yield compare(f"{forward}{_FLOAT}", exact[:, :height, :width].clamp(0, 1), reference)
     floats = backward_pixels(task, network, exact, sizes, tile=tile)
     for number, found, original in zip(numbers, floats, wanted, strict=True):
         yield compare(f"{back}{number}{_FLOAT}", inner(found), inner(original))
     # a second round trip of what came back; covers are taken as they look
     covers = [seen] if task.images > 1 else []
-    again = forward_pixels(task, network, *covers, *restored, tile=tile)
+    again = forward_pixels(task, network, *covers, *restored, tile=tile, refine=refine)
     second = backward_pixels(task, network, again, sizes, tile=tile)
     yield compare(f"{forward}, second time", again[:, :height, :width], reference)
     for number, found, original in zip(numbers, second, wanted, strict=True):
@@ -240,6 +248,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--csv", type=Path, metavar="FILE", help="write a row for every comparison too")
     add("--tile", metavar="N", type=int, help="side of the tiles in which large images are run")
+    add("--refine", metavar="N", type=int, default=0, help="as of the commands that are judged")
     add("--device", default="cpu", help="where to run, such as cuda")
     add("--force", action="store_true", help="replace the CSV if it exists")
 
@@ -262,13 +271,14 @@ def run(args: argparse.Namespace, bar: Callable[[int, str], Any]) -> int:
     _metrics()
     task, network = load_network(list(TASKS.values()), args.network, args.device)
     files = {folder: find_images(folder) for folder in args.folders}
-    print(f"{network.preset or args.network}, {task.name}, weights {network.weights_id}")
+    refined = f", refined in {args.refine} steps" if args.refine else ""
+    print(f"{network.preset or args.network}, {task.name}, weights {network.weights_id}{refined}")
     rows: list[dict[str, Any]] = []
     for folder, paths in files.items():
         images = [_reduced(read_image(path), args.reduce) for path in paths]
         found = []
         with bar(len(images), "file") as tick:
-            for judged in evaluate(task, network, images, tile=args.tile):
+            for judged in evaluate(task, network, images, tile=args.tile, refine=args.refine):
                 found.append(judged)
                 tick(1, len(images))
         reduced = f" reduced by {args.reduce}" if args.reduce > 1 else ""

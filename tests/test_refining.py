@@ -1,0 +1,95 @@
+"""Refinement: more comes back from the same file size, it looks as before, and files agree."""
+
+import re
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from skimage import data
+
+from wic_layers import cli, tasks
+from wic_layers.errors import WICArgumentError
+from wic_layers.images import as_pixels, psnr
+from wic_layers.models import WINNaive
+from wic_layers.tasks import TASKS
+from wic_layers.tasks.refining import refine
+from wic_layers.tasks.running import (
+    backward_pixels,
+    forward_pixels,
+    load_network,
+    reference_pixels,
+)
+
+
+def photograph(size=64):
+    return as_pixels(data.astronaut())[:, 40 : 40 + size, 180 : 180 + size].clone()
+
+
+@pytest.mark.parametrize("name", ["rescaling-x2", "rescaling-x4", "hiding-1", "decolorization"])
+def test_more_comes_back_and_it_looks_as_before(name):
+    task = TASKS[name]
+    _, network = load_network((task,), None)
+    images = [photograph(), as_pixels(data.coffee())[:, 100:164, 200:264].clone()][: task.images]
+    sizes = [(64, 64)] * task.returned
+    wanted = images[-task.returned :]
+    found = []
+    for steps in (0, 10):
+        picture = forward_pixels(task, network, *images, refine=steps)
+        back = backward_pixels(task, network, picture, sizes)
+        found.append((psnr(picture, reference_pixels(task, *images)), psnr(back[0], wanted[0])))
+    plain, refined = found
+    assert refined[1] > plain[1] + {"rescaling-x4": 0.02}.get(name, 0.15)
+    assert refined[0] > plain[0] - 0.1
+
+
+def test_nothing_better_leaves_it_as_it_was():
+    task = TASKS["rescaling-x2"]
+    network = WINNaive(3, 3, scale=2, couplings=1, growth=4, completion="zero").eval()
+    x = torch.zeros(1, 3, 8, 8)
+    y = network(x)
+    assert refine(task, network, x, y, 3) is y  # a black image comes back as it was
+    assert all(p.requires_grad and p.grad is None for p in network.parameters())
+
+
+def test_gradients_reach_nobody_and_modes_stay():
+    task, network = load_network((TASKS["rescaling-x2"],), None)
+    network.requires_grad_(True).train()
+    with torch.no_grad():
+        forward_pixels(task, network, photograph(), refine=1)
+    assert network.training
+    assert all(p.grad is None for p in network.parameters())
+
+
+def test_the_command_says_what_it_wrote(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Image.fromarray(photograph(49).permute(1, 2, 0).numpy()).save("a.png")
+    assert cli.main(["down", "a.png", "-o", "plain.png"]) == 0
+    assert cli.main(["down", "a.png", "-o", "small.png", "--refine", "6"]) == 0
+    plain, refined = (
+        [float(found) for found in re.findall(r"([0-9.]+) dB", line)]
+        for line in capsys.readouterr().out.splitlines()
+    )
+    assert refined[1] > plain[1]
+    assert cli.main(["up", "small.png", "-o", "again.png"]) == 0
+    with Image.open("small.png") as small, Image.open("again.png") as again:
+        assert again.size == (49, 49)
+        expected = tasks.down(photograph(49), refine=6)
+        assert np.array_equal(np.asarray(small), expected.permute(1, 2, 0).numpy())
+    assert cli.main(["down", "a.png", "-o", "b.png", "--refine", "-1"]) == 2
+    assert "Expected refine of at least 0 steps; got -1" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        cli.main(["up", "small.png", "-o", "b.png", "--refine", "2"])
+
+
+def test_tiles_are_refined_too():
+    task, network = load_network((TASKS["decolorization"],), None)
+    picture = forward_pixels(task, network, photograph(), refine=4, tile=32)
+    back = backward_pixels(task, network, picture, [(64, 64)])[0]
+    plain = backward_pixels(task, network, forward_pixels(task, network, photograph()), [(64, 64)])
+    assert psnr(back, photograph()) > psnr(plain[0], photograph())
+
+
+def test_bad_steps():
+    with pytest.raises(WICArgumentError, match="refine of at least 0 steps; got -2"):
+        tasks.gray(photograph(), refine=-2)
