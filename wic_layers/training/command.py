@@ -185,7 +185,10 @@ def run(args: argparse.Namespace) -> int:
             monitor.step(step, losses, settings.rate(step - 1))
             if judged is not None:
                 monitor.judged(step, judged, model)
-                shown.update(psnr=f"{judged.psnr_forward:.2f}/{judged.psnr_back:.2f}")
+                psnr = f"{judged.psnr_forward:.2f}/{judged.psnr_back:.2f}"
+                shown.update(psnr=psnr)
+                if bar.disable:  # no terminal: a line now and then, for whoever reads the log
+                    print(f"step {step} of {settings.steps}, {psnr} dB PSNR", flush=True)
             if step % 20 == 0 or judged is not None:
                 for name, term in zip(TERMS, losses, strict=True):
                     shown[name] = f"{float(term.detach()):.4g}"

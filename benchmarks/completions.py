@@ -1,0 +1,330 @@
+"""What stands in for the dropped channels: the same networks, trained alike, but for that.
+
+    python benchmarks/completions.py run --photos PHOTOS --eval EVAL --task rescaling-x2 --hours 2
+    python benchmarks/completions.py report
+
+``run`` trains one small network for every row of the plan that ``results/completions.jsonl`` does
+not hold yet, and adds a line for it; it can be stopped and started again. EVAL holds the folders
+Set5, Set14 and BSD100. ``report`` writes ``results/completions.md``, ``.csv`` and ``.png`` from
+the lines that are there.
+
+Equal in all rows of a task: the couplings, the photographs (each at three sizes, first reduced
+by 2 where its chroma is halved), crops, batches, steps, rates, losses and their weights, and, by
+seed, the start of the couplings. The learned completion has parameters of its own beside. Pictures
+are rounded to 8 bits in training and judging. "held out" are four photographs that no network was
+trained on; choices are made by them, never by the test sets.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import math
+import statistics
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from wic_layers.blocks import AffineCoupling, Chain, Haar, Squeeze, Unsqueeze
+from wic_layers.conv import WIC
+from wic_layers.images import find_images, read_image
+from wic_layers.quantization import quantize
+from wic_layers.subnets import DenseBlock
+from wic_layers.tasks import TASKS, Task
+from wic_layers.training import Guard, Objective, Photographs, Settings
+from wic_layers.training.command import _held_out, _split
+from wic_layers.training.engine import _Batches, pack_crops
+from wic_layers.training.evaluation import _reduced
+
+RESULTS = Path(__file__).parent / "results"
+LINES = RESULTS / "completions.jsonl"
+
+COMPLETIONS: dict[str, dict[str, Any]] = {
+    "gaussian": {"completion": "gaussian"},
+    "zero": {"completion": "zero"},
+    "repeat": {"completion": "repeat"},
+    "shift, published": {"completion": "shift", "layout": "published"},
+    "shift": {"completion": "shift"},
+    "shift, constrained": {"completion": "shift", "rows": "more"},
+    "learned": {"completion": "learned"},
+}
+STARTS = ("orthogonal", "task-aware")
+# of the losses: the forward picture counts as much as it takes to look right at crops of 48
+WEIGHTS = {
+    "rescaling-x2": (12.0, 1.0, 0.1, 1.0),
+    "hiding-1": (1.0, 1.0, 0.1, 1.0),
+    "decolorization": (40.0, 1.0, 0.1, 1.0),
+}
+COUPLINGS, GROWTH, BATCH, CROP, STEPS = 4, 12, 4, 48, 1200
+SETS = {"Set5": 1, "Set14": 1, "BSD100": 2}  # each with the factor that it is first reduced by
+
+
+def network(task: Task, completion: str, start: str) -> Chain:
+    """IRN's couplings for rescaling, equal halves for the others, and a narrowing WIC."""
+    subnet = partial(DenseBlock, growth=GROWTH)
+    channels = 12 * task.images
+    blocks: list[nn.Module] = [Haar() if task.scale == 2 else Squeeze(2)]
+    split = 3 if task.scale == 2 else None
+    blocks += [AffineCoupling(channels, split=split, subnet=subnet) for _ in range(COUPLINGS)]
+    if task.scale == 1:
+        blocks.append(Unsqueeze(2))
+        channels //= 4
+    given = dict(COMPLETIONS[completion])
+    if given.get("rows") == "more":
+        given["rows"] = channels + task.out_channels
+    last = WIC(channels, task.out_channels, **given)
+    if start == "task-aware":
+        with torch.no_grad():
+            last.weight.copy_(task_aware(task, last.weight))
+    return Chain(*blocks, last)
+
+
+def task_aware(task: Task, weight: Tensor) -> Tensor:
+    """A kernel whose kept rows give the wanted picture at the start: mean, cover or brightness."""
+    kept = torch.zeros(task.out_channels, weight.shape[1])
+    if task.out_channels == 1:
+        kept[0] = torch.tensor([0.299, 0.587, 0.114])
+    else:  # Haar's low band is twice the mean; the cover is the first of the images
+        kept[:, :3] = torch.eye(3) * (0.5 if task.scale == 2 else 1.0)
+    # the other rows keep their random directions, made orthogonal to these
+    basis, _ = torch.linalg.qr(kept.T)
+    others = weight[task.out_channels :] - weight[task.out_channels :] @ basis @ basis.T
+    return torch.cat((kept, others / others.norm(dim=1, keepdim=True)))
+
+
+def plan(names: list[str], factor: int) -> Iterator[dict[str, Any]]:
+    """The rows of the comparison, the most telling first."""
+    for seed in (0, 1):
+        for start in STARTS:
+            for completion in names:
+                yield {
+                    "completion": completion, "start": start, "seed": seed,
+                    "steps": STEPS * factor,
+                }  # fmt: skip
+
+
+def judging_sets(task: Task, folder: Path, held_out: Tensor) -> dict[str, list[Tensor]]:
+    """Packed images (1, C, H, W) of every set; for hiding the image that follows is the secret."""
+    sets = {"held out": list(held_out.split(1))}
+    for name, factor in SETS.items():
+        images = [_reduced(read_image(path), factor) for path in find_images(folder / name)]
+        packed = []
+        for index, image in enumerate(images):
+            others = [images[(index + step) % len(images)] for step in range(1, task.images)]
+            others = [o if o.shape == image.shape else o.transpose(1, 2) for o in others]
+            sides = [
+                min(o.shape[axis] for o in (image, *others)) // task.multiple * task.multiple
+                for axis in (1, 2)
+            ]
+            group = [o[None, :, : sides[0], : sides[1]].float() / 255 for o in (image, *others)]
+            packed.append(task.pack(*group))
+        sets[name] = packed
+    return sets
+
+
+@torch.no_grad()
+def judged(model: Chain, task: Task, x: Tensor) -> dict[str, float]:
+    """PSNR of both pictures through 8 bits, and how far a second round trip is from the first."""
+    edge = task.scale if task.scale > 1 else 0
+
+    def psnr(a: Tensor, b: Tensor, crop: int) -> float:
+        inner = slice(crop, -crop or None)
+        error = (a - b)[..., inner, inner].square().mean()
+        return -10 * math.log10(max(float(error), 1e-10))
+
+    y = quantize(model(x))
+    back = quantize(model.inverse(y))
+    again = quantize(model.inverse(quantize(model(back))))
+    found, wanted, twice = (torch.cat(task.wanted(z), 1) for z in (back, x, again))
+    return {
+        "forward": psnr(y, quantize(task.reference(x)), 0),
+        "back": psnr(found, wanted, edge),
+        "second": psnr(twice, found, edge),
+    }
+
+
+def run_one(
+    row: dict[str, Any], task: Task, images: Photographs, sets: dict[str, list[Tensor]]
+) -> dict[str, Any]:
+    """Trains and judges the network of a row."""
+    settings = Settings(
+        steps=row["steps"], batch=BATCH, crop=CROP, seed=row["seed"], bf16=True, warmup=100,
+        weights=WEIGHTS[task.name],
+    )  # fmt: skip
+    torch.manual_seed(row["seed"])  # the couplings come first, so that they start alike
+    model = network(task, row["completion"], row["start"]).train()
+    objective = Objective(task, WEIGHTS[task.name])
+    optimizer = torch.optim.AdamW(model.parameters(), settings.learning_rate, fused=True)
+    guard = Guard(model, optimizer, every=200)
+    batches = _Batches(images, task, settings, 0, 1)
+    losses, times, incidents = [], [], 0
+    while guard.steps < settings.steps:
+        began = time.perf_counter()
+        step = guard.steps
+        optimizer.param_groups[0]["lr"] = settings.rate(step)
+        x, reference = pack_crops(batches[step], task)
+        with torch.autocast("cpu", torch.bfloat16):
+            found = objective(model, x, reference)
+        incidents += not guard.step(objective.weighted(found))
+        losses.append(sum(float(loss.detach()) for loss in objective.weighted(found).values()))
+        times.append(time.perf_counter() - began)
+    model.eval()
+    last = model[-1]
+    result = {
+        **row,
+        "task": task.name,
+        "loss": statistics.mean(losses[-len(losses) // 10 :]),
+        "condition": float(last.condition_number().detach()),  # type: ignore[operator]
+        "milliseconds": statistics.median(times) * 1e3,
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "not taken": incidents,
+        "torch": torch.__version__,
+    }
+    for name, several in sets.items():
+        rows = [judged(model, task, x) for x in several]
+        for key in rows[0]:
+            result[f"{name} {key}"] = statistics.mean(each[key] for each in rows)
+    return result
+
+
+def run(args: argparse.Namespace) -> None:
+    torch.set_num_threads(1)
+    task = TASKS[args.task]
+    chosen, held_out_paths = _split(find_images(args.photos), 4)
+    images = Photographs(chosen, levels=3, smallest=CROP + 16)
+    held_out = _held_out(task, Photographs(held_out_paths, smallest=2))
+    sets = judging_sets(task, args.eval, held_out)
+    RESULTS.mkdir(exist_ok=True)
+    keys = ("task", "completion", "start", "seed", "steps")
+    done = {tuple(line[key] for key in keys) for line in read_lines()}
+    until = time.monotonic() + args.hours * 3600
+    for row in plan(args.completions or list(COMPLETIONS), args.factor):
+        if (task.name, *(row[key] for key in keys[1:])) in done:
+            continue
+        if time.monotonic() > until:
+            print("time is up; start again to go on")
+            return
+        result = run_one(row, task, images, sets)
+        with LINES.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(result) + "\n")
+        print(
+            f"{task.name}, {row['completion']}, {row['start']}, seed {row['seed']}, "
+            f"{row['steps']} steps: held out {result['held out forward']:.2f} / "
+            f"{result['held out back']:.2f}, Set5 {result['Set5 forward']:.2f} / "
+            f"{result['Set5 back']:.2f}", flush=True,
+        )  # fmt: skip
+
+
+def read_lines() -> list[dict[str, Any]]:
+    if not LINES.exists():
+        return []
+    return [json.loads(line) for line in LINES.read_text(encoding="utf-8").splitlines()]
+
+
+def report() -> None:
+    """Writes a table for every task and budget: means over seeds, and half their range."""
+    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = defaultdict(list)
+    for line in read_lines():
+        groups[line["task"], line["steps"], line["start"], line["completion"]].append(line)
+    text, flat = [], []
+    for task, steps in sorted({key[:2] for key in groups}):
+        text.append(
+            f"\n### {task}, {steps} steps\n\n| completion | start | seeds | "
+            + " | ".join(f"{name}: forward / back" for name in ("held out", *SETS))
+            + " | loss | second round trip | condition | time of a step |\n|"
+            + "---|" * (8 + len(SETS))
+        )
+        rows = {key[2:]: lines for key, lines in groups.items() if key[:2] == (task, steps)}
+        base = statistics.mean(
+            line["milliseconds"] for (_, name), lines in rows.items() for line in lines
+            if name == "zero" or not any(other == "zero" for _, other in rows)
+        )  # fmt: skip
+        order = sorted(
+            rows, key=lambda key: (key[0], statistics.mean(line["loss"] for line in rows[key]))
+        )
+        for start, completion in order:
+            lines = rows[start, completion]
+
+            def mean(key: str, lines: list[dict[str, Any]] = lines) -> str:
+                values = [line[key] for line in lines]
+                spread = (max(values) - min(values)) / 2
+                shown = f"{statistics.mean(values):.2f}"
+                return f"{shown} ± {spread:.2f}" if len(values) > 1 else shown
+
+            cells = [completion, start, str(len(lines))]
+            cells += [
+                f"{mean(f'{name} forward')} / {mean(f'{name} back')}"
+                for name in ("held out", *SETS)
+            ]
+            cells += [mean("loss"), mean("BSD100 second"), mean("condition")]
+            cells.append(f"{statistics.mean(x['milliseconds'] for x in lines) / base:.2f}")
+            text.append(f"| {' | '.join(cells)} |")
+            flat += lines
+    (RESULTS / "completions.md").write_text("\n".join(text).strip() + "\n", encoding="utf-8")
+    if flat:
+        with (RESULTS / "completions.csv").open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, list(flat[0]))
+            writer.writeheader()
+            writer.writerows(flat)
+        plot(groups)
+    print("\n".join(text))
+
+
+def plot(groups: dict[tuple[Any, ...], list[dict[str, Any]]]) -> None:
+    """Both pictures' PSNR on the held-out photographs: a point for every row."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    tables = sorted({key[:2] for key in groups})
+    figure, axes = pyplot.subplots(
+        1, len(tables), figsize=(5.5 * len(tables), 4.5), squeeze=False, layout="constrained"
+    )
+    colours = dict(zip(COMPLETIONS, pyplot.get_cmap("tab10").colors, strict=False))  # type: ignore[attr-defined]
+    for axis, (task, steps) in zip(axes[0], tables, strict=True):
+        for key, lines in groups.items():
+            if key[:2] != (task, steps):
+                continue
+            axis.scatter(
+                [line["held out forward"] for line in lines],
+                [line["held out back"] for line in lines],
+                color=colours[key[3]], marker="o" if key[2] == STARTS[0] else "^", s=36,
+                label=f"{key[3]}, {key[2]}",
+            )  # fmt: skip
+        axis.set(
+            title=f"{task}, {steps} steps", xlabel="PSNR of the forward picture, dB",
+            ylabel="PSNR of what comes back, dB",
+        )  # fmt: skip
+        axis.grid(alpha=0.3)
+        axis.legend(fontsize=6)
+    figure.savefig(RESULTS / "completions.png", dpi=110)
+    pyplot.close(figure)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(required=True, dest="command")
+    trains = commands.add_parser("run")
+    trains.add_argument("--photos", type=Path, required=True)
+    trains.add_argument("--eval", type=Path, required=True)
+    trains.add_argument("--task", choices=list(WEIGHTS), default="rescaling-x2")
+    trains.add_argument("--completions", nargs="+", choices=list(COMPLETIONS))
+    trains.add_argument("--factor", type=int, default=1, help=f"times {STEPS} steps")
+    trains.add_argument("--hours", type=float, default=math.inf)
+    commands.add_parser("report")
+    args = parser.parse_args()
+    run(args) if args.command == "run" else report()
+
+
+if __name__ == "__main__":
+    main()
