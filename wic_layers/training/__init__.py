@@ -1,8 +1,9 @@
 """Training and evaluation: photographs, objective, guard, loop; ``wic train`` and ``wic eval``."""
 
 from wic_layers.training.data import Crops, Photographs, arrange
+from wic_layers.training.diagnosis import diagnose
 from wic_layers.training.engine import Judgement, judge, make_fabric, train
-from wic_layers.training.guard import Guard, Incident, diagnose
+from wic_layers.training.guard import Guard, Incident
 from wic_layers.training.objective import Losses, Objective
 from wic_layers.training.settings import Settings
 
