@@ -143,6 +143,7 @@ def run(args: argparse.Namespace) -> int:
         WICError: If the checkpoint is of other settings, or the training exploded too often.
     """
     try:
+        import tensorboard  # noqa: F401 - now, not after the first step
         from lightning_fabric.utilities.rank_zero import rank_zero_only
         from tqdm import tqdm
     except ImportError as error:
