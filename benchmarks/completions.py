@@ -1,6 +1,8 @@
-"""What stands in for the dropped channels: the same networks, trained alike, but for that.
+"""What stands in for the dropped channels, and how a network squeezes: all else trained alike.
 
     python benchmarks/completions.py run --photos PHOTOS --eval EVAL --task rescaling-x2 --hours 2
+    python benchmarks/completions.py run --photos PHOTOS --eval EVAL --task hiding-1 \\
+        --squeezes haar pixels --completions zero --starts orthogonal
     python benchmarks/completions.py report
 
 ``run`` trains one small network for every row of the plan that ``results/completions.jsonl`` does
@@ -32,7 +34,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from wic_layers.blocks import AffineCoupling, Chain, Haar, Squeeze, Unsqueeze
+from wic_layers.blocks import AffineCoupling, Chain, Haar, InverseHaar, Squeeze, Unsqueeze
 from wic_layers.conv import WIC
 from wic_layers.images import find_images, read_image
 from wic_layers.quantization import quantize
@@ -56,6 +58,7 @@ COMPLETIONS: dict[str, dict[str, Any]] = {
     "learned": {"completion": "learned"},
 }
 STARTS = ("orthogonal", "task-aware")
+SQUEEZES = ("haar", "pixels")
 # of the losses: the forward picture counts as much as it takes to look right at crops of 48
 WEIGHTS = {
     "rescaling-x2": (12.0, 1.0, 0.1, 1.0),
@@ -66,15 +69,16 @@ COUPLINGS, GROWTH, BATCH, CROP, STEPS = 4, 12, 4, 48, 1200
 SETS = {"Set5": 1, "Set14": 1, "BSD100": 2}  # each with the factor that it is first reduced by
 
 
-def network(task: Task, completion: str, start: str) -> Chain:
-    """IRN's couplings for rescaling, equal halves for the others, and a narrowing WIC."""
+def network(task: Task, squeeze: str, completion: str, start: str) -> Chain:
+    """WIN-Naive: squeeze, couplings, and a narrowing WIC."""
     subnet = partial(DenseBlock, growth=GROWTH)
-    channels = 12 * task.images
-    blocks: list[nn.Module] = [Haar() if task.scale == 2 else Squeeze(2)]
-    split = 3 if task.scale == 2 else None
+    channels, haar = 12 * task.images, squeeze == "haar"
+    groups = channels // 4 if task.scale == 1 else 1
+    blocks: list[nn.Module] = [Haar(groups) if haar else Squeeze(2)]
+    split = 3 if haar and task.scale == 2 else None
     blocks += [AffineCoupling(channels, split=split, subnet=subnet) for _ in range(COUPLINGS)]
     if task.scale == 1:
-        blocks.append(Unsqueeze(2))
+        blocks.append(InverseHaar(groups) if haar else Unsqueeze(2))
         channels //= 4
     given = dict(COMPLETIONS[completion])
     if given.get("rows") == "more":
@@ -82,32 +86,37 @@ def network(task: Task, completion: str, start: str) -> Chain:
     last = WIC(channels, task.out_channels, **given)
     if start == "task-aware":
         with torch.no_grad():
-            last.weight.copy_(task_aware(task, last.weight))
+            last.weight.copy_(task_aware(task, last.weight, haar=haar))
     return Chain(*blocks, last)
 
 
-def task_aware(task: Task, weight: Tensor) -> Tensor:
+def task_aware(task: Task, weight: Tensor, *, haar: bool) -> Tensor:
     """A kernel whose kept rows give the wanted picture at the start: mean, cover or brightness."""
     kept = torch.zeros(task.out_channels, weight.shape[1])
     if task.out_channels == 1:
         kept[0] = torch.tensor([0.299, 0.587, 0.114])
-    else:  # Haar's low band is twice the mean; the cover is the first of the images
-        kept[:, :3] = torch.eye(3) * (0.5 if task.scale == 2 else 1.0)
+    elif task.scale == 1:  # the cover is the first of the images
+        kept[:, :3] = torch.eye(3)
+    elif haar:  # the low band is twice the mean
+        kept[:, :3] = torch.eye(3) / 2
+    else:  # the four pixels of each channel
+        kept[:] = torch.eye(3).repeat_interleave(4, dim=1) / 4
     # the other rows keep their random directions, made orthogonal to these
     basis, _ = torch.linalg.qr(kept.T)
     others = weight[task.out_channels :] - weight[task.out_channels :] @ basis @ basis.T
     return torch.cat((kept, others / others.norm(dim=1, keepdim=True)))
 
 
-def plan(names: list[str], factor: int) -> Iterator[dict[str, Any]]:
+def plan(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """The rows of the comparison, the most telling first."""
     for seed in (0, 1):
-        for start in STARTS:
-            for completion in names:
-                yield {
-                    "completion": completion, "start": start, "seed": seed,
-                    "steps": STEPS * factor,
-                }  # fmt: skip
+        for start in args.starts:
+            for completion in args.completions:
+                for squeeze in args.squeezes:
+                    yield {
+                        "task": args.task, "squeeze": squeeze, "completion": completion,
+                        "start": start, "seed": seed, "steps": STEPS * args.factor,
+                    }  # fmt: skip
 
 
 def judging_sets(task: Task, folder: Path, held_out: Tensor) -> dict[str, list[Tensor]]:
@@ -159,7 +168,7 @@ def run_one(
         weights=WEIGHTS[task.name],
     )  # fmt: skip
     torch.manual_seed(row["seed"])  # the couplings come first, so that they start alike
-    model = network(task, row["completion"], row["start"]).train()
+    model = network(task, row["squeeze"], row["completion"], row["start"]).train()
     objective = Objective(task, WEIGHTS[task.name])
     optimizer = torch.optim.AdamW(model.parameters(), settings.learning_rate, fused=True)
     guard = Guard(model, optimizer, every=200)
@@ -179,7 +188,6 @@ def run_one(
     last = model[-1]
     result = {
         **row,
-        "task": task.name,
         "loss": statistics.mean(losses[-len(losses) // 10 :]),
         "condition": float(last.condition_number().detach()),  # type: ignore[operator]
         "milliseconds": statistics.median(times) * 1e3,
@@ -202,11 +210,10 @@ def run(args: argparse.Namespace) -> None:
     held_out = _held_out(task, Photographs(held_out_paths, smallest=2))
     sets = judging_sets(task, args.eval, held_out)
     RESULTS.mkdir(exist_ok=True)
-    keys = ("task", "completion", "start", "seed", "steps")
-    done = {tuple(line[key] for key in keys) for line in read_lines()}
+    lines = read_lines()
     until = time.monotonic() + args.hours * 3600
-    for row in plan(args.completions or list(COMPLETIONS), args.factor):
-        if (task.name, *(row[key] for key in keys[1:])) in done:
+    for row in plan(args):
+        if any(row.items() <= line.items() for line in lines):
             continue
         if time.monotonic() > until:
             print("time is up; start again to go on")
@@ -215,9 +222,8 @@ def run(args: argparse.Namespace) -> None:
         with LINES.open("a", encoding="utf-8") as file:
             file.write(json.dumps(result) + "\n")
         print(
-            f"{task.name}, {row['completion']}, {row['start']}, seed {row['seed']}, "
-            f"{row['steps']} steps: held out {result['held out forward']:.2f} / "
-            f"{result['held out back']:.2f}, Set5 {result['Set5 forward']:.2f} / "
+            f"{', '.join(map(str, row.values()))}: held out "
+            f"{result['held out forward']:.2f} / {result['held out back']:.2f}, Set5 {result['Set5 forward']:.2f} / "
             f"{result['Set5 back']:.2f}", flush=True,
         )  # fmt: skip
 
@@ -232,11 +238,12 @@ def report() -> None:
     """Writes a table for every task and budget: means over seeds, and half their range."""
     groups: dict[tuple[Any, ...], list[dict[str, Any]]] = defaultdict(list)
     for line in read_lines():
-        groups[line["task"], line["steps"], line["start"], line["completion"]].append(line)
+        structure = f"{line['squeeze']}, {line['start']}"
+        groups[line["task"], line["steps"], structure, line["completion"]].append(line)
     text, flat = [], []
     for task, steps in sorted({key[:2] for key in groups}):
         text.append(
-            f"\n### {task}, {steps} steps\n\n| completion | start | seeds | "
+            f"\n### {task}, {steps} steps\n\n| completion | squeeze and start | seeds | "
             + " | ".join(f"{name}: forward / back" for name in ("held out", *SETS))
             + " | loss | second round trip | condition | time of a step |\n|"
             + "---|" * (8 + len(SETS))
@@ -289,6 +296,7 @@ def plot(groups: dict[tuple[Any, ...], list[dict[str, Any]]]) -> None:
         1, len(tables), figsize=(5.5 * len(tables), 4.5), squeeze=False, layout="constrained"
     )
     colours = dict(zip(COMPLETIONS, pyplot.get_cmap("tab10").colors, strict=False))  # type: ignore[attr-defined]
+    markers = dict(zip(sorted({key[2] for key in groups}), "o^sD", strict=False))
     for axis, (task, steps) in zip(axes[0], tables, strict=True):
         for key, lines in groups.items():
             if key[:2] != (task, steps):
@@ -296,7 +304,7 @@ def plot(groups: dict[tuple[Any, ...], list[dict[str, Any]]]) -> None:
             axis.scatter(
                 [line["held out forward"] for line in lines],
                 [line["held out back"] for line in lines],
-                color=colours[key[3]], marker="o" if key[2] == STARTS[0] else "^", s=36,
+                color=colours[key[3]], marker=markers[key[2]], s=36,
                 label=f"{key[3]}, {key[2]}",
             )  # fmt: skip
         axis.set(
@@ -318,7 +326,10 @@ def main() -> None:
     trains.add_argument("--photos", type=Path, required=True)
     trains.add_argument("--eval", type=Path, required=True)
     trains.add_argument("--task", choices=list(WEIGHTS), default="rescaling-x2")
-    trains.add_argument("--completions", nargs="+", choices=list(COMPLETIONS))
+    every = list(COMPLETIONS)
+    trains.add_argument("--completions", nargs="+", choices=every, default=every)
+    trains.add_argument("--squeezes", nargs="+", choices=SQUEEZES, default=["haar"])
+    trains.add_argument("--starts", nargs="+", choices=STARTS, default=list(STARTS))
     trains.add_argument("--factor", type=int, default=1, help=f"times {STEPS} steps")
     trains.add_argument("--hours", type=float, default=math.inf)
     commands.add_parser("report")

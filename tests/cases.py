@@ -9,7 +9,15 @@ import torch
 from torch import nn
 
 from wic_layers import WIC
-from wic_layers.blocks import AffineCoupling, Chain, Haar, LongTermMemory, Squeeze, Unsqueeze
+from wic_layers.blocks import (
+    AffineCoupling,
+    Chain,
+    Haar,
+    InverseHaar,
+    LongTermMemory,
+    Squeeze,
+    Unsqueeze,
+)
 from wic_layers.completion import Learned
 from wic_layers.models import WIN, WINNaive
 from wic_layers.subnets import DenseBlock
@@ -56,6 +64,8 @@ BLOCKS = {
     "squeeze 3": (lambda: Squeeze(3), (2, 1, 9, 3)),
     "unsqueeze": (lambda: Unsqueeze(2), (2, 8, 3, 5)),
     "haar": (Haar, (2, 3, 4, 6)),
+    "haar of two images": (lambda: Haar(2), (2, 6, 2, 4)),
+    "inverse haar": (lambda: InverseHaar(2), (2, 8, 3, 1)),
     "coupling": (lambda: AffineCoupling(7, subnet=_small), (2, 7, 3, 5)),
     "coupling, split": (
         lambda: AffineCoupling(7, split=1, clamp=2.0, subnet=_small),

@@ -17,6 +17,7 @@ from wic_layers.blocks import (
     Chain,
     ChannelMean,
     Haar,
+    InverseHaar,
     LongTermMemory,
     Squeeze,
     Unsqueeze,
@@ -131,6 +132,21 @@ def test_haar_sub_bands(channels, height, width):
     torch.testing.assert_close(horizontal, (b + d - a - c) / 2)
     torch.testing.assert_close(vertical, (c + d - a - b) / 2)
     torch.testing.assert_close(diagonal, (a + d - b - c) / 2)
+
+
+def test_haar_of_several_images_keeps_each_together():
+    first, second = torch.randn(2, 2, 3, 4, 6)
+    found = Haar(2)(torch.cat((first, second), dim=1))
+    assert torch.equal(found, torch.cat((Haar()(first), Haar()(second)), dim=1))
+    assert repr(Haar(2)) == "Haar(2)"
+
+
+def test_inverse_haar_is_haar_the_other_way_round():
+    x = torch.randn(2, 8, 3, 5)
+    for groups in (1, 2):
+        there, back = InverseHaar(groups), Haar(groups)
+        assert torch.equal(there(x), back.inverse(x))
+        assert torch.equal(there.inverse(there(x)), back(back.inverse(x)))
 
 
 def test_haar_of_simple_pictures():
@@ -320,6 +336,8 @@ IMAGE = torch.ones(2, 6, 4, 6)
         (lambda: Squeeze(2)(IMAGE[0]), WICShapeError, r"\(B, C, H, W\).*\(6, 4, 6\)"),
         (lambda: Haar()(IMAGE[..., 1:]), WICShapeError, r"Haar.*divisible by 2.*\(2, 6, 4, 5\)"),
         (lambda: Haar().inverse(IMAGE), WICShapeError, "C divisible by 4"),
+        (lambda: Haar(4)(IMAGE), WICShapeError, "C divisible by 4"),
+        (lambda: Haar(0), WICArgumentError, "groups of at least 1; got 0"),
         (lambda: ChannelMean(0), WICArgumentError, "groups of at least 1; got 0"),
         (lambda: ChannelMean(4)(IMAGE), WICShapeError, r"ChannelMean\(4\).*by 4; got \(2, 6"),
         (lambda: ChannelMean(2)(IMAGE[0, 0, 0]), WICShapeError, r"divisible by 2; got \(6,\)"),

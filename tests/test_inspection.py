@@ -151,7 +151,9 @@ def test_repr_says_channels_and_sizes(preset):
     parameters = sum(parameter.numel() for parameter in model.parameters())
     assert title == f"{type(model).__name__}({preset}), {parameters:,} parameters"
     config = model.config
-    assert rows[0].split(maxsplit=2)[:2] == ["0", "Squeeze(2)"]
+    groups = config["in_channels"] if config["scale"] == 1 else ""
+    first = f"Haar({groups})" if "naive" in preset else "Squeeze(2)"
+    assert rows[0].split(maxsplit=2)[:2] == ["0", first]
     assert (
         f" {config['in_channels']} x H x W -> {4 * config['in_channels']} x H/2 x W/2" in rows[0]
     )

@@ -18,6 +18,7 @@ __all__ = [
     "Chain",
     "ChannelMean",
     "Haar",
+    "InverseHaar",
     "InvertibleBlock",
     "LongTermMemory",
     "Squeeze",
@@ -203,27 +204,57 @@ class Haar(InvertibleBlock):
     horizontal, LH vertical and HH diagonal differences. It keeps lengths, so its inverse is its
     transpose.
 
+    Args:
+        groups: How many images stand in the channels, one behind the other; the four sub-bands of
+            each stay together. With as many as there are channels the order is that of
+            :class:`Squeeze`.
+
     References:
         | HiNet: Deep Image Hiding by Invertible Network (Jing et al., 2021), Section 3.1
 
     Raises:
-        WICShapeError: If H or W is odd.
+        WICArgumentError: If ``groups`` is less than 1.
+        WICShapeError: If H or W is odd, or the channels cannot be grouped.
     """
+
+    def __init__(self, groups: int = 1) -> None:
+        super().__init__()
+        if groups < 1:
+            raise WICArgumentError(f"Expected groups of at least 1; got {groups!r}.")
+        self.groups = groups
 
     def _forward(self, x: Tensor) -> Tensor:
         _check_divisible(x, 2, self)
-        a, b, c, d = rearrange(x, "n c (h i) (w j) -> (i j) n c h w", i=2, j=2).unbind(0)
-        return torch.cat((a + b + c + d, b + d - a - c, c + d - a - b, a + d - b - c), dim=1) / 2
+        _check_channels(x, self.groups, self)
+        pixels = rearrange(x, "n (g c) (h i) (w j) -> (i j) n g c h w", i=2, j=2, g=self.groups)
+        a, b, c, d = pixels.unbind(0)
+        bands = (a + b + c + d, b + d - a - c, c + d - a - b, a + d - b - c)
+        return (torch.cat(bands, dim=2) / 2).flatten(1, 2)
 
     def inverse(self, y: Tensor) -> Tensor:
         """The pixels from their sub-bands."""
-        _check_channels(y, 4, self)
-        low, horizontal, vertical, diagonal = (y / 2).chunk(4, dim=1)
+        _check_channels(y, 4 * self.groups, self)
+        bands = (y / 2).unflatten(1, (self.groups, -1))
+        low, horizontal, vertical, diagonal = bands.chunk(4, dim=2)
         a = low - horizontal - vertical + diagonal
         b = low + horizontal - vertical - diagonal
         c = low - horizontal + vertical - diagonal
         d = low + horizontal + vertical + diagonal
-        return rearrange([a, b, c, d], "(i j) n c h w -> n c (h i) (w j)", i=2, j=2)
+        return rearrange([a, b, c, d], "(i j) n g c h w -> n (g c) (h i) (w j)", i=2, j=2)
+
+    def extra_repr(self) -> str:
+        return f"{self.groups}" if self.groups > 1 else ""
+
+
+class InverseHaar(Haar):
+    """Pixels from sub-bands: :class:`Haar` with its two directions exchanged."""
+
+    def _forward(self, x: Tensor) -> Tensor:
+        return super().inverse(x)
+
+    def inverse(self, y: Tensor) -> Tensor:
+        """The sub-bands from their pixels."""
+        return super()._forward(y)
 
 
 class AffineCoupling(InvertibleBlock):

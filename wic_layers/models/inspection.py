@@ -17,6 +17,7 @@ from wic_layers.blocks import (
     Chain,
     ChannelMean,
     Haar,
+    InverseHaar,
     LongTermMemory,
     Squeeze,
     Unsqueeze,
@@ -89,6 +90,8 @@ def _flow(
         after, resized = channels // block.factor**2, size * block.factor
     elif isinstance(block, Squeeze):
         after, resized = channels * block.factor**2, size / block.factor
+    elif isinstance(block, InverseHaar):
+        after, resized = channels // 4, size * 2
     elif isinstance(block, Haar):
         after, resized = channels * 4, size / 2
     elif isinstance(block, WIC):

@@ -15,6 +15,7 @@ from wic_layers.blocks import (
     Chain,
     ChannelMean,
     Haar,
+    InverseHaar,
     LongTermMemory,
     Squeeze,
     Unsqueeze,
@@ -154,8 +155,7 @@ class WINNaive(_Network):
     """WIN-Naive: couplings, then one narrowing WIC where others draw random numbers.
 
     ``squeeze -> couplings -> [unsqueeze] -> WIC``, squeezed twice for a scale of 4; inputs and
-    outputs are pixels in [0, 1]. With ``haar=True`` it is IRN's network with a WIC at its end: the
-    small picture's channels are one half of each coupling, what is to be dropped the other one.
+    outputs are pixels in [0, 1].
 
     Args:
         in_channels: Channels of the input images together: 6 for a cover and one secret, 3 for
@@ -164,9 +164,11 @@ class WINNaive(_Network):
         scale: 1 keeps the size, 2 halves it, 4 makes a quarter of it.
         couplings: Number of affine couplings.
         growth: Width of the dense blocks inside them.
-        haar: Squeeze by the Haar transform, whose first ``in_channels`` channels are the image at
-            half its size, and let these be the first half of each coupling. Rescaling by 2 comes
-            back better by 0.6 dB after equal training. Only where the result is smaller.
+        haar: Squeeze by the Haar transform, which sets coarse apart from fine, as IRN and HiNet
+            do, in place of the paper's shuffle of pixels. Where the result is smaller, the low
+            band, which is the small picture, is then one half of each coupling and all else the
+            other. It is better for every task after equal training
+            (``benchmarks/completions.py``).
         completion: See :class:`~wic_layers.WIC`.
         copies: How often the WIC gives the result; their mean goes out, and is repeated on the way
             back. The authors' x4 networks have 4, all others 1.
@@ -177,14 +179,14 @@ class WINNaive(_Network):
         divisible by 2, or by ``scale`` if that is larger.
 
     Raises:
-        WICArgumentError: If ``scale`` is not 1, 2 or 4, no channels are dropped, or ``haar`` is
-            asked for at scale 1.
+        WICArgumentError: If ``scale`` is not 1, 2 or 4, or no channels are dropped.
 
     References:
         | Tackling Ill-posedness of Reversible Image Conversion with Well-posed Invertible Network
         | (Huang and Huang), Eq. (17) and Fig. 6 (b). The text puts square WIC layers between the
         | couplings, its published code does not; neither does this.
-        | Haar and uneven halves: Invertible Image Rescaling (Xiao et al., 2020), Section 3.2
+        | Haar and uneven halves: Invertible Image Rescaling (Xiao et al., 2020), Section 3.2;
+        | HiNet: Deep Image Hiding by Invertible Network (Jing et al., 2021), Section 3.1
     """
 
     def __init__(
@@ -204,15 +206,17 @@ class WINNaive(_Network):
         config = {
             key: value for key, value in locals().items() if key not in ("self", "__class__")
         }
-        if haar and scale == 1:
-            raise WICArgumentError("Expected scale 2 or 4 with haar=True; got scale 1.")
         subnet = partial(DenseBlock, growth=growth)
-        blocks: list[nn.Module] = [Haar() if haar else Squeeze(2) for _ in range(_stages(scale))]
+        # at the same size halves are images, such as a cover and what it hides, not bands
+        groups = in_channels if scale == 1 else 1
+        blocks: list[nn.Module] = [
+            Haar(groups) if haar else Squeeze(2) for _ in range(_stages(scale))
+        ]
         channels = in_channels * 4 ** len(blocks)
-        split = in_channels if haar else None
+        split = in_channels if haar and scale > 1 else None
         blocks += [AffineCoupling(channels, split=split, subnet=subnet) for _ in range(couplings)]
         if scale == 1:
-            blocks.append(Unsqueeze(2))
+            blocks.append(InverseHaar(groups) if haar else Unsqueeze(2))
             channels = in_channels
         blocks += _narrow(channels, out_channels, copies, completion, layout)
         super().__init__(*blocks, config=config)
