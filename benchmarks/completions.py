@@ -1,7 +1,7 @@
-"""What stands in for the dropped channels, and how a network squeezes: all else trained alike.
+r"""What stands in for the dropped channels, and how a network squeezes: all else trained alike.
 
     python benchmarks/completions.py run --photos PHOTOS --eval EVAL --task rescaling-x2 --hours 2
-    python benchmarks/completions.py run --photos PHOTOS --eval EVAL --task hiding-1 \\
+    python benchmarks/completions.py run --photos PHOTOS --eval EVAL --task hiding-1 \
         --squeezes haar pixels --completions zero --starts orthogonal
     python benchmarks/completions.py report
 
@@ -223,8 +223,8 @@ def run(args: argparse.Namespace) -> None:
             file.write(json.dumps(result) + "\n")
         print(
             f"{', '.join(map(str, row.values()))}: held out "
-            f"{result['held out forward']:.2f} / {result['held out back']:.2f}, Set5 {result['Set5 forward']:.2f} / "
-            f"{result['Set5 back']:.2f}", flush=True,
+            f"{result['held out forward']:.2f} / {result['held out back']:.2f}, "
+            f"Set5 {result['Set5 forward']:.2f} / {result['Set5 back']:.2f}", flush=True,
         )  # fmt: skip
 
 
