@@ -41,9 +41,9 @@ from wic_layers.quantization import quantize
 from wic_layers.subnets import DenseBlock
 from wic_layers.tasks import TASKS, Task
 from wic_layers.training import Guard, Objective, Photographs, Settings
-from wic_layers.training.command import _held_out, _split
-from wic_layers.training.engine import _Batches, pack_crops
-from wic_layers.training.evaluation import _reduced
+from wic_layers.training.command import pack_middles, split_off
+from wic_layers.training.engine import Batches, pack_crops
+from wic_layers.training.evaluation import reduce_by
 
 RESULTS = Path(__file__).parent / "results"
 LINES = RESULTS / "completions.jsonl"
@@ -123,7 +123,7 @@ def judging_sets(task: Task, folder: Path, held_out: Tensor) -> dict[str, list[T
     """Packed images (1, C, H, W) of every set; for hiding the image that follows is the secret."""
     sets = {"held out": list(held_out.split(1))}
     for name, factor in SETS.items():
-        images = [_reduced(read_image(path), factor) for path in find_images(folder / name)]
+        images = [reduce_by(read_image(path), factor) for path in find_images(folder / name)]
         packed = []
         for index, image in enumerate(images):
             others = [images[(index + step) % len(images)] for step in range(1, task.images)]
@@ -172,7 +172,7 @@ def run_one(
     objective = Objective(task, WEIGHTS[task.name])
     optimizer = torch.optim.AdamW(model.parameters(), settings.learning_rate, fused=True)
     guard = Guard(model, optimizer, every=200)
-    batches = _Batches(images, task, settings, 0, 1)
+    batches = Batches(images, task, settings, 0, 1)
     losses, times, incidents = [], [], 0
     while guard.steps < settings.steps:
         began = time.perf_counter()
@@ -205,9 +205,9 @@ def run_one(
 def run(args: argparse.Namespace) -> None:
     torch.set_num_threads(1)
     task = TASKS[args.task]
-    chosen, held_out_paths = _split(find_images(args.photos), 4)
+    chosen, held_out_paths = split_off(find_images(args.photos), 4)
     images = Photographs(chosen, levels=3, smallest=CROP + 16)
-    held_out = _held_out(task, Photographs(held_out_paths, smallest=2))
+    held_out = pack_middles(task, Photographs(held_out_paths, smallest=2))
     sets = judging_sets(task, args.eval, held_out)
     RESULTS.mkdir(exist_ok=True)
     lines = read_lines()

@@ -47,7 +47,7 @@ def main() -> None:
         preset=args.preset, batch=args.batch, crop=args.crop, bf16=args.bf16, steps=10_000
     )
     images = Photographs(find_images(args.folder), levels=3, smallest=args.crop + 16)
-    batches = engine._Batches(images, task, settings, 0, 1)
+    batches = engine.Batches(images, task, settings, 0, 1)
     model = NETWORKS[preset.network].from_preset(args.preset).to(device).train()
     objective = Objective(task)
     guard = Guard(model, torch.optim.AdamW(model.parameters(), 1e-4, fused=True), every=None)
@@ -79,7 +79,7 @@ def main() -> None:
     many = 10 * args.repeats
     for readers in (0, 1, 2):
         given = Settings(**{**settings.__dict__, "readers": readers, "steps": many + 20})
-        crops = engine._read(batches, given, 0, device)
+        crops = engine.read_batches(batches, given, 0, device)
         for _ in range(20):  # the readers start, the pages are read
             next(crops).to(device)
         start = time.perf_counter()

@@ -152,7 +152,7 @@ def test_repr_says_channels_and_sizes(preset):
     assert title == f"{type(model).__name__}({preset}), {parameters:,} parameters"
     config = model.config
     groups = config["in_channels"] if config["scale"] == 1 else ""
-    first = f"Haar({groups})" if "naive" in preset else "Squeeze(2)"
+    first = f"Haar({groups})" if config.get("haar") else "Squeeze(2)"
     assert rows[0].split(maxsplit=2)[:2] == ["0", first]
     assert (
         f" {config['in_channels']} x H x W -> {4 * config['in_channels']} x H/2 x W/2" in rows[0]

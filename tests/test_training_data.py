@@ -187,7 +187,7 @@ def test_saturated_crops_hold_black_and_white(folder):
 
 def batches(images, task="rescaling-x2", process=0, processes=1, **changes):
     chosen = photographs.settings(**changes)
-    return engine._Batches(images, TASKS[task], chosen, process, processes), chosen
+    return engine.Batches(images, TASKS[task], chosen, process, processes), chosen
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -212,7 +212,7 @@ def test_readers_change_nothing(images):
     for readers in (0, 2):
         given, chosen = batches(images, readers=readers)
         state = torch.get_rng_state()
-        read = list(engine._read(given, chosen, 3, torch.device("cpu")))
+        read = list(engine.read_batches(given, chosen, 3, torch.device("cpu")))
         assert torch.equal(state, torch.get_rng_state())
         assert len(read) == 5
         for step, crops in enumerate(read, start=3):

@@ -187,7 +187,7 @@ def test_killed_at_twenty_random_moments(images, tmp_path):
 def poison(monkeypatch, step, times):
     """Makes the input of a step overflow, the first so many times."""
     honest, seen = engine.pack_crops, []
-    batch = engine._Batches.__getitem__
+    batch = engine.Batches.__getitem__
 
     def numbered(self, index):
         seen.append(index)
@@ -198,7 +198,7 @@ def poison(monkeypatch, step, times):
         bad = seen[-1] == step and seen.count(step) <= times
         return (x * math.inf, reference) if bad else (x, reference)
 
-    monkeypatch.setattr(engine._Batches, "__getitem__", numbered)
+    monkeypatch.setattr(engine.Batches, "__getitem__", numbered)
     monkeypatch.setattr(engine, "pack_crops", poisoned)
     return seen
 

@@ -28,7 +28,7 @@ from wic_layers.training.monitor import Monitor
 from wic_layers.training.objective import TERMS, Losses
 from wic_layers.training.settings import Settings
 
-__all__ = ["add_arguments", "run"]
+__all__ = ["add_arguments", "pack_middles", "run", "split_off"]
 
 SETTINGS, EVENTS = "settings.yaml", "tensorboard"
 
@@ -71,7 +71,7 @@ def _settings(args: argparse.Namespace) -> Settings:
     return settings
 
 
-def _split(paths: list[Path], held_out: int) -> tuple[list[Path], list[Path]]:
+def split_off(paths: list[Path], held_out: int) -> tuple[list[Path], list[Path]]:
     """Parts off ``held_out`` paths, evenly spread."""
     if not 1 <= held_out < len(paths):
         raise WICArgumentError(
@@ -83,7 +83,7 @@ def _split(paths: list[Path], held_out: int) -> tuple[list[Path], list[Path]]:
     return [p for i, p in enumerate(paths) if i not in chosen], [paths[i] for i in sorted(chosen)]
 
 
-def _held_out(task: Task, images: Photographs) -> Tensor:
+def pack_middles(task: Task, images: Photographs) -> Tensor:
     """The middles of the held-out photographs, packed; each is used once in every role."""
     side = min(min(image.shape[:2]) for image in images)
     side = min(side, 256) // task.multiple * task.multiple
@@ -154,7 +154,7 @@ def run(args: argparse.Namespace) -> int:
     settings = _settings(args)
     task = TASKS[find_preset(settings.preset).task]
     paths = [path for folder in settings.data for path in find_images(folder)]
-    chosen, judged_paths = _split(paths, settings.held_out)
+    chosen, judged_paths = split_off(paths, settings.held_out)
     torch.manual_seed(settings.seed)
     model = _network(settings)
     fabric = make_fabric(settings)
@@ -167,7 +167,7 @@ def run(args: argparse.Namespace) -> int:
     }
     with fabric.rank_zero_first(local=True):  # the others find what it decoded
         images = Photographs(chosen, levels=settings.levels, smallest=settings.crop + 16, **shared)
-        held_out = _held_out(task, Photographs(judged_paths, smallest=task.multiple, **shared))
+        held_out = pack_middles(task, Photographs(judged_paths, smallest=task.multiple, **shared))
 
     columns = min(shutil.get_terminal_size().columns, 160)
     monitor: Monitor | None = None

@@ -24,7 +24,17 @@ from wic_layers.training.guard import Guard, Incident
 from wic_layers.training.objective import Losses, Objective, Step
 from wic_layers.training.settings import Settings
 
-__all__ = ["CHECKPOINT", "LOG", "Judgement", "judge", "make_fabric", "train"]
+__all__ = [
+    "CHECKPOINT",
+    "LOG",
+    "Batches",
+    "Judgement",
+    "judge",
+    "make_fabric",
+    "pack_crops",
+    "read_batches",
+    "train",
+]
 
 CHECKPOINT, LOG = "checkpoint.pt", "log.jsonl"
 MARGIN = 8  # pixels around a crop, so that its reference is that of the whole photograph
@@ -73,8 +83,16 @@ def make_fabric(settings: Settings) -> Any:
         ) from error
 
 
-class _Batches(Dataset[Crops]):
-    """This process' crops of every step; each depends on its number alone."""
+class Batches(Dataset[Crops]):
+    """One process' crops of every step; each step's depend on its number alone.
+
+    Args:
+        images: Where they come from.
+        task: Says how many images make a sample.
+        settings: Batch, crop, seed and candidates.
+        process: Number of the process, from 0.
+        processes: How many there are; each has its share of every batch.
+    """
 
     def __init__(
         self, images: Photographs, task: Task, settings: Settings, process: int, processes: int
@@ -305,10 +323,10 @@ def train(
 
     if state is None:
         save()
-    batches = _Batches(images, task, settings, fabric.global_rank, fabric.world_size)
+    batches = Batches(images, task, settings, fabric.global_rank, fabric.world_size)
     began = time.monotonic()
     while guard.steps < settings.steps:
-        for crops in _read(batches, settings, guard.steps, fabric.device):
+        for crops in read_batches(batches, settings, guard.steps, fabric.device):
             step = guard.steps
             _seed(settings.seed, step, fabric.global_rank)
             for group in optimizer.param_groups:
@@ -349,9 +367,10 @@ def _seed(seed: int, step: int, process: int) -> None:
     torch.manual_seed(((seed * 1_000_003 + step) * 4099 + process) % 2**63)
 
 
-def _read(
-    batches: _Batches, settings: Settings, start: int, device: torch.device
+def read_batches(
+    batches: Batches, settings: Settings, start: int, device: torch.device
 ) -> Iterator[Crops]:
+    """Yields the crops of the steps from ``start`` on, cut out by ``settings.readers`` processes."""
     loader: DataLoader[Crops] = DataLoader(
         batches,
         batch_size=None,

@@ -32,7 +32,7 @@ from wic_layers.tasks.running import (
     reference_pixels,
 )
 
-__all__ = ["Row", "add_arguments", "compare", "evaluate", "mean_rows", "run", "table"]
+__all__ = ["Row", "add_arguments", "compare", "evaluate", "mean_rows", "reduce_by", "run", "table"]
 
 _METRICS = ("psnr_rgb", "ssim_rgb", "psnr_y", "ssim_y")
 _TITLES = ("PSNR RGB", "SSIM RGB", "PSNR Y", "SSIM Y")
@@ -275,7 +275,7 @@ def run(args: argparse.Namespace, bar: Callable[[int, str], Any]) -> int:
     print(f"{network.preset or args.network}, {task.name}, weights {network.weights_id}{refined}")
     rows: list[dict[str, Any]] = []
     for folder, paths in files.items():
-        images = [_reduced(read_image(path), args.reduce) for path in paths]
+        images = [reduce_by(read_image(path), args.reduce) for path in paths]
         found = []
         with bar(len(images), "file") as tick:
             for judged in evaluate(task, network, images, tile=args.tile, refine=args.refine):
@@ -294,6 +294,7 @@ def run(args: argparse.Namespace, bar: Callable[[int, str], Any]) -> int:
     return 0
 
 
-def _reduced(image: Tensor, factor: int) -> Tensor:
+def reduce_by(image: Tensor, factor: int) -> Tensor:
+    """Returns an image (3, H, W), uint8, that many times smaller, by Pillow's BICUBIC."""
     width, height = size_of(image)
     return _bicubic(image, (width // factor, height // factor)) if factor > 1 else image
