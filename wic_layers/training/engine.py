@@ -370,7 +370,7 @@ def _seed(seed: int, step: int, process: int) -> None:
 def read_batches(
     batches: Batches, settings: Settings, start: int, device: torch.device
 ) -> Iterator[Crops]:
-    """Yields the crops of the steps from ``start`` on, cut out by ``settings.readers`` processes."""
+    """Yields the crops of the steps from ``start`` on, cut out by ``settings.readers``."""
     loader: DataLoader[Crops] = DataLoader(
         batches,
         batch_size=None,
