@@ -72,6 +72,7 @@ _CHANGES: Mapping[str, dict[str, Any]] = {
             "hiding-3-naive-tiny",
             "hiding-4-naive-tiny",
             "rescaling-x4-plain-naive-tiny",
+            "decolorization-naive-tiny",
         )
     },
 }
@@ -96,7 +97,7 @@ for x4) follow from the widths here. Two are not settled by the paper: its 4.2 m
 lie between widths 80 (3.8) and 96 (4.3, taken here; one module of 8 couplings would make 4.2), and
 it gives none for WIN-Naive on x2, x4 and decolorization. Small and tiny ones, with the zero
 completion, can be trained on a CPU; those of WIN-Naive squeeze by the Haar transform, but for
-five whose weights in the package were trained without it.
+six whose weights in the package were trained without it.
 """
 
 

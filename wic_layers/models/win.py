@@ -167,8 +167,8 @@ class WINNaive(_Network):
         haar: Squeeze by the Haar transform, which sets coarse apart from fine, as IRN and HiNet
             do, in place of the paper's shuffle of pixels. Where the result is smaller, the low
             band, which is the small picture, is then one half of each coupling and all else the
-            other. It is better for every task after equal training
-            (``benchmarks/completions.py``).
+            other. Small networks learn faster with it; after long training the two draw
+            together (``benchmarks/completions.py`` compares them).
         completion: See :class:`~wic_layers.WIC`.
         copies: How often the WIC gives the result; their mean goes out, and is repeated on the way
             back. The authors' x4 networks have 4, all others 1.
