@@ -264,7 +264,7 @@ def _tiling(
     held = sum if with_gradients else max
     most = _MOST_BYTES / _bytes_per_pixel(network, task.channels[0], held)
     if with_gradients:
-        most *= 4  # tiles that are far smaller than what they have to see would take for ever
+        most *= 8  # tiles that are far smaller than what they have to see would take for ever
     if size[0] * size[1] <= most:
         return _up_to(max(size), task.multiple), overlap
     # a tile smaller than what it has to see would cost more time than it saves memory

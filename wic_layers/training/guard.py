@@ -79,6 +79,7 @@ class Guard:
         WICArgumentError: If a number is out of range.
 
     Example:
+        >>> from wic_layers import WIC
         >>> model = WIC(4, 2)
         >>> guard = Guard(model, torch.optim.Adam(model.parameters(), 1e-3))
         >>> guard.step(model(torch.ones(1, 4)).square().sum())
