@@ -1,20 +1,22 @@
-r"""What stands in for the dropped channels, and how a network squeezes: all else trained alike.
+r"""What stands in for the dropped channels, and what else decides: all other things equal.
 
-    python benchmarks/completions.py run --photos PHOTOS --eval EVAL --task rescaling-x2 --hours 2
     python benchmarks/completions.py run --photos PHOTOS --eval EVAL --task hiding-1 \
-        --squeezes haar pixels --completions zero --starts orthogonal
+        --plan completions --hours 2
     python benchmarks/completions.py report
 
 ``run`` trains one small network for every row of the plan that ``results/completions.jsonl`` does
 not hold yet, and adds a line for it; it can be stopped and started again. EVAL holds the folders
-Set5, Set14 and BSD100. ``report`` writes ``results/completions.md``, ``.csv`` and ``.png`` from
-the lines that are there.
+Set5, Set14 and BSD100. Plans: ``completions`` with both starts of the kernel; ``long``, the three
+best of them for ten times as many steps; ``structure``, how a network squeezes; ``ablation``, the
+rows of the paper's Table V and those beside it that the paper leaves out; ``compute``, fewer
+operations. ``report`` writes ``results/completions.md``, ``.csv`` and ``.png`` from the lines.
 
-Equal in all rows of a task: the couplings, the photographs (each at three sizes, first reduced
-by 2 where its chroma is halved), crops, batches, steps, rates, losses and their weights, and, by
-seed, the start of the couplings. The learned completion has parameters of its own beside. Pictures
-are rounded to 8 bits in training and judging. "held out" are four photographs that no network was
-trained on; choices are made by them, never by the test sets.
+Equal in all rows of a task, but for what the row names: the couplings, the photographs (each at
+three sizes, first reduced by 2 where its chroma is halved), crops, batches, steps, rates, losses
+and their weights, and, by seed, the start of the couplings. The learned completion has parameters
+of its own beside. Pictures are rounded to 8 bits in training and judging. "held out" are four
+photographs that no network was trained on; choices are made by them, never by the test sets. The
+time of a step is the processor's, one thread, so that other work on the machine hardly counts.
 """
 
 from __future__ import annotations
@@ -37,6 +39,7 @@ from torch import Tensor, nn
 from wic_layers.blocks import AffineCoupling, Chain, Haar, InverseHaar, Squeeze, Unsqueeze
 from wic_layers.conv import WIC
 from wic_layers.images import find_images, read_image
+from wic_layers.models import WIN
 from wic_layers.quantization import quantize
 from wic_layers.subnets import DenseBlock
 from wic_layers.tasks import TASKS, Task
@@ -58,33 +61,42 @@ COMPLETIONS: dict[str, dict[str, Any]] = {
     "learned": {"completion": "learned"},
 }
 STARTS = ("orthogonal", "task-aware")
-SQUEEZES = ("haar", "pixels")
+# parts of the loss beside the two pictures': L_det and L_shift, the second alone, or neither
+LOSSES = {"both": (1, 1), "shift": (0, 1), "none": (0, 0)}
 # of the losses: the forward picture counts as much as it takes to look right at crops of 48
 WEIGHTS = {
     "rescaling-x2": (12.0, 1.0, 0.1, 1.0),
     "hiding-1": (1.0, 1.0, 0.1, 1.0),
     "decolorization": (40.0, 1.0, 0.1, 1.0),
 }
-COUPLINGS, GROWTH, BATCH, CROP, STEPS = 4, 12, 4, 48, 1200
+BATCH, CROP, STEPS = 4, 48, 1200
 SETS = {"Set5": 1, "Set14": 1, "BSD100": 2}  # each with the factor that it is first reduced by
 
 
-def network(task: Task, squeeze: str, completion: str, start: str) -> Chain:
-    """WIN-Naive: squeeze, couplings, and a narrowing WIC."""
-    subnet = partial(DenseBlock, growth=GROWTH)
-    channels, haar = 12 * task.images, squeeze == "haar"
+def network(task: Task, row: dict[str, Any]) -> nn.Module:
+    """WIN-Naive (squeeze, couplings, a narrowing WIC), or WIN with one module and its memory."""
+    channels, haar = 12 * task.images, row["squeeze"] == "haar"
     groups = channels // 4 if task.scale == 1 else 1
+    narrow = channels // 4 if task.scale == 1 else channels
+    given = dict(COMPLETIONS[row["completion"]])
+    if given.get("rows") == "more":
+        given["rows"] = narrow + task.out_channels
+    if row["squeeze"] == "memory":
+        return WIN(
+            3 * task.images, task.out_channels, scale=task.scale, width=channels + 8,
+            split=channels / (channels + 8), modules=1, couplings=row["couplings"] - 1,
+            growth=row["growth"], **given,
+        )  # fmt: skip
+    subnet = partial(DenseBlock, growth=row["growth"])
     blocks: list[nn.Module] = [Haar(groups) if haar else Squeeze(2)]
     split = 3 if haar and task.scale == 2 else None
-    blocks += [AffineCoupling(channels, split=split, subnet=subnet) for _ in range(COUPLINGS)]
+    blocks += [
+        AffineCoupling(channels, split=split, subnet=subnet) for _ in range(row["couplings"])
+    ]
     if task.scale == 1:
         blocks.append(InverseHaar(groups) if haar else Unsqueeze(2))
-        channels //= 4
-    given = dict(COMPLETIONS[completion])
-    if given.get("rows") == "more":
-        given["rows"] = channels + task.out_channels
-    last = WIC(channels, task.out_channels, **given)
-    if start == "task-aware":
+    last = WIC(narrow, task.out_channels, **given)
+    if row["start"] == "task-aware":
         with torch.no_grad():
             last.weight.copy_(task_aware(task, last.weight, haar=haar))
     return Chain(*blocks, last)
@@ -107,16 +119,51 @@ def task_aware(task: Task, weight: Tensor, *, haar: bool) -> Tensor:
     return torch.cat((kept, others / others.norm(dim=1, keepdim=True)))
 
 
-def plan(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """The rows of the comparison, the most telling first."""
+def plan(task: str, name: str) -> Iterator[dict[str, Any]]:
+    """The rows of a plan, the most telling first."""
+    usual = {
+        "task": task, "squeeze": "haar", "completion": "zero", "start": "orthogonal",
+        "losses": "both", "couplings": 4, "growth": 12, "steps": STEPS,
+    }  # fmt: skip
+    rows: list[dict[str, Any]]
+    if name == "completions":
+        rows = [{"completion": c, "start": s} for s in STARTS for c in COMPLETIONS]
+    elif name == "long":
+        rows = [{**row, "steps": 10 * STEPS} for row in leading(task)]
+    elif name == "structure":
+        rows = [{}, {"squeeze": "pixels"}]
+    elif name == "ablation":
+        rows = [
+            {"completion": "gaussian", "losses": "none"},
+            {"completion": "shift, published", "losses": "none"},
+            {"completion": "shift, published", "losses": "shift"},
+            {"completion": "shift, published"},
+            {"completion": "shift, published", "squeeze": "memory"},
+            {"losses": "none"},
+            {},
+            {"squeeze": "memory"},
+        ]
+        rows = [{"squeeze": "pixels", **row} for row in rows]
+    else:
+        rows = [{"squeeze": "pixels"}, {"growth": 4}, {"growth": 8, "couplings": 2}]
     for seed in (0, 1):
-        for start in args.starts:
-            for completion in args.completions:
-                for squeeze in args.squeezes:
-                    yield {
-                        "task": args.task, "squeeze": squeeze, "completion": completion,
-                        "start": start, "seed": seed, "steps": STEPS * args.factor,
-                    }  # fmt: skip
+        yield from ({**usual, **row, "seed": seed} for row in rows)
+
+
+def leading(task: str, number: int = 3) -> list[dict[str, Any]]:
+    """Completions and starts that did best on the held-out photographs, one of each completion."""
+    scores: dict[tuple[str, str], list[float]] = defaultdict(list)
+    for line in read_lines():
+        usual = (line["squeeze"], line["losses"], line["growth"], line["couplings"])
+        if (line["task"], line["steps"]) == (task, STEPS) and usual == ("haar", "both", 12, 4):
+            both = line["held out forward"] + line["held out back"]
+            scores[line["completion"], line["start"]].append(both / 2)
+    best: dict[str, str] = {}
+    for completion, start in sorted(scores, key=lambda key: -statistics.mean(scores[key])):
+        best.setdefault(completion, start)
+    if len(best) < number:
+        raise SystemExit(f"Run the plan completions of {task} first: it has {len(best)} rows.")
+    return [{"completion": c, "start": s} for c, s in list(best.items())[:number]]
 
 
 def judging_sets(task: Task, folder: Path, held_out: Tensor) -> dict[str, list[Tensor]]:
@@ -139,7 +186,7 @@ def judging_sets(task: Task, folder: Path, held_out: Tensor) -> dict[str, list[T
 
 
 @torch.no_grad()
-def judged(model: Chain, task: Task, x: Tensor) -> dict[str, float]:
+def judged(model: Any, task: Task, x: Tensor) -> dict[str, float]:
     """PSNR of both pictures through 8 bits, and how far a second round trip is from the first."""
     edge = task.scale if task.scale > 1 else 0
 
@@ -163,19 +210,22 @@ def run_one(
     row: dict[str, Any], task: Task, images: Photographs, sets: dict[str, list[Tensor]]
 ) -> dict[str, Any]:
     """Trains and judges the network of a row."""
+    forward, back, det, shift = WEIGHTS[task.name]
+    counted = LOSSES[row["losses"]]
+    weights = (forward, back, det * counted[0], shift * counted[1])
     settings = Settings(
         steps=row["steps"], batch=BATCH, crop=CROP, seed=row["seed"], bf16=True, warmup=100,
-        weights=WEIGHTS[task.name],
+        weights=weights,
     )  # fmt: skip
     torch.manual_seed(row["seed"])  # the couplings come first, so that they start alike
-    model = network(task, row["squeeze"], row["completion"], row["start"]).train()
-    objective = Objective(task, WEIGHTS[task.name])
+    model = network(task, row).train()
+    objective = Objective(task, weights)
     optimizer = torch.optim.AdamW(model.parameters(), settings.learning_rate, fused=True)
     guard = Guard(model, optimizer, every=200)
     batches = Batches(images, task, settings, 0, 1)
     losses, times, incidents = [], [], 0
     while guard.steps < settings.steps:
-        began = time.perf_counter()
+        began = time.process_time()
         step = guard.steps
         optimizer.param_groups[0]["lr"] = settings.rate(step)
         x, reference = pack_crops(batches[step], task)
@@ -183,13 +233,13 @@ def run_one(
             found = objective(model, x, reference)
         incidents += not guard.step(objective.weighted(found))
         losses.append(sum(float(loss.detach()) for loss in objective.weighted(found).values()))
-        times.append(time.perf_counter() - began)
+        times.append(time.process_time() - began)
     model.eval()
-    last = model[-1]
+    (last,) = [m for m in model.modules() if isinstance(m, WIC) and m.in_channels > m.out_channels]
     result = {
         **row,
         "loss": statistics.mean(losses[-len(losses) // 10 :]),
-        "condition": float(last.condition_number().detach()),  # type: ignore[operator]
+        "condition": float(last.condition_number().detach()),
         "milliseconds": statistics.median(times) * 1e3,
         "parameters": sum(p.numel() for p in model.parameters()),
         "not taken": incidents,
@@ -212,7 +262,7 @@ def run(args: argparse.Namespace) -> None:
     RESULTS.mkdir(exist_ok=True)
     lines = read_lines()
     until = time.monotonic() + args.hours * 3600
-    for row in plan(args):
+    for row in plan(args.task, args.plan):
         if any(row.items() <= line.items() for line in lines):
             continue
         if time.monotonic() > until:
@@ -239,6 +289,10 @@ def report() -> None:
     groups: dict[tuple[Any, ...], list[dict[str, Any]]] = defaultdict(list)
     for line in read_lines():
         structure = f"{line['squeeze']}, {line['start']}"
+        if line["losses"] != "both":
+            structure += f", L_det and L_shift: {line['losses']}"
+        if (line["couplings"], line["growth"]) != (4, 12):
+            structure += f", {line['couplings']} couplings of growth {line['growth']}"
         groups[line["task"], line["steps"], structure, line["completion"]].append(line)
     text, flat = [], []
     for task, steps in sorted({key[:2] for key in groups}):
@@ -326,11 +380,10 @@ def main() -> None:
     trains.add_argument("--photos", type=Path, required=True)
     trains.add_argument("--eval", type=Path, required=True)
     trains.add_argument("--task", choices=list(WEIGHTS), default="rescaling-x2")
-    every = list(COMPLETIONS)
-    trains.add_argument("--completions", nargs="+", choices=every, default=every)
-    trains.add_argument("--squeezes", nargs="+", choices=SQUEEZES, default=["haar"])
-    trains.add_argument("--starts", nargs="+", choices=STARTS, default=list(STARTS))
-    trains.add_argument("--factor", type=int, default=1, help=f"times {STEPS} steps")
+    trains.add_argument(
+        "--plan", choices=["completions", "long", "structure", "ablation", "compute"],
+        default="completions",
+    )  # fmt: skip
     trains.add_argument("--hours", type=float, default=math.inf)
     commands.add_parser("report")
     args = parser.parse_args()
