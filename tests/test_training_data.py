@@ -224,7 +224,8 @@ def test_reference_of_a_crop_is_that_of_the_whole_photograph(images, name):
     """The crop's border must not show in its reference."""
     task = TASKS[name]
     whole = torch.tensor(images[0][:128, :128]).permute(2, 0, 1)[None] / 255
-    margin, edge, side = engine.MARGIN, engine.MARGIN // task.scale, 32 // task.scale
+    margin = engine.margin(task)
+    edge, side = margin // task.scale, 32 // task.scale
     top = 24
     around = slice(top - margin, top + 32 + margin)
     inner = task.reference(whole[..., around, around])[..., edge:-edge, edge:-edge]

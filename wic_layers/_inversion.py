@@ -100,6 +100,9 @@ class Inversion(nn.Module):
         weight = self._parameters.get("weight")  # several times as fast as self.weight
         if weight is not None:
             return weight
+        fixed = self._buffers.get("weight")
+        if fixed is not None:
+            return fixed
         if memory is None:
             return self._assembled()
         return self._remembered(memory, "kernel", self._assembled)

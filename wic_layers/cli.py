@@ -115,12 +115,12 @@ def _parser(words: list[str]) -> argparse.ArgumentParser:
     _add_common(reveal, "SECRET", forward=False)
 
     down = add(
-        "down", "Make images half or a quarter as wide and high", _down,
+        "down", "Make images half, a third or a quarter as wide and high", _down,
         "Writes a PNG that looks like the bicubic reduction of PHOTO, and from which wic up "
         "brings the photo back at its own size.",
     )  # fmt: skip
     down.add_argument("sources", metavar="PHOTO", type=Path, nargs="+", help=_IMAGES)
-    down.add_argument("-s", "--scale", help="how many times smaller: 2 (default) or 4")
+    down.add_argument("-s", "--scale", help="how many times smaller: 2 (default), 3 or 4")
     _add_common(down, "SMALL", forward=True)
 
     up = add(
@@ -388,10 +388,15 @@ def _reveal(args: argparse.Namespace) -> int:
 def _down(args: argparse.Namespace) -> int:
     from wic_layers.tasks import down_file
 
-    if args.scale not in (None, "2", "4"):
+    if args.scale not in (None, "2", "3", "4"):
         raise WICArgumentError(
-            f"wic down makes images 2 or 4 times smaller (-s 2, -s 4); -s {args.scale} is not "
-            f"available."
+            f"wic down makes images 2, 3 or 4 times smaller (-s 2, -s 3, -s 4); -s {args.scale} "
+            f"is not available."
+        )
+    if args.scale == "3" and args.preset is None and args.weights is None:
+        raise WICArgumentError(
+            "-s 3 is not available without --weights: no weights for it come with the package. "
+            "Train some with `wic train irn-x3-small`."
         )
     scale = None if args.scale is None else int(args.scale)
 
@@ -437,9 +442,14 @@ def _one(sizes: list[tuple[int, int]] | None) -> tuple[int, int] | None:
 
 
 def _inspect(args: argparse.Namespace) -> int:
-    from wic_layers.models import PRESETS, from_pretrained, inspect, packaged_weights
+    from wic_layers.models import (
+        NETWORKS,
+        PRESETS,
+        from_pretrained,
+        inspect,
+        packaged_weights,
+    )
     from wic_layers.models.inspection import flow, flow_table
-    from wic_layers.models.win import NETWORKS
 
     if args.network in PRESETS and args.network not in packaged_weights():
         model = NETWORKS[PRESETS[args.network].network].from_preset(args.network)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -61,13 +61,15 @@ class WIC(Inversion):
             :math:`M = \lceil n/m \rceil m` rows, their order of shifts and the Moore-Penrose
             inverse of all rows. ``forward(inverse(y)) == y`` does **not** hold there where m does
             not divide n.
-        parametrization: ``"free"``, ``"orthogonal"`` (torch's own) or ``"lu"`` (Glow's).
+        parametrization: ``"free"``, ``"orthogonal"`` (torch's own), ``"lu"`` (Glow's), or
+            ``"fixed"``: a buffer that is not trained, with which a layer does what networks
+            without WIC do: it keeps the first channels and completes the others.
         device: Device of the kernel.
         dtype: Dtype of the kernel: float16, bfloat16, float32 or float64.
 
     Attributes:
         weight: The kernel, shape :math:`(M, n)`; starts as a random matrix with orthonormal rows
-            or columns.
+            or columns, a fixed one as the identity.
         bijective: Whether the map is one-to-one, which is true for square kernels only.
 
     Raises:
@@ -109,10 +111,9 @@ class WIC(Inversion):
                 raise WICArgumentError(f"Expected {name} as an int of at least 1; got {value!r}.")
         if layout not in ("compact", "published"):
             raise WICArgumentError(f'Expected layout "compact" or "published"; got {layout!r}.')
-        if parametrization not in ("free", "orthogonal", "lu"):
-            raise WICArgumentError(
-                f'Expected parametrization "free", "orthogonal" or "lu"; got {parametrization!r}.'
-            )
+        if parametrization not in get_args(ParametrizationName):
+            names = " or ".join(f'"{name}"' for name in get_args(ParametrizationName))
+            raise WICArgumentError(f"Expected parametrization {names}; got {parametrization!r}.")
         dtype = torch.get_default_dtype() if dtype is None else dtype
         if dtype not in _KERNEL_DTYPES:
             raise WICArgumentError(
@@ -176,6 +177,8 @@ class WIC(Inversion):
         if layer.parametrization == "free":
             held = isinstance(kernel, nn.Parameter)
             layer.weight = kernel if held else nn.Parameter(kernel.detach().clone())
+        elif layer.parametrization == "fixed":
+            layer.weight.copy_(kernel.detach())
         else:
             layer.weight = kernel.detach().clone()
         return layer
@@ -227,10 +230,11 @@ class WIC(Inversion):
         return resolve(completion, kept, missing)
 
     def reset_parameters(self) -> None:
-        """Draws a kernel with orthonormal columns, or rows where it is wide."""
+        """Draws a kernel with orthonormal columns, or rows where it is wide; a fixed one is I."""
         self.clear_cache()
-        start = torch.empty(self.rows, self.in_channels, dtype=torch.float64)
-        nn.init.orthogonal_(start)
+        start = torch.eye(self.rows, self.in_channels, dtype=torch.float64)
+        if self.parametrization != "fixed":
+            nn.init.orthogonal_(start)
         with torch.no_grad():
             if parametrize.is_parametrized(self, "weight"):
                 self.weight = start.to(self.weight)

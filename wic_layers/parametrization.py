@@ -1,8 +1,8 @@
-"""Kernels held other than as free numbers: orthogonal and LU, as torch parametrizations."""
+"""Kernels held other than as free numbers: orthogonal, LU, and fixed ones."""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -11,7 +11,7 @@ from torch.nn.utils import parametrizations, parametrize
 
 __all__ = ["LU", "ParametrizationName", "parametrize_kernel"]
 
-ParametrizationName = Literal["free", "orthogonal", "lu"]
+ParametrizationName = Literal["free", "orthogonal", "lu", "fixed"]
 
 
 class LU(nn.Module):
@@ -59,11 +59,15 @@ class LU(nn.Module):
 
 
 def parametrize_kernel(module: nn.Module, name: ParametrizationName) -> None:
-    """Replaces the free ``weight`` of ``module`` by an orthogonal one or LU factors."""
+    """Replaces the free ``weight`` of ``module`` by an orthogonal one, LU factors or a buffer."""
     if name == "orthogonal":
         # torch's own choice for tall kernels, Householder, keeps signs in a parameter that weight
         # decay turns from 1 into 0, and the kernel with it
         parametrizations.orthogonal(module, "weight", orthogonal_map="matrix_exp")
+    elif name == "fixed":
+        held: Any = module.weight
+        del module.weight
+        module.register_buffer("weight", held.detach())
     elif name == "lu":
         weight = module.weight
         parametrize.register_parametrization(module, "weight", LU(weight))  # type: ignore[arg-type]

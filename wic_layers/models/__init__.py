@@ -1,15 +1,22 @@
 """Networks that turn images into smaller ones and back."""
 
+from wic_layers.models.base import NETWORKS, Network, from_pretrained
+from wic_layers.models.hinet import HiNet
 from wic_layers.models.inspection import Inspection, inspect
+from wic_layers.models.irn import IRN
 from wic_layers.models.official import load_official, save_official
 from wic_layers.models.presets import PRESETS, Preset
 from wic_layers.models.weights import packaged_weights
-from wic_layers.models.win import WIN, WINNaive, from_pretrained
+from wic_layers.models.win import WIN, WINNaive
 
 __all__ = [
+    "IRN",
+    "NETWORKS",
     "PRESETS",
     "WIN",
+    "HiNet",
     "Inspection",
+    "Network",
     "Preset",
     "WINNaive",
     "from_pretrained",

@@ -18,6 +18,7 @@ from wic_layers.blocks import (
     ChannelMean,
     Haar,
     InverseHaar,
+    LearnedSqueeze,
     LongTermMemory,
     Squeeze,
     Unsqueeze,
@@ -88,7 +89,7 @@ def _flow(
         return inside, after, resized
     if isinstance(block, Unsqueeze):
         after, resized = channels // block.factor**2, size * block.factor
-    elif isinstance(block, Squeeze):
+    elif isinstance(block, (Squeeze, LearnedSqueeze)):
         after, resized = channels * block.factor**2, size / block.factor
     elif isinstance(block, InverseHaar):
         after, resized = channels // 4, size * 2
@@ -197,11 +198,11 @@ def _reach(module: object) -> int:
 
 
 @torch.no_grad()
-def inspect(model: Any, side: int = 32) -> Inspection:
+def inspect(model: Any, side: int = 36) -> Inspection:
     """Measures a network.
 
     Args:
-        model: A :class:`~wic_layers.models.WIN` or :class:`~wic_layers.models.WINNaive`.
+        model: A :class:`~wic_layers.models.Network`.
         side: Side of the image that is run to count operations; they do not depend on it.
 
     Example:
@@ -212,6 +213,7 @@ def inspect(model: Any, side: int = 32) -> Inspection:
     from torch.utils.flop_counter import FlopCounterMode
 
     channels = model.config["in_channels"]
+    cell = max(model.config.get("scale", 1), 2)
     parameter = next(model.parameters())
     counted = []
     with left_as_found(model):
@@ -225,7 +227,7 @@ def inspect(model: Any, side: int = 32) -> Inspection:
     return Inspection(
         parameters=_count(model),
         flops=(counted[0], counted[1]),
-        receptive_field=2 * receptive_field(model, channels) + max(model.config["scale"], 2),
+        receptive_field=2 * receptive_field(model, channels) + cell,
         conditions={
             name: float(module.condition_number())
             for name, module in model.named_modules()

@@ -78,6 +78,22 @@ _CHANGES: Mapping[str, dict[str, Any]] = {
 }
 
 
+# networks of other papers: name, task, class, its arguments, and a depth for a CPU
+_OTHERS: tuple[tuple[str, str, str, dict[str, Any], dict[str, Any]], ...] = (
+    ("irn-x2", "rescaling-x2", "IRN", _X2, {"couplings": 4}),
+    ("irn-x3", "rescaling-x3", "IRN", {**_X2, "scale": 3, "couplings": 12}, {"couplings": 4}),
+    ("irn-x4", "rescaling-x4", "IRN", _X4, {"couplings": 2}),
+    (
+        "irn-decolorization",
+        "decolorization",
+        "IRN",
+        {"in_channels": 3, "out_channels": 1, "scale": 1},
+        {"couplings": 4},
+    ),
+    ("hinet", "hiding-1", "HiNet", {"in_channels": 6, "out_channels": 3}, {"couplings": 4}),
+)
+
+
 def _presets() -> Iterator[tuple[str, Preset]]:
     for variant, task, shared, width in _VARIANTS:
         for size, (naive, win) in _SIZES.items():
@@ -85,6 +101,11 @@ def _presets() -> Iterator[tuple[str, Preset]]:
             yield f"{variant}{size}", Preset(task, "WIN", wide)
             name = f"{variant}-naive{size}"
             yield name, Preset(task, "WINNaive", {**shared, **naive, **_CHANGES.get(name, {})})
+    for name, task, network, arguments, small in _OTHERS:
+        for ending, given in (("", {}), ("-small", {"growth": 16, **small})):
+            yield f"{name}{ending}", Preset(task, network, {**arguments, **given})
+            random = {**arguments, **given, "random_z": True}
+            yield f"{name}-z{ending}", Preset(task, network, random)
 
 
 PRESETS: Mapping[str, Preset] = MappingProxyType(dict(_presets()))
@@ -98,6 +119,9 @@ lie between widths 80 (3.8) and 96 (4.3, taken here; one module of 8 couplings w
 it gives none for WIN-Naive on x2, x4 and decolorization. Small and tiny ones, with the zero
 completion, can be trained on a CPU; those of WIN-Naive squeeze by the Haar transform, but for
 six whose weights in the package were trained without it.
+
+``irn-...`` and ``hinet`` are those networks with a WIC, and the zero completion, in place of their
+random z; ``-z`` as they were published. Their small ones are shallower and half as wide inside.
 """
 
 
@@ -108,7 +132,8 @@ def find_preset(name: str) -> Preset:
         WICArgumentError: If there is none; the message names the closest ones.
     """
     if name not in PRESETS:
-        close = difflib.get_close_matches(name, PRESETS, n=3) or sorted(PRESETS)
+        full = sorted(n for n in PRESETS if not n.endswith(("-small", "-tiny")))
+        close = difflib.get_close_matches(name, PRESETS, n=3) or full
         raise WICArgumentError(
             f"Expected the name of a preset, such as {', '.join(close)}; got {name!r}."
         )

@@ -188,7 +188,7 @@ def down_file(
     Args:
         photo: The image file.
         out: The PNG to write.
-        scale: 2 or 4; by default what ``model`` is for, or 2.
+        scale: 2, 3 or 4; by default what ``model`` is for, or 2.
         model: A preset with weights in the package, or the folder of weights.
         force: See the module.
         tile: See the module.

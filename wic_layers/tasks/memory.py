@@ -170,7 +170,7 @@ def down(
 
     Args:
         photo: The image.
-        scale: 2 or 4; by default what ``model`` is for, or 2.
+        scale: 2, 3 or 4; by default what ``model`` is for, or 2.
         model: See the module.
         tile: See the module.
         refine: See the module.
@@ -207,7 +207,7 @@ def up(
 
     Args:
         small: The small image, every pixel as it was made.
-        scale: 2 or 4; by default what ``model`` is for, or 2.
+        scale: 2, 3 or 4; by default what ``model`` is for, or 2.
         size: The photo's own (width, height); ``scale`` times the small image's by default.
         model: What :func:`down` was called with.
         tile: See the module.

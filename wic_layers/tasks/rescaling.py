@@ -1,4 +1,4 @@
-"""An image at half or a quarter of its size and back."""
+"""An image at half, a third or a quarter of its size and back."""
 
 from __future__ import annotations
 
@@ -12,7 +12,12 @@ from wic_layers.tasks.base import Task, details
 
 __all__ = ["SCALES", "Rescaling"]
 
-SCALES = (2, 4)
+SCALES = (2, 3, 4)
+_PRESETS = {
+    2: "rescaling-x2-naive-small",
+    3: "irn-x3-small",  # no weights come with the package
+    4: "rescaling-x4-plain-naive-tiny",
+}
 _TRACES = {2: 0.27, 4: 0.25}
 """Least traces of hidden details, by scale: see :meth:`Rescaling.doubt`."""
 
@@ -21,7 +26,7 @@ class Rescaling(Task):
     """An image that looks like its bicubic reduction and gives the original back.
 
     Args:
-        scale: How many times smaller it is, 2 or 4.
+        scale: How many times smaller it is: 2, 3 or 4.
 
     Raises:
         WICArgumentError: If ``scale`` is another number.
@@ -32,10 +37,10 @@ class Rescaling(Task):
 
     def __init__(self, scale: int = 2) -> None:
         if scale not in SCALES:
-            raise WICArgumentError(f"Expected a scale of 2 or 4; got {scale!r}.")
+            raise WICArgumentError(f"Expected a scale of 2, 3 or 4; got {scale!r}.")
         self.name = f"rescaling-x{scale}"
         self.scale = scale
-        self.preset = "rescaling-x2-naive-small" if scale == 2 else "rescaling-x4-plain-naive-tiny"
+        self.preset = _PRESETS[scale]
 
     def reference(self, x: Tensor) -> Tensor:
         """The antialiased bicubic reduction (a = -0.5, as Pillow's BICUBIC)."""

@@ -70,7 +70,11 @@ def load_network(
                 f"{PRESETS[name].task}."
             )
         network = from_pretrained(name).to(where).requires_grad_(requires_grad=False)
-    found = tuple(network.config.get(key) for key in ("in_channels", "out_channels", "scale"))
+    found = (
+        network.config.get("in_channels"),
+        network.config.get("out_channels"),
+        network.config.get("scale", 1),
+    )
     for task in tasks:
         if task.channels == found:
             return task, network

@@ -16,10 +16,9 @@ from torch import Tensor
 import wic_layers
 from wic_layers.errors import WICArgumentError, WICDependencyError, WICFileError
 from wic_layers.images import find_images
-from wic_layers.models import from_pretrained
+from wic_layers.models import NETWORKS, from_pretrained
 from wic_layers.models.presets import find_preset
 from wic_layers.models.weights import CARD, CONFIG, TENSORS
-from wic_layers.models.win import NETWORKS
 from wic_layers.tasks import TASKS, Task
 from wic_layers.training.data import Photographs
 from wic_layers.training.engine import CHECKPOINT, LOG, Judgement, make_fabric, train

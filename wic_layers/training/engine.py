@@ -37,7 +37,13 @@ __all__ = [
 ]
 
 CHECKPOINT, LOG = "checkpoint.pt", "log.jsonl"
-MARGIN = 8  # pixels around a crop, so that its reference is that of the whole photograph
+
+
+def margin(task: Task) -> int:
+    """Pixels around a crop, so that its reference is that of the whole photograph."""
+    return -(-8 // task.scale) * task.scale
+
+
 _FORMAT = 1
 
 
@@ -100,7 +106,7 @@ class Batches(Dataset[Crops]):
         self.images = images
         self.arguments: dict[str, Any] = {
             "size": settings.batch * task.images,
-            "crop": settings.crop + 2 * MARGIN,
+            "crop": settings.crop + 2 * margin(task),
             "seed": settings.seed,
             "candidates": settings.candidates,
             "rows": [
@@ -117,8 +123,9 @@ class Batches(Dataset[Crops]):
 def pack_crops(crops: Crops, task: Task, *, saturate: float = 0.0) -> tuple[Tensor, Tensor]:
     """Returns the packed crops of a step and their reference."""
     packed = task.pack(*arrange(crops, saturate=saturate).chunk(task.images))
-    inner = slice(MARGIN, -MARGIN)
-    edge = slice(MARGIN // task.scale, -(MARGIN // task.scale))
+    around = margin(task)
+    inner = slice(around, -around)
+    edge = slice(around // task.scale, -(around // task.scale))
     return packed[..., inner, inner], task.reference(packed)[..., edge, edge]
 
 
@@ -266,6 +273,8 @@ def train(
         reverse=settings.reverse,
         rounding=settings.rounding,
         shift_target=settings.shift_target,
+        low=settings.low,
+        returned=settings.returned,
     )
     whole = Step(model, objective, bf16=settings.bf16)
     optimizer = _optimizer(model, settings, fabric)

@@ -1,4 +1,4 @@
-"""What is minimised: the four losses of the WIN paper, each part of which can be exchanged."""
+"""What is minimised: the losses of the WIN paper and HiNet's; each part can be exchanged."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from wic_layers.auxiliary import charbonnier, det_loss, record_wic, shift_loss, squared
+from wic_layers.blocks import Chain, ChannelMean, Haar
 from wic_layers.errors import WICArgumentError
 from wic_layers.quantization import quantize, quantize_by_noise
 from wic_layers.tasks.base import Task
@@ -27,36 +28,40 @@ ROUNDINGS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 """What stands for a file's 8 bits in training: rounding, or noise as large (IICNet)."""
 
-TERMS = ("forward", "reverse", "det", "shift")
-"""The names of the four losses, in the order of their weights."""
+TERMS = ("forward", "reverse", "det", "shift", "low")
+"""The names of the losses, in the order of their weights."""
 
 
 class Losses(NamedTuple):
-    """The four losses of a step, unweighted.
+    """The losses of a step, unweighted.
 
     Attributes:
         forward: Distance of the forward picture from its reference.
         reverse: Distance of what came back from what went in.
         det: L_det.
         shift: L_shift.
+        low: Distance of the forward picture's low frequencies from its reference's.
     """
 
     forward: Tensor
     reverse: Tensor
     det: Tensor
     shift: Tensor
+    low: Tensor
 
 
 class Objective:
     r"""The paper's objective, computed from one pass forward and one back.
 
     .. math:: \lambda_f L_f + \lambda_r L_r + \lambda_d L_{det} + \lambda_s L_{shift}
+        + \lambda_l L_{low}
 
     Distances are summed over channels and pixels and averaged over the batch. Where the last WIC
     gives copies of the forward picture, :math:`L_f` judges them as well as their mean. The forward
     picture is rounded to 8 bits, with a straight-through gradient, before it runs back.
     :math:`L_{det}` is that of every WIC, :math:`L_{shift}` of the narrowing ones; what completes
-    them is up to the network.
+    them is up to the network. :math:`L_{low}`, HiNet's, is the squared distance of the low bands
+    of the Haar transforms of the forward picture and its reference.
 
     Args:
         task: Gives the reference of the forward picture and its distance (L2 or Charbonnier).
@@ -68,6 +73,9 @@ class Objective:
         rounding: ``"straight-through"``, ``"noise"``, or a function of the forward picture.
         shift_target: What L_shift completes: the ``"reference"``, as the paper's code, or the
             layer's own ``"output"``, as its Eq. (14).
+        low: :math:`\lambda_l`, which only HiNet has.
+        returned: What is judged on the way back: ``"all"`` that went in, or those images that are
+            ``"wanted"``: without the cover, as HiNet does.
 
     Raises:
         WICArgumentError: If a name is none of these.
@@ -76,6 +84,8 @@ class Objective:
         | Tackling Ill-posedness of Reversible Image Conversion with Well-posed Invertible Network
         | (Huang and Huang), Eq. (18); weights and distances of its code. Noise for rounding:
         | IICNet: A Generic Framework for Reversible Image Conversion (Cheng et al., 2021), 3.4
+        | The low frequencies: HiNet: Deep Image Hiding by Invertible Network (Jing et al., 2021),
+        | Section 3.4
     """
 
     def __init__(
@@ -87,13 +97,18 @@ class Objective:
         reverse: str | Distance = "l1",
         rounding: str | Callable[[Tensor], Tensor] = "straight-through",
         shift_target: str = "reference",
+        low: float = 0.0,
+        returned: str = "all",
     ) -> None:
         if shift_target not in ("reference", "output"):
             raise WICArgumentError(
                 f'Expected shift_target "reference" or "output"; got {shift_target!r}.'
             )
+        if returned not in ("all", "wanted"):
+            raise WICArgumentError(f'Expected returned "all" or "wanted"; got {returned!r}.')
         self.task = task
-        self.weights = weights
+        self.weights = (*weights, low)
+        self._all_returned = returned == "all"
         chosen = task.forward_criterion if forward is None else forward
         self._forward_distance = _named("forward", chosen, DISTANCES)
         self._reverse_distance = _named("reverse", reverse, DISTANCES)
@@ -105,25 +120,41 @@ class Objective:
         with record_wic(model) as records:
             y = model(x)
         back = model.inverse(self._round(y))  # type: ignore[operator]
-        # a network whose last WIC gives copies of the result has the reference for each of them
-        aims = {
-            record.name: reference.repeat(1, record.output.shape[1] // reference.shape[1], 1, 1)
-            for record in records
-        }
         forward = self._forward_distance(y, reference).sum() / len(x)
+        aims = {}
         for record in records:
-            if record.output.shape != y.shape:
+            # what the layer should give for the reference to come out behind it
+            aims[record.name], is_copied = _before(reference, model, record.layer)
+            if is_copied:
                 copies = self._forward_distance(record.output, aims[record.name])
                 forward = forward + copies.sum() / len(x)
-        reverse = self._reverse_distance(back, x).sum() / len(x)
+        wanted = x
+        if not self._all_returned:
+            back, wanted = (torch.cat(self.task.wanted(z), dim=1) for z in (back, x))
+        reverse = self._reverse_distance(back, wanted).sum() / len(x)
         target = aims if self._aims_at_reference else None
         shift = shift_loss(records, target, self._forward_distance)
-        return Losses(forward, reverse, det_loss(model), shift)
+        low = y.new_zeros(())
+        if self.weights[-1]:
+            bands = (Haar()(z)[:, : z.shape[1]] for z in (y, reference))
+            low = squared(*bands).sum() / len(x)
+        return Losses(forward, reverse, det_loss(model), shift, low)
 
     def weighted(self, losses: Losses) -> dict[str, Tensor]:
         """Returns the losses times their weights, by name; their sum is what is minimised."""
         terms = zip(TERMS, losses, self.weights, strict=True)
         return {name: loss * weight for name, loss, weight in terms if weight}
+
+
+def _before(reference: Tensor, model: nn.Module, layer: nn.Module) -> tuple[Tensor, bool]:
+    """The reference as a layer of a chain should give it; and whether that is several copies."""
+    copied = False
+    for block in reversed(list(model) if isinstance(model, Chain) else []):
+        if block is layer:
+            return reference, copied
+        reference = block.inverse(reference)  # type: ignore[operator]
+        copied = copied or isinstance(block, ChannelMean)
+    return reference, copied
 
 
 def _named(what: str, chosen: str | _Part, known: dict[str, _Part]) -> _Part:
@@ -154,7 +185,7 @@ class Step(nn.Module):
         self.objective = objective
         self.bf16 = bf16
 
-    def forward(self, x: Tensor, reference: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def forward(self, x: Tensor, reference: Tensor) -> tuple[Tensor, ...]:
         """Returns :class:`Losses`, as the plain tuple that every wrapper lets through."""
         with torch.autocast(x.device.type, torch.bfloat16, enabled=self.bf16):
-            return tuple(self.objective(self.model, x, reference))  # type: ignore[return-value]
+            return tuple(self.objective(self.model, x, reference))

@@ -69,6 +69,11 @@ class Settings:
         "straight-through", "what stands for the 8 bits of a file", choices=tuple(ROUNDINGS)
     )
     shift_target: str = _is("reference", "what L_shift completes", choices=("reference", "output"))
+    low: float = _is(0.0, "weight of the forward picture's low frequencies (HiNet: 1)")
+    returned: str = _is(
+        "all", "what comes back is judged by all images, or by those wanted (HiNet)",
+        choices=("all", "wanted"),
+    )  # fmt: skip
     saturate: float = _is(
         0.0, "chance of a crop to have some pixels made black or white", metavar="CHANCE"
     )
@@ -106,7 +111,7 @@ class Settings:
             "devices",
         ):
             self._require(name, 1)
-        for name in ("warmup", "readers", "seed", "saturate", "ema", "learning_rate"):
+        for name in ("warmup", "readers", "seed", "saturate", "ema", "learning_rate", "low"):
             self._require(name, 0)
         for name in ("saturate", "ema"):
             if getattr(self, name) > 1:

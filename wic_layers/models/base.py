@@ -1,0 +1,179 @@
+"""What all networks share: presets, weights in and out, and what they were built from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from wic_layers.blocks import Chain
+from wic_layers.completion import Completion, CompletionName
+from wic_layers.conv import WIC
+from wic_layers.errors import WICArgumentError
+from wic_layers.models import weights
+from wic_layers.models.inspection import flow, flow_table
+from wic_layers.models.presets import find_preset
+
+__all__ = ["NETWORKS", "Network", "closing", "from_pretrained"]
+
+NETWORKS: dict[str, type[Network]] = {}
+"""The networks by the name that presets and files give them; a subclass enters itself."""
+
+
+class Network(Chain):
+    """A chain of blocks that a preset names and a folder of weights holds.
+
+    A subclass is built from arguments that JSON can hold, and gives them as ``config``; among them
+    are ``in_channels``, ``out_channels``, ``completion`` and, if it is not always 1, ``scale``.
+
+    Args:
+        *blocks: See :class:`~wic_layers.blocks.Chain`.
+        config: The arguments of the subclass.
+
+    Attributes:
+        config: As given.
+        preset: Name of the preset that it was built from, or None.
+        weights_id: The first 16 hex digits of the SHA-256 of the file it was loaded from, or None.
+        card: What that file says about its weights.
+    """
+
+    def __init_subclass__(cls) -> None:
+        NETWORKS[cls.__name__] = cls
+
+    def __init__(self, *blocks: nn.Module, config: dict[str, Any]) -> None:
+        super().__init__(*blocks)
+        self.config = config
+        self.preset: str | None = None
+        self.weights_id: str | None = None
+        self.card: dict[str, str] = {}
+
+    def __repr__(self) -> str:
+        steps = flow(self, self.config["in_channels"])
+        parameters = sum(parameter.numel() for parameter in self.parameters())
+        title = f"{type(self).__name__}({self.preset or ''})"
+        return f"{title}, {parameters:,} parameters\n{flow_table(steps)}"
+
+    @classmethod
+    def from_preset(cls, name: str, **changes: Any) -> Any:
+        """Builds the network of that name with random weights.
+
+        Args:
+            name: A key of :data:`wic_layers.models.PRESETS`, such as ``"rescaling-x2-small"``.
+            **changes: Arguments of the network to change.
+
+        Raises:
+            WICArgumentError: If there is no preset of that name, or it is of another network.
+        """
+        preset = find_preset(name)
+        if preset.network != cls.__name__:
+            raise WICArgumentError(
+                f"Expected a preset of {cls.__name__}; '{name}' is one of {preset.network}."
+            )
+        model = cls(**{**preset.arguments, **changes})
+        if not changes:
+            model.preset = name
+        return model
+
+    @classmethod
+    def from_pretrained(cls, name: str | Path, *, revision: str | None = None) -> Any:
+        """Returns a network of this class with trained weights.
+
+        See :func:`wic_layers.models.from_pretrained`, which takes weights of any network.
+
+        Raises:
+            WICFileError: Also if the weights are of another network.
+        """
+        return weights.read(name, {cls.__name__: cls}, revision)
+
+    def save_pretrained(self, folder: str | Path, card: Mapping[str, str] | None = None) -> Path:
+        """Writes ``model.safetensors``, ``config.json`` and a model card into a folder.
+
+        WIC kernels keep their dtype; everything else (the networks inside the couplings) is stored
+        as float16, which halves the file. Figures should be measured with the stored file.
+
+        Args:
+            folder: Made if there is none; files of these three names are replaced, each at once.
+            card: More to say about the weights: data, steps, PSNR with its protocol, licence.
+
+        Returns:
+            The folder.
+
+        Raises:
+            WICArgumentError: If the network holds a completion that is not a name, and so cannot
+                be written down.
+            WICFileError: If the files cannot be written.
+            WICDependencyError: If safetensors is not installed.
+        """
+        return weights.write(self, folder, self.card if card is None else card)
+
+    def push_to_hub(
+        self,
+        name: str,
+        card: Mapping[str, str] | None = None,
+        *,
+        private: bool = False,
+        token: str | None = None,
+    ) -> str:
+        """Writes what :meth:`save_pretrained` does into a repository of the Hugging Face hub.
+
+        Args:
+            name: ``"owner/name"``; made if there is none.
+            card: See :meth:`save_pretrained`.
+            private: Whether a new repository can be seen by its owner only.
+            token: The hub's access token; the one that was saved by default.
+
+        Returns:
+            The address of the commit.
+
+        Raises:
+            WICDependencyError: If huggingface_hub is not installed.
+            WICFileError: If the hub refuses.
+        """
+        chosen = self.card if card is None else card
+        return weights.push(self, name, chosen, private=private, token=token)
+
+
+def closing(
+    channels: int,
+    out_channels: int,
+    *,
+    random_z: bool,
+    completion: CompletionName | Completion | None,
+) -> WIC:
+    """The layer at the end of a network that was published with a random z, or with a WIC there.
+
+    Raises:
+        WICArgumentError: If ``random_z`` comes with a completion.
+    """
+    if not random_z:
+        return WIC(channels, out_channels, completion=completion or "zero")
+    if completion is not None:
+        raise WICArgumentError(
+            f"Expected no completion with random_z=True, which draws z; got {completion!r}."
+        )
+    return WIC(channels, out_channels, completion="gaussian", parametrization="fixed")
+
+
+def from_pretrained(name: str | Path, *, revision: str | None = None) -> Any:
+    """Returns a network with trained weights, in ``eval()`` mode, on the CPU, in float32.
+
+    Args:
+        name: A preset whose weights come with the package (see
+            :func:`~wic_layers.models.packaged_weights`), a folder that ``save_pretrained`` wrote
+            or its ``model.safetensors``, or ``"owner/name"`` on the Hugging Face hub.
+        revision: Branch, tag or commit on the hub.
+
+    Returns:
+        The network. Its ``preset`` is the preset's name or None; its ``weights_id`` the first 16
+        hex digits of the file's SHA-256; its ``card`` what ``save_pretrained`` was told about the
+        weights.
+
+    Raises:
+        WICArgumentError: If it is neither, or a preset without weights here.
+        WICFileError: If a file is missing or damaged, or the hub does not give it. Never random
+            weights.
+        WICDependencyError: If safetensors, or for the hub huggingface_hub, is not installed.
+    """
+    return weights.read(name, NETWORKS, revision)

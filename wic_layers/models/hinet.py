@@ -1,0 +1,78 @@
+"""HiNet, the network that hides images in the Haar domain."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from torch import nn
+
+from wic_layers.blocks import AffineCoupling, Haar, InverseHaar
+from wic_layers.completion import Completion, CompletionName
+from wic_layers.errors import WICArgumentError
+from wic_layers.models.base import Network, closing
+from wic_layers.subnets import DenseBlock
+
+__all__ = ["HiNet"]
+
+_CLAMP, _SLOPE, _SPREAD = 2.0, 0.01, 0.01
+
+
+class HiNet(Network):
+    """HiNet, with a WIC in place of its random z, or as published.
+
+    ``Haar -> couplings -> WIC -> inverse Haar``: in the Haar domain the cover's sub-bands are the
+    first half of every coupling, the secrets' the second; what leaves the WIC are the sub-bands of
+    the stego image. Inputs and outputs are pixels in [0, 1].
+
+    Args:
+        in_channels: Channels of cover and secrets together: 6 for one secret.
+        out_channels: Channels of the stego image.
+        couplings: Number of affine couplings, the paper's invertible blocks.
+        growth: Width of the dense blocks inside them.
+        random_z: As published: the secrets' sub-bands are dropped, and drawn anew on the way back.
+        completion: Of the WIC, see :class:`~wic_layers.WIC`; zero when None.
+
+    Shape:
+        (B, in_channels, H, W) to (B, out_channels, H, W); H and W even.
+
+    Raises:
+        WICArgumentError: If the channels are no images of ``out_channels``, or ``random_z`` comes
+            with a completion.
+
+    References:
+        | HiNet: Deep Image Hiding by Invertible Network (Jing et al., 2021), Section 3; clamp,
+        | slope and start of its code
+    """
+
+    def __init__(
+        self,
+        in_channels: int = 6,
+        out_channels: int = 3,
+        *,
+        couplings: int = 16,
+        growth: int = 32,
+        random_z: bool = False,
+        completion: CompletionName | Completion | None = None,
+    ) -> None:
+        if out_channels < 1 or in_channels % out_channels or in_channels <= out_channels:
+            raise WICArgumentError(
+                f"Expected the channels of several images of {out_channels} channels, the first "
+                f"of them the cover; got {in_channels}."
+            )
+        config: dict[str, Any] = {
+            key: value for key, value in locals().items() if key not in ("self", "__class__")
+        }
+        subnet = partial(DenseBlock, growth=growth, slope=_SLOPE)
+        channels, kept = 4 * in_channels, 4 * out_channels
+        blocks: list[nn.Module] = [Haar(in_channels // out_channels)]
+        blocks += [
+            AffineCoupling(channels, split=kept, clamp=_CLAMP, subnet=subnet)
+            for _ in range(couplings)
+        ]
+        for block in blocks:
+            for name, parameter in block.named_parameters():
+                if "conv5" not in name:  # the last ones are zero
+                    nn.init.normal_(parameter, std=_SPREAD)
+        last = closing(channels, kept, random_z=random_z, completion=completion)
+        super().__init__(*blocks, last, InverseHaar(), config=config)
