@@ -165,6 +165,14 @@ def _parser(words: list[str]) -> argparse.ArgumentParser:
     train = add("train", "Train a network on a folder of photographs", _train)
     if words[:1] == ["train"]:
         _training().add_arguments(train)
+    upgrade = add(
+        "upgrade", "Turn a checkpoint with a random z into a network without one", _upgrade,
+        "Reads the checkpoint of IRN or HiNet as its own code writes it, keeps all of its weights "
+        "and puts a WIC where z was: the forward picture stays as it is. With --data it is "
+        "fine-tuned on those photographs, and judged beside the original.",
+    )  # fmt: skip
+    if words[:1] == ["upgrade"]:
+        _training("upgrade").add_arguments(upgrade)
     add("selftest", "Check the layers on this machine", _selftest)
     return parser
 
@@ -501,6 +509,10 @@ def _training(part: str = "command") -> Any:
 
 def _train(args: argparse.Namespace) -> int:
     return int(_training().run(args))
+
+
+def _upgrade(args: argparse.Namespace) -> int:
+    return int(_training("upgrade").run(args))
 
 
 def _selftest(args: argparse.Namespace) -> int:

@@ -1,6 +1,6 @@
 """Networks that turn images into smaller ones and back."""
 
-from wic_layers.models.base import NETWORKS, Network, from_pretrained
+from wic_layers.models.base import NETWORKS, Network, from_pretrained, with_wic
 from wic_layers.models.hinet import HiNet
 from wic_layers.models.inspection import Inspection, inspect
 from wic_layers.models.irn import IRN
@@ -24,4 +24,5 @@ __all__ = [
     "load_official",
     "packaged_weights",
     "save_official",
+    "with_wic",
 ]

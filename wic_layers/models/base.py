@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,9 @@ from wic_layers.conv import WIC
 from wic_layers.errors import WICArgumentError
 from wic_layers.models import weights
 from wic_layers.models.inspection import flow, flow_table
-from wic_layers.models.presets import find_preset
+from wic_layers.models.presets import PRESETS, find_preset
 
-__all__ = ["NETWORKS", "Network", "closing", "from_pretrained"]
+__all__ = ["NETWORKS", "Network", "closing", "from_pretrained", "with_wic"]
 
 NETWORKS: dict[str, type[Network]] = {}
 """The networks by the name that presets and files give them; a subclass enters itself."""
@@ -154,6 +155,47 @@ def closing(
             f"Expected no completion with random_z=True, which draws z; got {completion!r}."
         )
     return WIC(channels, out_channels, completion="gaussian", parametrization="fixed")
+
+
+def with_wic(model: Any, completion: CompletionName | None = None) -> Any:
+    """Returns a published network with a WIC where it drew its z, and all of its weights.
+
+    The forward picture stays as it is: the WIC starts as the identity, which keeps what was kept.
+    On the way back the completion stands where z was.
+
+    Args:
+        model: A network that was built with ``random_z=True``, such as
+            :func:`~wic_layers.models.load_official` gives.
+        completion: Of the WIC, see :class:`~wic_layers.WIC`; zero when None.
+
+    Raises:
+        WICArgumentError: If it is another network.
+    """
+    if not isinstance(model, Network) or not model.config.get("random_z"):
+        raise WICArgumentError(
+            f"Expected a network with random_z=True; got {type(model).__name__} without."
+        )
+    chosen = None if completion == "zero" else completion  # what None means
+    changes: dict[str, Any] = {"random_z": False, "completion": chosen}
+    network: Any = type(model)
+    made = network(**{**model.config, **changes})
+    completions = {key: value for key, value in made.state_dict().items() if ".completion." in key}
+    made.load_state_dict({**completions, **model.state_dict()})
+    made.preset = _preset_of(made)
+    return made.train(model.training)
+
+
+def _preset_of(model: Network) -> str | None:
+    """The preset that a network has the arguments of, if there is one."""
+    signature = inspect.signature(type(model)).parameters.values()
+    usual = {p.name: p.default for p in signature}
+    for name, preset in PRESETS.items():
+        if (
+            preset.network == type(model).__name__
+            and {**usual, **preset.arguments} == model.config
+        ):
+            return name
+    return None
 
 
 def from_pretrained(name: str | Path, *, revision: str | None = None) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
@@ -21,11 +21,13 @@ class Preset:
         task: Name of the task in :mod:`wic_layers.tasks`.
         network: Class name of the network.
         arguments: Arguments of its constructor.
+        recipe: Settings of ``wic train`` other than its defaults, as the network's paper has them.
     """
 
     task: str
     network: str
     arguments: Mapping[str, Any]
+    recipe: Mapping[str, Any] = field(default_factory=dict)
 
 
 def _hiding(secrets: int) -> dict[str, Any]:
@@ -101,11 +103,30 @@ def _presets() -> Iterator[tuple[str, Preset]]:
             yield f"{variant}{size}", Preset(task, "WIN", wide)
             name = f"{variant}-naive{size}"
             yield name, Preset(task, "WINNaive", {**shared, **naive, **_CHANGES.get(name, {})})
-    for name, task, network, arguments, small in _OTHERS:
-        for ending, given in (("", {}), ("-small", {"growth": 16, **small})):
-            yield f"{name}{ending}", Preset(task, network, {**arguments, **given})
-            random = {**arguments, **given, "random_z": True}
-            yield f"{name}-z{ending}", Preset(task, network, random)
+    for name, task, network, shared, small in _OTHERS:
+        for variant, changes in (("", {}), ("-z", {"random_z": True})):
+            for size, given in (("", {}), ("-small", {"growth": 16, **small})):
+                arguments = {**shared, **given, **changes}
+                recipe = _recipe(network, arguments)
+                yield f"{name}{variant}{size}", Preset(task, network, arguments, recipe)
+
+
+def _recipe(network: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """The losses of a network's authors; L_det and L_shift where it has a WIC."""
+    random_z = arguments.get("random_z", False)
+    if network == "HiNet":  # which lets z be what it likes
+        return {
+            "weights": (1.0, 5.0, 0.0, 0.0) if random_z else (1.0, 5.0, 0.1, 1.0),
+            "forward": "l2",
+            "reverse": "l2",
+            "returned": "wanted",
+            "low": 1.0,
+        }
+    # half the square of z is its L_shift, and the authors count the whole square
+    scale = arguments["scale"]
+    fit = 3.0 if scale == 1 else float(scale**2)
+    recipe: dict[str, Any] = {"weights": (fit, 1.0, *((0.0, 2.0) if random_z else (0.1, 1.0)))}
+    return {**recipe, "crop": 66} if scale == 3 else recipe
 
 
 PRESETS: Mapping[str, Preset] = MappingProxyType(dict(_presets()))

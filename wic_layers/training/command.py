@@ -6,8 +6,9 @@ import argparse
 import dataclasses
 import shutil
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -27,7 +28,7 @@ from wic_layers.training.monitor import Monitor
 from wic_layers.training.objective import TERMS, Losses
 from wic_layers.training.settings import Settings
 
-__all__ = ["add_arguments", "pack_middles", "run", "split_off"]
+__all__ = ["Fitted", "add_arguments", "fit", "gather", "pack_middles", "run", "split_off"]
 
 SETTINGS, EVENTS = "settings.yaml", "tensorboard"
 
@@ -44,8 +45,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _settings(args: argparse.Namespace) -> Settings:
-    """What the command line says, over --config or, to resume, the settings beside --out."""
-    found: dict[str, Any] = {}
+    """What the command line says, over the recipe of the preset; see :func:`gather`."""
+    settings = gather(args, {})
+    for name, what in (("preset", "a preset"), ("data", "--data with a folder of photographs")):
+        if not getattr(settings, name):
+            raise WICArgumentError(f"Expected {what}; got none (see wic train --help).")
+    return gather(args, find_preset(settings.preset).recipe)
+
+
+def gather(args: argparse.Namespace, defaults: Mapping[str, Any]) -> Settings:
+    """What the command line says, over --config or, to resume, the settings beside --out.
+
+    Args:
+        args: Of a command with ``--out``, ``--resume``, ``--config`` and every setting.
+        defaults: Settings where nobody says otherwise.
+    """
+    found: dict[str, Any] = dict(defaults)
     if args.resume:
         if not (args.out / CHECKPOINT).is_file():
             raise WICFileError(
@@ -58,16 +73,7 @@ def _settings(args: argparse.Namespace) -> Settings:
     for each in dataclasses.fields(Settings):
         if getattr(args, each.name, None) is not None:
             found[each.name] = getattr(args, each.name)
-    settings = Settings.from_dict(found, "wic train")
-    for name, what in (("preset", "a preset"), ("data", "--data with a folder of photographs")):
-        if not getattr(settings, name):
-            raise WICArgumentError(f"Expected {what}; got none (see wic train --help).")
-    task = TASKS[find_preset(settings.preset).task]
-    if settings.crop % task.multiple:
-        raise WICArgumentError(
-            f"Expected a crop divisible by {task.multiple} for {task.name}; got {settings.crop}."
-        )
-    return settings
+    return Settings.from_dict(found, "wic train")
 
 
 def split_off(paths: list[Path], held_out: int) -> tuple[list[Path], list[Path]]:
@@ -141,6 +147,42 @@ def run(args: argparse.Namespace) -> int:
         WICDependencyError: If a package of the extra ``train`` is not installed.
         WICError: If the checkpoint is of other settings, or the training exploded too often.
     """
+    settings = _settings(args)
+    task = TASKS[find_preset(settings.preset).task]
+    torch.manual_seed(settings.seed)
+    fitted = fit(_network(settings), task, settings, args)
+    if fitted is not None:
+        fitted.model.save_pretrained(args.out, fitted.card)
+        print(f"{args.out}: weights of {settings.preset}, for --weights {args.out}")
+    return 0
+
+
+class Fitted(NamedTuple):
+    """What :func:`fit` gives.
+
+    Attributes:
+        model: The trained network, on the CPU.
+        held_out: Packed images (B, C, H, W) that it was not trained on.
+        card: What to say about its weights.
+    """
+
+    model: Any
+    held_out: Tensor
+    card: dict[str, str]
+
+
+def fit(model: Any, task: Task, settings: Settings, args: argparse.Namespace) -> Fitted | None:
+    """Trains ``model`` on ``settings.data``, with a progress bar, into the folder ``args.out``.
+
+    Args:
+        model: The network.
+        task: What it is for.
+        settings: Everything that decides the result.
+        args: ``out``, ``resume`` and ``force`` of the command line.
+
+    Returns:
+        The result; None in all processes but the first.
+    """
     try:
         import tensorboard  # noqa: F401 - now, not after the first step
         from lightning_fabric.utilities.rank_zero import rank_zero_only
@@ -150,12 +192,12 @@ def run(args: argparse.Namespace) -> int:
             f"Training needs {error.name}, which is not installed. Run: pip install "
             f"'wic-layers[train]'"
         ) from error
-    settings = _settings(args)
-    task = TASKS[find_preset(settings.preset).task]
+    if settings.crop % task.multiple:
+        raise WICArgumentError(
+            f"Expected a crop divisible by {task.multiple} for {task.name}; got {settings.crop}."
+        )
     paths = [path for folder in settings.data for path in find_images(folder)]
     chosen, judged_paths = split_off(paths, settings.held_out)
-    torch.manual_seed(settings.seed)
-    model = _network(settings)
     fabric = make_fabric(settings)
     if not getattr(rank_zero_only, "rank", 0):  # the others wait for it in the launch
         _prepare(args, settings)
@@ -211,8 +253,7 @@ def run(args: argparse.Namespace) -> int:
         )
     if monitor is not None:
         monitor.close()
-    if fabric.is_global_zero:
-        card = {"data": f"{len(chosen)} images", "steps": f"{settings.steps}"}
-        result.cpu().save_pretrained(args.out, {**card, "seed": f"{settings.seed}"})
-        print(f"{args.out}: weights of {settings.preset}, for --weights {args.out}")
-    return 0
+    if not fabric.is_global_zero:
+        return None
+    card = {"data": f"{len(chosen)} images", "steps": f"{settings.steps}"}
+    return Fitted(result.cpu(), held_out, {**card, "seed": f"{settings.seed}"})

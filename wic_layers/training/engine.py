@@ -32,6 +32,7 @@ __all__ = [
     "judge",
     "make_fabric",
     "pack_crops",
+    "psnr",
     "read_batches",
     "train",
 ]
@@ -157,8 +158,8 @@ class Judgement:
         model.train(training)
         self.reference = quantize(task.reference(x))
         self.back, self.wanted = (torch.cat(task.wanted(y), dim=1) for y in (back, x))
-        self.psnr_forward = _psnr(self.forward, self.reference)
-        self.psnr_back = _psnr(self.back, self.wanted)
+        self.psnr_forward = psnr(self.forward, self.reference)
+        self.psnr_back = psnr(self.back, self.wanted)
 
 
 def judge(model: nn.Module, task: Task, x: Tensor) -> tuple[float, float]:
@@ -167,7 +168,8 @@ def judge(model: nn.Module, task: Task, x: Tensor) -> tuple[float, float]:
     return found.psnr_forward, found.psnr_back
 
 
-def _psnr(a: Tensor, b: Tensor) -> float:
+def psnr(a: Tensor, b: Tensor) -> float:
+    """Returns the PSNR in dB of two pictures in [0, 1]; at most 120."""
     return -10 * math.log10(max(float((a - b).square().mean()), 1e-12))
 
 

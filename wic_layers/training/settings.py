@@ -6,7 +6,7 @@ import argparse
 import dataclasses
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
@@ -202,16 +202,27 @@ class Settings:
         return found
 
     @classmethod
-    def add_arguments(cls, parser: argparse.ArgumentParser) -> None:
-        """Adds a flag for every setting; those that are not given stay out of the namespace."""
+    def add_arguments(
+        cls,
+        parser: argparse.ArgumentParser,
+        defaults: Mapping[str, Any] | None = None,
+        without: Container[str] = (),
+    ) -> None:
+        """Adds a flag for every setting; those that are not given stay out of the namespace.
+
+        Args:
+            parser: Where they are added.
+            defaults: What the help says of defaults that are others than those of the class.
+            without: Settings that the command does not take.
+        """
         kinds = get_type_hints(cls)
         for each in dataclasses.fields(cls):
-            if each.name == "preset":
+            if each.name == "preset" or each.name in without:
                 continue
             more = dict(each.metadata)
             more.pop("run", None)
             flag = more.pop("flag", f"--{each.name.replace('_', '-')}")
-            default = each.default
+            default = (defaults or {}).get(each.name, each.default)
             if default not in (None, "", (), False) and "default" not in more["help"]:
                 shown = " ".join(map(str, default)) if isinstance(default, tuple) else default
                 more["help"] += f" (default {shown})"

@@ -33,9 +33,7 @@ def check(model: Network) -> None:
 def build(state: Mapping[str, Tensor], out_channels: int | None, copies: int | None) -> Network:
     """The network that the names and shapes of a state dict are for."""
     if out_channels is not None or copies is not None:
-        raise WICArgumentError(
-            "Expected no out_channels and copies for HiNet, whose shapes say."
-        )
+        raise WICArgumentError("Expected no out_channels and copies for HiNet, whose shapes say.")
     hidden = state["inv1.f.conv1.weight"].shape[1]  # f sees the secrets' sub-bands
     kept = len(state["inv1.f.conv5.bias"])
     return HiNet(
