@@ -14,12 +14,13 @@ from wic_layers.blocks import (
     Chain,
     Haar,
     InverseHaar,
+    LearnedSqueeze,
     LongTermMemory,
     Squeeze,
     Unsqueeze,
 )
 from wic_layers.completion import Learned
-from wic_layers.models import WIN, WINNaive
+from wic_layers.models import IRN, WIN, HiNet, WINNaive
 from wic_layers.subnets import DenseBlock
 
 LAYERS = {
@@ -49,6 +50,7 @@ LAYERS = {
     "narrow, rows above n, zero": lambda: WIC(7, 5, rows=8, completion="zero"),
     "narrow, orthogonal": lambda: WIC(12, 3, parametrization="orthogonal"),
     "narrow, lu": lambda: WIC(12, 3, parametrization="lu"),
+    "narrow, fixed": lambda: WIC(12, 3, completion="zero", parametrization="fixed"),
     "published": lambda: WIC(12, 3, layout="published"),
     "published, more rows": lambda: WIC(7, 3, layout="published"),
 }
@@ -65,6 +67,8 @@ BLOCKS = {
     "unsqueeze": (lambda: Unsqueeze(2), (2, 8, 3, 5)),
     "haar": (Haar, (2, 3, 4, 6)),
     "haar of two images": (lambda: Haar(2), (2, 6, 2, 4)),
+    "haar, mean": (lambda: Haar(mean=True), (2, 3, 2, 4)),
+    "learned squeeze": (lambda: LearnedSqueeze(3), (2, 2, 3, 6)),
     "inverse haar": (lambda: InverseHaar(2), (2, 8, 3, 1)),
     "coupling": (lambda: AffineCoupling(7, subnet=_small), (2, 7, 3, 5)),
     "coupling, split": (
@@ -96,6 +100,10 @@ NETWORKS = {
     ),
     "hiding, naive": (lambda: WINNaive(2, 1, couplings=1, growth=4), (2, 2, 4, 4)),
     "rescaling, naive": (lambda: WINNaive(3, 3, scale=2, couplings=1, growth=4), (1, 3, 4, 6)),
+    "IRN": (lambda: IRN(scale=2, couplings=1, growth=4), (1, 3, 4, 6)),
+    "IRN x3": (lambda: IRN(1, 1, scale=3, couplings=1, growth=4), (2, 1, 6, 3)),
+    "IRN decolorization": (lambda: IRN(3, 1, scale=1, couplings=1, growth=4), (1, 3, 2, 4)),
+    "HiNet": (lambda: HiNet(2, 1, couplings=1, growth=4), (2, 2, 4, 6)),
     "rescaling x4": (
         lambda: WIN(1, 1, scale=4, width=8, modules=1, couplings=1, growth=4, copies=2),
         (2, 1, 8, 12),

@@ -8,7 +8,7 @@ from cases import shaken
 
 from wic_layers.blocks import Chain
 from wic_layers.errors import WICArgumentError, WICFileError
-from wic_layers.models import WIN, WINNaive, load_official, save_official
+from wic_layers.models import IRN, WIN, HiNet, WINNaive, load_official, save_official
 
 SMALL = {"growth": 4, "layout": "published"}
 SMALL_X4 = {**SMALL, "scale": 4}
@@ -27,6 +27,12 @@ NETWORKS = {
     ),
     "rescaling x4, plain": lambda: WIN(3, 3, width=16, modules=1, couplings=1, **SMALL_X4),
     "rescaling x4, naive": lambda: WINNaive(3, 3, couplings=2, copies=4, **SMALL_X4),
+    "IRN x2": lambda: IRN(couplings=2, growth=4, random_z=True),
+    "IRN x3": lambda: IRN(scale=3, couplings=3, growth=4, random_z=True),
+    "IRN x4": lambda: IRN(scale=4, couplings=1, growth=4, random_z=True),
+    "IRN decolorization": lambda: IRN(3, 1, scale=1, couplings=1, growth=4, random_z=True),
+    "HiNet": lambda: HiNet(couplings=11, growth=4, random_z=True),
+    "HiNet two": lambda: HiNet(9, couplings=1, growth=4, random_z=True),
     "rescaling x4, naive, plain": lambda: WINNaive(3, 3, couplings=1, **SMALL_X4),
 }
 
@@ -40,7 +46,7 @@ def theirs(model, folder):
 def test_out_and_in_again(name, tmp_path):
     model = shaken(NETWORKS[name]()).eval()
     state = theirs(model, tmp_path)
-    assert all(key.startswith("operations.") for key in state)
+    assert all(key.startswith(("operations.", "inv")) for key in state)
     assert all(value.ndim == 4 for key, value in state.items() if "iConv2d" in key)
     # the authors' x4 has copies; whoever wants none has to say so where the shapes allow both
     chosen = {"copies": 1} if "plain" in name else {}
@@ -49,11 +55,15 @@ def test_out_and_in_again(name, tmp_path):
     assert loaded.state_dict().keys() == model.state_dict().keys()
     assert theirs(loaded, tmp_path).keys() == state.keys()
     assert loaded.config | {"split": 0} == model.config | {"split": 0}
-    x = torch.rand(1, model.config["in_channels"], 8, 12)
+    x = torch.rand(1, model.config["in_channels"], 12, 24)
     with torch.no_grad():
         y = model(x)
         assert torch.equal(loaded(x), y)
-        assert torch.equal(loaded.inverse(y), model.inverse(y))
+        backs = []
+        for network in (model, loaded):
+            torch.manual_seed(0)  # of a random z
+            backs.append(network.inverse(y))
+        assert torch.equal(*backs)
     assert not list(tmp_path.glob(".*"))
 
 
@@ -130,6 +140,42 @@ def test_wrapped_checkpoints(tmp_path):
     assert isinstance(load_official(str(tmp_path / "b.pth")), WIN)
 
 
+def test_hinets_own_wrapping(tmp_path):
+    model = NETWORKS["HiNet"]()
+    inner = {f"module.model.{key}": value for key, value in theirs(model, tmp_path).items()}
+    assert "module.model.inv11.r.conv5.bias" in inner
+    found = load_official({"opt": {"lr": 0.1}, "net": {**inner, "module.tmp_var": torch.ones(1)}})
+    for key, value in model.state_dict().items():
+        assert torch.equal(found.state_dict()[key], value)
+
+
+def test_irns_names(tmp_path):
+    state = theirs(NETWORKS["IRN x4"](), tmp_path)
+    assert state["operations.0.haar_weights"].shape == (12, 1, 2, 2)
+    assert state["operations.2.haar_weights"].shape == (48, 1, 2, 2)
+    assert "operations.3.F.conv1.weight" in state
+    assert "operations.4.weight" not in state
+    assert theirs(NETWORKS["IRN x3"](), tmp_path)["operations.0.conv_weights"].shape == (9, 9)
+    grey = theirs(NETWORKS["IRN decolorization"](), tmp_path)["operations.0.conv_weights"]
+    assert grey[0].tolist() == pytest.approx([0.299, 0.587, 0.114])
+
+
+def test_irns_that_are_not_known(tmp_path):
+    state = theirs(NETWORKS["IRN x4"](), tmp_path)
+    first = {key.replace("operations.2.haar", "operations.1.haar"): v for key, v in state.items()}
+    with pytest.raises(WICFileError, match="squeezes twice before its couplings"):
+        load_official(first)
+    with pytest.raises(WICFileError, match=r"stages have \[1, 2\] couplings"):
+        load_official({**state, "operations.4.F.conv1.weight": torch.ones(1)})
+    learned = theirs(NETWORKS["IRN x3"](), tmp_path)
+    with pytest.raises(WICFileError, match="downsampling has 16 sub-bands; known are 3"):
+        load_official({**learned, "operations.0.conv_weights": torch.eye(16)})
+    with pytest.raises(WICFileError, match=r"another transform .*operations\.0\.haar_w"):
+        load_official({**state, "operations.0.haar_weights": torch.ones(12, 1, 2, 2)})
+    with pytest.raises(WICArgumentError, match="no out_channels and copies for IRN"):
+        load_official(state, copies=2)
+
+
 def test_shapes_that_leave_the_result_open(tmp_path):
     state = theirs(WINNaive(3, 6, scale=2, couplings=1, **SMALL), tmp_path)
     assert load_official(state).config["out_channels"] == 3
@@ -153,7 +199,9 @@ def test_a_mismatch_lists_the_names(tmp_path):
 @pytest.mark.parametrize(
     ("checkpoint", "message"),
     [
-        ({"a.weight": torch.ones(1)}, "names like operations.*the state dict holds a.weight"),
+        ({"a.weight": torch.ones(1)}, "names like operations.* or inv1.*holds a.weight"),
+        ({"inv1.q": torch.ones(1)}, "which make none"),
+        ({"operations.0.haar_weights": torch.ones(12, 1, 2, 2)}, "which make none"),
         ({"operations.1.q": torch.ones(1)}, "which make none"),
         ({"operations.2.transform.0.w": torch.ones(1)}, "which make none"),
     ],
@@ -202,7 +250,9 @@ def test_a_file_that_is_not_there(tmp_path):
             WINNaive(6, 3, couplings=1, growth=4, layout="published", completion="zero"),
             "completion='zero'",
         ),
-        (torch.nn.Identity(), "WIN or WINNaive; got Identity"),
+        (IRN(couplings=1, growth=4), "IRN with random_z=True"),
+        (HiNet(couplings=1, growth=4), "HiNet with random_z=True"),
+        (torch.nn.Identity(), "WIN, WIN-Naive, IRN or HiNet; got Identity"),
     ],
 )
 def test_what_their_code_cannot_read_is_not_written(model, message, tmp_path):

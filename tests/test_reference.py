@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from wic_layers import WIC, det_loss, record_wic
-from wic_layers.models import WIN, WINNaive, load_official
+from wic_layers.models import IRN, WIN, HiNet, WINNaive, load_official, with_wic
 
 safetensors = pytest.importorskip("safetensors.torch")
 
@@ -18,6 +18,12 @@ TESTS = Path(__file__).resolve().parent
 LAYERS = {(n, m): TESTS / f"data/reference/wic_{n}_{m}.safetensors" for n, m in (
     (3, 8), (5, 5), (7, 3), (10, 3), (12, 3)
 )}  # fmt: skip
+PUBLISHED = {
+    "irn_x2": IRN(couplings=2, random_z=True),
+    "irn_x4": IRN(scale=4, couplings=1, random_z=True),
+    "irn_color": IRN(3, 1, scale=1, couplings=2, random_z=True),
+    "hinet": HiNet(couplings=1, random_z=True),
+}
 NETWORKS = {
     "win_naive_hiding": WINNaive(6, 3, couplings=2, layout="published"),
     "win_hiding": WIN(6, 3, width=32, couplings=1, layout="published"),
@@ -55,17 +61,62 @@ def test_layer(channels):
     )
 
 
-@pytest.mark.parametrize("name", NETWORKS)
-def test_network(name):
+def larger_reference(name):
     path = TESTS.parents[1] / "shared/reference" / f"{name}.safetensors"
     if not path.is_file():
         pytest.skip(
             f"{path.name} is larger than a repository should carry, and not beside this one"
         )
-    state, expected = reference(path)
+    return reference(path)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_network(name):
+    state, expected = larger_reference(name)
     network = load_official(state)
     assert type(network) is type(NETWORKS[name])
     assert network.config == NETWORKS[name].config
     with torch.no_grad():
         assert_within(network(expected["x"]), expected["y"])
         assert_within(network.inverse(expected["y_in"]), expected["x_out"])
+
+
+class Given(torch.nn.Module):
+    """A completion that returns the z that it was given."""
+
+    def __init__(self, z):
+        super().__init__()
+        self.z = z
+
+    def forward(self, y):
+        return self.z
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_network_with_a_random_z(name):
+    """Picture and z on the way forward; back from the z of the file."""
+    state, expected = larger_reference(name)
+    network = load_official(state)
+    assert type(network) is type(PUBLISHED[name])
+    assert network.config == PUBLISHED[name].config
+    (last,) = [m for m in network.modules() if getattr(m, "parametrization", "") == "fixed"]
+    x, kept = expected["x"], last.out_channels
+    if name == "hinet":  # the authors transform outside their network
+        x = torch.cat((expected["cover"], expected["secret"]), dim=1)
+        assert_within(network[0](x), expected["x"])
+        assert_within(network[0](x)[:, :kept], expected["dwt_cover"])
+    last.completion = Given(expected["y_in"][:, kept:])
+    after = list(network)[list(network).index(last) + 1 :]
+    picture = expected["y_in"][:, :kept]
+    with torch.no_grad(), record_wic(network) as records:
+        y = network(x)
+        back = network.inverse(after[0](picture) if after else picture)
+    assert_within(torch.cat((records[0].output, records[0].extra), 1), expected["y"])
+    assert_within(network[0](back) if name == "hinet" else back, expected["x_out"])
+
+    # with a WIC in place of z the picture is the same, and there is nothing to draw
+    upgraded = with_wic(network)
+    with torch.no_grad():
+        ulp = torch.nextafter(y.abs(), torch.tensor(torch.inf)) - y.abs()
+        assert ((upgraded(x) - y).abs() <= ulp).all()
+        assert torch.equal(upgraded.inverse(y), upgraded.inverse(y))

@@ -450,7 +450,7 @@ def test_grey_files_that_were_stored_in_colour(tmp_path, weights):
         (lambda m, x: tasks.hide(x, [], model=m), WICArgumentError, "1 to 4 secrets; got 0"),
         (lambda m, x: tasks.hide(x, [x] * 5, model=m), WICArgumentError, "got 5"),
         (lambda m, x: tasks.hide(x, [x] * 2, model=m), WICArgumentError, "network for hiding-2"),
-        (lambda m, x: tasks.down(x, scale=3), WICArgumentError, "scale of 2 or 4; got 3"),
+        (lambda m, x: tasks.down(x, scale=5), WICArgumentError, "scale of 2, 3 or 4; got 5"),
         (lambda m, x: tasks.hide(x, [x], model=m, tile=0), WICArgumentError, "got 0"),
         (lambda m, x: tasks.color(x), WICShapeError, "it holds colours"),
     ],

@@ -37,7 +37,9 @@ class WellPosed(InvertibleBlock):
             paper's shift a training that starts at the identity stays behind.
 
     Attributes:
-        net: The network; its keys in the state dict are its own behind ``net.``.
+        net: The network; its keys in the state dict are its own behind ``net.``. A state dict of
+            the network alone can be loaded as well, such as one from before it was closed; the
+            WIC then stays as it is.
         wic: The :class:`~wic_layers.WIC`.
 
     Raises:
@@ -90,6 +92,16 @@ class WellPosed(InvertibleBlock):
 
     def _forward(self, x: Tensor) -> Tensor:
         return _run("wic", self.wic, self._tensor(self.net(x)))
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
+    ) -> None:
+        own = self.net.state_dict(prefix=prefix)
+        if own and own.keys() <= state_dict.keys():  # of the network alone
+            for key in own:
+                state_dict[f"{prefix}net.{key[len(prefix) :]}"] = state_dict.pop(key)
+            state_dict.update(self.wic.state_dict(prefix=f"{prefix}wic."))
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
     def inverse(self, y: Tensor) -> Tensor:
         """Maps the picture back to the network's input."""

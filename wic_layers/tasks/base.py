@@ -21,7 +21,8 @@ class Task(ABC):
         out_channels: Channels of the result: 3 for RGB, 1 for grey.
         scale: How many times smaller the result's sides are.
         forward_criterion: ``"l2"`` or ``"l1"``, the paper's distance for the forward picture.
-        preset: The preset that is used where none is named; its weights come with the package.
+        preset: The preset that is used where none is named; the package holds its weights, but for
+            rescaling by 3.
         commands: The commands that run it forward and back.
     """
 

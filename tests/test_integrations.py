@@ -1,0 +1,124 @@
+"""The lines that the integrations' READMEs change, tried on stand-ins for those code bases."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+from PIL import Image
+
+from wic_layers import WellPosed
+
+ROOT = Path(__file__).parents[1]
+INTEGRATIONS = ROOT / "integrations"
+FEWEST = 10  # lines that may change
+
+
+def changes(name):
+    """The (removed, added) lines of every place in the README's diffs."""
+    text = (INTEGRATIONS / name / "README.md").read_text(encoding="utf-8")
+    places = []
+    for block in re.findall(r"```diff\n(.*?)```", text, flags=re.DOTALL):
+        for run in re.findall(r"(?:^[-].*\n)*(?:^[+].*\n)*", block, flags=re.MULTILINE):
+            lines = run.splitlines()
+            removed = [line[1:] for line in lines if line.startswith("-")]
+            added = [line[1:] for line in lines if line.startswith("+")]
+            if lines:
+                places.append((removed, added))
+    return places
+
+
+def upstream(name, *, changed):
+    """The stand-in as a module, with or without the changes."""
+    lines = (ROOT / "tests/standins" / f"{name}.py").read_text(encoding="utf-8").splitlines()
+    for removed, added in changes(name) if changed else ():
+        if not removed:  # an import
+            lines = [*added, *lines]
+        for line in removed:
+            (place,) = (at for at, found in enumerate(lines) if found.strip() == line.strip())
+            depth = " " * (len(lines[place]) - len(lines[place].lstrip()))
+            is_last = line is removed[-1]
+            lines[place : place + 1] = [depth + new.strip() for new in added] if is_last else []
+    module = ModuleType(name)
+    exec(compile("\n".join(lines), name, "exec"), module.__dict__)
+    return module
+
+
+@pytest.mark.parametrize("name", ["irn", "hinet"])
+def test_few_lines_change(name):
+    assert sum(max(len(removed), len(added)) for removed, added in changes(name)) <= FEWEST
+
+
+def irn_model(*, changed, scale=2):
+    return upstream("irn", changed=changed).Model(
+        {"network_G": {"in_nc": 3, "out_nc": 3, "scale": scale}}
+    )
+
+
+@pytest.mark.parametrize("scale", [2, 4])
+def test_irn_in_its_own_code(scale):
+    torch.manual_seed(0)
+    old, new = (irn_model(changed=changed, scale=scale) for changed in (False, True))
+    x = torch.rand(2, 3, 16, 16)
+    small = torch.nn.functional.avg_pool2d(x, scale)
+    for model in (old, new):
+        model.feed_data(small, x)
+        model.optimize_parameters()
+    assert isinstance(new.netG.module, WellPosed)
+    # a checkpoint from before loads under DataParallel, and gives the picture that it gave
+    new.netG.load_state_dict({f"module.{key}": v for key, v in old.checkpoint().items()})
+    fresh = irn_model(changed=True, scale=scale)
+    fresh.feed_data(small, x)
+    fresh.netG.module.load_state_dict(old.checkpoint())
+    old.test(), fresh.test()
+    assert (fresh.forw_L - old.forw_L).abs().max() <= 1 / 255 + 1e-6
+    assert ((fresh.forw_L - old.forw_L).abs() > 1e-6).float().mean() < 1e-3
+    first = fresh.fake_H
+    fresh.test()
+    assert torch.equal(fresh.fake_H, first)
+    first = old.fake_H
+    old.test()
+    assert not torch.equal(old.fake_H, first)
+    # it trains, and its own checkpoints load
+    losses = [new.optimize_parameters() for _ in range(30)]
+    assert losses[-1] < losses[0]
+    fresh.netG.load_state_dict(new.netG.state_dict())
+    for key, value in new.netG.state_dict().items():
+        assert torch.equal(fresh.netG.state_dict()[key], value)
+
+
+def test_hinet_in_its_own_code():
+    torch.manual_seed(0)
+    old, new = (upstream("hinet", changed=changed) for changed in (False, True))
+    data = torch.rand(2, 3, 16, 16)
+    before, after = old.start(), new.start()
+    old.train(before, data, 5)
+    after.load_state_dict(before.state_dict())
+    assert isinstance(after.module, WellPosed)
+    assert torch.equal(after.module.wic.weight, torch.eye(24))
+    _, secret, stego = old.train(before, data, 1)
+    losses, first, again = new.train(after, data, 1)
+    torch.testing.assert_close(again, stego)
+    assert not torch.equal(first, secret)
+    losses, _, _ = new.train(after, data, 30)
+    assert losses[-1] < losses[0]
+    with torch.no_grad():
+        x = torch.rand(1, 12, 8, 8)
+        assert torch.equal(after(x, rev=True), after(x, rev=True))
+    new.start().load_state_dict(after.state_dict())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["irn", "hinet"])
+def test_examples_run(name, tmp_path):
+    pytest.importorskip("skimage")
+    done = subprocess.run(
+        [sys.executable, INTEGRATIONS / name / "example.py", "--steps", "3", "--out", "a.png"],
+        cwd=tmp_path, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "| upgraded, after 3 steps |" in done.stdout
+    assert Image.open(tmp_path / "a.png").size[0] > 500

@@ -1,0 +1,112 @@
+"""``wic upgrade``: what it keeps, what it prints, and what it refuses."""
+
+import argparse
+
+import photographs
+import pytest
+import torch
+import yaml
+from cases import shaken
+
+from wic_layers.errors import WICArgumentError, WICFileError
+from wic_layers.models import IRN, HiNet, from_pretrained, save_official
+from wic_layers.tasks import TASKS
+from wic_layers.training.upgrade import Outcome, add_arguments, run
+
+
+def command(*words):
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    return run(parser.parse_args([str(word) for word in words]))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return photographs.write(tmp_path_factory.mktemp("photographs") / "all")
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    model = shaken(IRN(couplings=1, growth=4, random_z=True)).half().float().eval()
+    save_official(model, tmp_path / "irn.pth")
+    return model, tmp_path / "irn.pth"
+
+
+FEW = ("--steps", 2, "--crop", 32, "--batch", 1, "--held-out", 1, "--accelerator", "cpu")
+
+
+def test_without_photographs_the_picture_stays(checkpoint, tmp_path, capsys):
+    model, path = checkpoint
+    assert command("irn", path, "-o", tmp_path / "out") == 0
+    assert "give --data FOLDER to fine-tune it" in capsys.readouterr().out
+    found = from_pretrained(tmp_path / "out")
+    assert found.config == {**model.config, "random_z": False}
+    assert found.card["start"] == "irn.pth, IRN, its random z a WIC"
+    x = torch.rand(1, 3, 16, 20)
+    with torch.no_grad():
+        y = model(x)
+        torch.testing.assert_close(found(x), y, atol=1e-7, rtol=1e-6)
+        assert torch.equal(found.inverse(y), found.inverse(y))
+    with pytest.raises(WICFileError, match="exists; choose another, or replace it with --force"):
+        command("irn", path, "-o", tmp_path / "out")
+    assert command("irn", path, "-o", tmp_path / "out", "--force") == 0
+
+
+def test_fine_tuned_and_judged_beside_the_original(checkpoint, folder, tmp_path, capsys):
+    _, path = checkpoint
+    out = tmp_path / "out"
+    given = ("irn", path, "-o", out, "--data", folder, *FEW, "--completion", "learned")
+    assert command(*given) == 0
+    printed = capsys.readouterr().out
+    rows = [line.split(" | ") for line in printed.splitlines() if line.startswith("| ")]
+    titles = [row[0].removeprefix("| ") for row in rows[1:]]
+    assert titles == ["original, z drawn", "upgraded, as it starts", "upgraded, after 2 steps"]
+    assert rows[1][1] == rows[2][1]  # the same picture
+    spreads = [float(row[3].removesuffix(" |")) for row in rows[1:]]
+    assert spreads[0] > 0 == spreads[1] == spreads[2]
+    assert from_pretrained(out).config["completion"] == "learned"
+    settings = yaml.safe_load((out / "settings.yaml").read_text())
+    assert settings["weights"] == [4.0, 1.0, 0.1, 1.0]  # as IRN's authors have it for x2
+    with pytest.raises(WICFileError, match=r"not empty.*--resume.*--force"):
+        command(*given)
+    tuned = from_pretrained(out).state_dict()
+    assert command(*given, "--resume") == 0
+    for key, value in from_pretrained(out).state_dict().items():
+        assert torch.equal(tuned[key], value)
+
+
+def test_hinet_is_tuned_by_its_own_losses(folder, tmp_path, capsys):
+    save_official(shaken(HiNet(couplings=1, growth=4, random_z=True)), tmp_path / "h.pth")
+    given = ("hinet", tmp_path / "h.pth", "-o", tmp_path / "out", "--data", folder, *FEW)
+    assert command(*given) == 0
+    assert "HiNet for hiding-1" in capsys.readouterr().out
+    settings = yaml.safe_load((tmp_path / "out/settings.yaml").read_text())
+    assert (settings["returned"], settings["low"], settings["reverse"]) == ("wanted", 1.0, "l2")
+    assert settings["weights"] == [1.0, 5.0, 0.1, 1.0]
+
+
+def test_spread_is_that_of_the_decodings():
+    task, x = TASKS["rescaling-x2"], torch.rand(1, 3, 16, 16)
+    drawn = Outcome(shaken(IRN(couplings=1, growth=4, random_z=True)), task, x)
+    assert len(drawn.back) == len(set(drawn.back)) == 10
+    assert drawn.spread > 1
+    still = Outcome(shaken(IRN(couplings=1, growth=4)), task, x)
+    assert still.spread == 0
+    assert len(set(still.back)) == 1
+
+
+def test_what_is_refused(checkpoint, tmp_path):
+    _, path = checkpoint
+    with pytest.raises(WICFileError, match=r"checkpoint of HiNet; .*irn\.pth is one of IRN"):
+        command("hinet", path, "-o", tmp_path / "out")
+    with pytest.raises(WICFileError, match="No such file"):
+        command("irn", tmp_path / "none.pth", "-o", tmp_path / "out")
+    state = torch.load(path, weights_only=True)
+    del state["operations.1.G.conv3.bias"]
+    torch.save(state, path)
+    with pytest.raises(WICFileError, match=r"1 names are missing \(operations\.1\.G\.conv3\.bias"):
+        command("irn", path, "-o", tmp_path / "out")
+    save_official(HiNet(12, 6, couplings=1, growth=4, random_z=True), tmp_path / "six.pth")
+    with pytest.raises(WICArgumentError, match=r"one of the tasks; this HiNet has .*12"):
+        command("hinet", tmp_path / "six.pth", "-o", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
