@@ -111,6 +111,17 @@ def test_hinet_in_its_own_code():
     new.start().load_state_dict(after.state_dict())
 
 
+@pytest.mark.parametrize("name", ["irn", "hinet"])
+def test_the_readmes_python_runs(name, tmp_path, monkeypatch):
+    pytest.importorskip("FrEIA")
+    text = (INTEGRATIONS / name / "README.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+    assert blocks
+    monkeypatch.chdir(tmp_path)
+    for block in blocks:
+        exec(compile(block, name, "exec"), {})
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["irn", "hinet"])
 def test_examples_run(name, tmp_path):
