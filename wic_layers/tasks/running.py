@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from wic_layers.tasks.tiles import Progress, map_tiles
 __all__ = [
     "backward_pixels",
     "check_size",
+    "fast",
     "forward_pixels",
     "load_network",
     "reference_pixels",
@@ -30,6 +32,19 @@ __all__ = [
 
 _MOST_BYTES = 2**29  # of activations at once, where no tile is asked for
 _BICUBIC_REACH = 4  # pixels of the small picture that a pixel of the reference depends on
+
+
+_IS_FAST: ContextVar[bool] = ContextVar("fast", default=False)
+
+
+@contextmanager
+def fast() -> Iterator[None]:
+    """Networks that are loaded by name inside run their couplings in bfloat16."""
+    token = _IS_FAST.set(True)
+    try:
+        yield
+    finally:
+        _IS_FAST.reset(token)
 
 
 def load_network(
@@ -70,6 +85,8 @@ def load_network(
                 f"{PRESETS[name].task}."
             )
         network = from_pretrained(name).to(where).requires_grad_(requires_grad=False)
+        if _IS_FAST.get():
+            network.optimize()
     found = (
         network.config.get("in_channels"),
         network.config.get("out_channels"),

@@ -250,6 +250,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--tile", metavar="N", type=int, help="side of the tiles in which large images are run")
     add("--refine", metavar="N", type=int, default=0, help="as of the commands that are judged")
     add("--device", default="cpu", help="where to run, such as cuda")
+    add("--fast", action="store_true", help="as of the commands that are judged")
     add("--force", action="store_true", help="replace the CSV if it exists")
 
 
@@ -272,7 +273,9 @@ def run(args: argparse.Namespace, bar: Callable[[int, str], Any]) -> int:
     task, network = load_network(list(TASKS.values()), args.network, args.device)
     files = {folder: find_images(folder) for folder in args.folders}
     refined = f", refined in {args.refine} steps" if args.refine else ""
-    print(f"{network.preset or args.network}, {task.name}, weights {network.weights_id}{refined}")
+    fast = ", couplings in bfloat16" if args.fast else ""
+    title = f"{network.preset or args.network}, {task.name}, weights {network.weights_id}"
+    print(f"{title}{refined}{fast}")
     rows: list[dict[str, Any]] = []
     for folder, paths in files.items():
         images = [reduce_by(read_image(path), args.reduce) for path in paths]
