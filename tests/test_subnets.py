@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+import torch.nn.functional as F
 from cases import shaken
 
 from wic_layers.models import WINNaive
@@ -77,3 +78,69 @@ def test_a_network_in_bfloat16_stays_close_and_runs_both_ways():
             assert 0 < error < 10**-5
             assert found.dtype == torch.float32
         assert torch.equal(model.optimize(None)(x), y)
+
+
+def plain(net, x):
+    """The block by autograd's own rules."""
+    for index in range(1, 6):
+        conv = getattr(net, f"conv{index}")
+        new = conv(x)
+        x = torch.cat((x, F.leaky_relu(new, net.slope)), 1) if index < 5 else new
+    return x
+
+
+@pytest.mark.parametrize("frozen", [(), ("x",), ("conv3.weight",), ("conv1.bias", "conv5.weight")])
+def test_gradients_are_those_of_autograd(frozen):
+    net, x = block().double(), torch.randn(2, 5, 7, 6, dtype=torch.float64)
+    x.requires_grad_("x" not in frozen)
+    for name, parameter in net.named_parameters():
+        parameter.requires_grad_(name not in frozen)
+    inputs = [each for each in (x, *net.parameters()) if each.requires_grad]
+    outs = net(x), plain(net, x)
+    torch.testing.assert_close(*outs)
+    weights = torch.randn_like(outs[0])
+    found, expected = (torch.autograd.grad((out * weights).sum(), inputs) for out in outs)
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_gradients_of_higher_order():
+    net = shaken(DenseBlock(2, 2, growth=2)).double()
+    x = torch.randn(1, 2, 3, 4, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(net, (x,))
+    assert torch.autograd.gradgradcheck(net, (x,))
+    per_sample = torch.func.vmap(torch.func.grad(lambda x: net(x[None]).sum()))
+    torch.testing.assert_close(
+        per_sample(x.detach()), torch.autograd.grad(plain(net, x).sum(), x)[0]
+    )
+
+
+def test_what_is_kept_for_the_way_back():
+    net, x = shaken(DenseBlock(12, 12, growth=32)), torch.rand(1, 12, 64, 64)
+
+    def kept(function):
+        held = {}
+
+        def pack(tensor):
+            held[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            function(x)
+        return sum(held.values())
+
+    assert kept(net) < 0.4 * kept(lambda x: plain(net, x))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16])
+def test_autocast(dtype):
+    net, x = block(), torch.randn(2, 5, 16, 16, requires_grad=True)
+    with torch.autocast("cpu", dtype):
+        outs = net(x), plain(net, x)
+    assert outs[0].dtype == outs[1].dtype == dtype
+    weights = torch.randn(outs[0].shape)
+    inputs = (x, *net.parameters())
+    found, expected = (torch.autograd.grad((out.float() * weights).sum(), inputs) for out in outs)
+    for one, other in zip(found, expected, strict=True):
+        assert one.dtype == torch.float32
+        assert (one - other).norm() <= 0.02 * other.norm()

@@ -178,7 +178,7 @@ def _parser(words: list[str]) -> argparse.ArgumentParser:
 
 
 _FAST = (
-    "run the networks inside couplings in bfloat16: about twice as fast on a processor or GPU that "
+    "run the networks inside couplings in bfloat16: about twice as fast where the machine "
     "has it, and not to be told apart by eye"
 )
 _IMAGES = "image file, or folder of them"

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from wic_layers._pointwise import is_transformed
+
 __all__ = ["DenseBlock"]
 
 _Self = TypeVar("_Self", bound="DenseBlock")
@@ -15,6 +17,9 @@ _Self = TypeVar("_Self", bound="DenseBlock")
 
 class DenseBlock(nn.Module):
     """Five 3x3 convolutions, each fed with every result before it; zero at the start.
+
+    In training it keeps its input and results once, and puts them together again on the way back,
+    in place of every concatenation.
 
     Runs in channels-last memory, which its convolutions need to be fast. For inference
     :meth:`optimize` chooses their precision.
@@ -58,12 +63,38 @@ class DenseBlock(nn.Module):
         """Maps (B, in_channels, H, W) to (B, out_channels, H, W)."""
         if self._inference_dtype is not None and self._is_inference():
             return self._infer(x, self._inference_dtype)
+        if self._keeps_once(x):
+            return self._keep_once(x)
         convolutions = list(self.children())
-        features = x.contiguous(memory_format=torch.channels_last)
+        # vmap knows no channels-last memory
+        features = x if is_transformed() else x.contiguous(memory_format=torch.channels_last)
         for conv in convolutions[:-1]:
             features = torch.cat((features, F.leaky_relu(conv(features), self.slope)), dim=1)
         out: Tensor = convolutions[-1](features)
         return out
+
+    def _keeps_once(self, x: Tensor) -> bool:
+        """Whether autograd, and nothing else, watches."""
+        return (
+            torch.is_grad_enabled()
+            and not torch.compiler.is_compiling()
+            and not torch.jit.is_tracing()  # type: ignore[attr-defined]
+            and not is_transformed()
+            and type(x) is Tensor
+        )
+
+    def _keep_once(self, x: Tensor) -> Tensor:
+        convolutions: list[Any] = list(self.children())
+        parameters = [each for conv in convolutions for each in (conv.weight, conv.bias)]
+        kind = x.device.type
+        if torch.is_autocast_enabled(kind):
+            dtype = torch.get_autocast_dtype(kind)
+            with torch.autocast(kind, enabled=False):
+                cast = [each.to(dtype) for each in parameters]
+                out: Tensor = _Dense.apply(x.to(dtype), self.slope, *cast)
+                return out
+        out = _Dense.apply(x, self.slope, *parameters)
+        return out  # noqa: RET504 - the type checker wants it named
 
     def optimize(self, dtype: torch.dtype | None) -> None:
         """Sets the precision of the convolutions in ``eval()`` with gradients off.
@@ -119,3 +150,66 @@ class DenseBlock(nn.Module):
 
     def extra_repr(self) -> str:
         return f"slope={self.slope}"
+
+
+class _Dense(torch.autograd.Function):
+    """The convolutions of a dense block; kept is the last one's input, which holds all others."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, slope: float, *parameters: Tensor) -> Tensor:
+        features = x.contiguous(memory_format=torch.channels_last)
+        weights, biases = parameters[::2], parameters[1::2]
+        for weight, bias in zip(weights[:-1], biases[:-1], strict=True):
+            new = F.leaky_relu_(F.conv2d(features, weight, bias, padding=1), slope)
+            features = torch.cat((features, new), dim=1)
+        ctx.save_for_backward(features, x, *parameters)  # x for gradients of higher order
+        ctx.slope = slope
+        return F.conv2d(features, weights[-1], biases[-1], padding=1)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        features, x, *parameters = ctx.saved_tensors
+        if torch.is_grad_enabled():  # of higher order
+            return _again(x, ctx.slope, parameters, gradients[0], ctx.needs_input_grad)
+        weights = parameters[::2]
+        wanted = ctx.needs_input_grad
+        found: list[Tensor | None] = []
+        known, total = features.shape[1], None
+        last = torch.channels_last
+        for index in range(len(weights) - 1, -1, -1):
+            if total is None:
+                gradient = gradients[0].contiguous(memory_format=last)
+            else:  # that of the result which this convolution gave
+                width = weights[index].shape[0]
+                known -= width
+                gradient = torch.ops.aten.leaky_relu_backward(
+                    total[:, known:], features[:, known : known + width], ctx.slope, True,  # noqa: FBT003
+                ).contiguous(memory_format=last)  # fmt: skip
+                total = total[:, :known]
+            needs = (wanted[0] or index > 0, wanted[2 + 2 * index], wanted[3 + 2 * index])
+            seen = features[:, :known].contiguous(memory_format=last)
+            back, weight, bias = torch.ops.aten.convolution_backward(
+                gradient, seen, weights[index], [len(weights[index])],
+                [1, 1], [1, 1], [1, 1], False, [0, 0], 1, needs,  # noqa: FBT003
+            )  # fmt: skip
+            found += [bias, weight]
+            if back is not None:
+                total = back if total is None else back.add_(total)
+        return (total if wanted[0] else None, None, *found[::-1])
+
+
+def _again(
+    x: Tensor, slope: float, parameters: list[Tensor], gradient: Tensor, wanted: Any
+) -> tuple[Tensor | None, ...]:
+    """The gradients by plain autograd, which can be differentiated again."""
+    weights, biases = parameters[::2], parameters[1::2]
+    seen = x
+    for weight, bias in zip(weights[:-1], biases[:-1], strict=True):
+        new = F.leaky_relu(F.conv2d(seen, weight, bias, padding=1), slope)
+        seen = torch.cat((seen, new), dim=1)
+    out = F.conv2d(seen, weights[-1], biases[-1], padding=1)
+    inputs = [x, *parameters]
+    needed = [each for each, needs in zip(inputs, [wanted[0], *wanted[2:]], strict=True) if needs]
+    given = iter(torch.autograd.grad(out, needed, gradient, create_graph=True))
+    first, *others = (next(given) if needs else None for needs in [wanted[0], *wanted[2:]])
+    return (first, None, *others)
