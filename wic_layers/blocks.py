@@ -29,7 +29,13 @@ __all__ = [
 
 
 class InvertibleBlock(nn.Module):
-    """Base of the blocks: ``forward(x)``, ``inverse(y)`` and ``forward(y, rev=True)``."""
+    """Base of the blocks: ``forward(x)``, ``inverse(y)`` and ``forward(y, rev=True)``.
+
+    Attributes:
+        is_exact: Whether both directions give back what went into the other.
+    """
+
+    is_exact = False
 
     def forward(self, x: Tensor, rev: bool = False) -> Tensor:  # noqa: FBT001, FBT002 - as IRN calls it
         """Maps ``x`` forward, or back with ``rev=True``."""
@@ -60,6 +66,8 @@ class Chain(InvertibleBlock):
         True
     """
 
+    runner: Any = None  # what wic_layers.reversible.save_memory puts there
+
     def __init__(self, *blocks: nn.Module) -> None:
         super().__init__()
         for index, block in enumerate(blocks):
@@ -71,12 +79,16 @@ class Chain(InvertibleBlock):
             self.add_module(str(index), block)
 
     def _forward(self, x: Tensor) -> Tensor:
+        if self.runner is not None and self.runner.is_wanted():
+            return self.runner(self._blocks(), x, rev=False)
         for name, block in self._blocks():
             x = _run(name, block, x)
         return x
 
     def inverse(self, y: Tensor) -> Tensor:
         """Runs the blocks' inverses, last block first."""
+        if self.runner is not None and self.runner.is_wanted():
+            return self.runner(self._blocks()[::-1], y, rev=True)
         for name, block in self._blocks()[::-1]:
             y = _run(name, block.inverse, y)
         return y
@@ -134,6 +146,8 @@ class Squeeze(InvertibleBlock):
     Raises:
         WICShapeError: If H or W is not divisible by f.
     """
+
+    is_exact = True
 
     def __init__(self, factor: int = 2) -> None:
         super().__init__()
@@ -226,6 +240,8 @@ class Haar(InvertibleBlock):
         WICShapeError: If H or W is odd, or the channels cannot be grouped.
     """
 
+    is_exact = True
+
     def __init__(self, groups: int = 1, *, mean: bool = False) -> None:
         super().__init__()
         if groups < 1:
@@ -291,6 +307,8 @@ class LearnedSqueeze(InvertibleBlock):
         WICShapeError: If H or W is not divisible by f.
     """
 
+    is_exact = True
+
     def __init__(self, factor: int) -> None:
         super().__init__()
         if factor < 2:
@@ -341,6 +359,8 @@ class AffineCoupling(InvertibleBlock):
         | Invertible Image Rescaling (Xiao et al., 2020), Eq. (3)-(4)
     """
 
+    is_exact = True
+
     def __init__(
         self,
         channels: int,
@@ -373,8 +393,10 @@ class AffineCoupling(InvertibleBlock):
         first, second = x.split(self.sizes, dim=1)
         return first, second
 
-    def _scale(self, seen: Tensor, dtype: torch.dtype) -> Tensor:
-        return self.clamp * (2 * torch.sigmoid(self.H(seen).to(dtype)) - 1)
+    def scale_and_shift(self, seen: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Returns s and G of what H and G see, in ``dtype``."""
+        scale = self.clamp * (2 * torch.sigmoid(self.H(seen).to(dtype)) - 1)
+        return scale, self.G(seen).to(dtype)
 
     def _forward(self, x: Tensor) -> Tensor:
         return self.couple(x)[0]
@@ -392,17 +414,15 @@ class AffineCoupling(InvertibleBlock):
         """
         x1, x2 = self._halves(x)
         y1 = x1 + self.F(_seen(x2, condition)).to(x.dtype)
-        seen = _seen(y1, condition)
-        scale = self._scale(seen, x.dtype)
-        y2 = x2 * scale.exp() + self.G(seen).to(x.dtype)
+        scale, shift = self.scale_and_shift(_seen(y1, condition), x.dtype)
+        y2 = x2 * scale.exp() + shift
         return torch.cat((y1, y2), dim=1), scale
 
     def uncouple(self, y: Tensor, condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Maps ``y`` back and returns the s of :meth:`couple` with it."""
         y1, y2 = self._halves(y)
-        seen = _seen(y1, condition)
-        scale = self._scale(seen, y.dtype)
-        x2 = (y2 - self.G(seen).to(y.dtype)) * (-scale).exp()
+        scale, shift = self.scale_and_shift(_seen(y1, condition), y.dtype)
+        x2 = (y2 - shift) * (-scale).exp()
         x1 = y1 - self.F(_seen(x2, condition)).to(y.dtype)
         return torch.cat((x1, x2), dim=1), scale
 

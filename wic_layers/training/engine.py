@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from wic_layers.errors import IllConditionedError, WICArgumentError, WICDependencyError, WICError
 from wic_layers.quantization import quantize
+from wic_layers.reversible import save_memory
 from wic_layers.tasks import Task
 from wic_layers.training.data import Crops, Photographs, arrange
 from wic_layers.training.guard import Guard, Incident
@@ -278,6 +279,7 @@ def train(
         low=settings.low,
         returned=settings.returned,
     )
+    save_memory(model, enabled=settings.save_memory)
     whole = Step(model, objective, bf16=settings.bf16)
     optimizer = _optimizer(model, settings, fabric)
     average: Any = None

@@ -79,6 +79,9 @@ class Settings:
     )
     candidates: int = _is(1, "take the most detailed of so many random crops")
     bf16: bool = _is(default=False, help="run the networks inside couplings in bfloat16")
+    save_memory: bool = _is(
+        default=False, help="compute activations again on the way back, in a tenth of the memory"
+    )
     ema: float = _is(0.0, "decay of averaged weights, which are then the result; 0: none")
     every: int = _is(500, "steps between checkpoints, to which an explosion goes back")
     seed: int = _is(0, "of weights, crops and noise")
