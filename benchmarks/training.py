@@ -18,8 +18,7 @@ from pathlib import Path
 import torch
 
 from wic_layers.images import find_images
-from wic_layers.models import PRESETS
-from wic_layers.models.win import NETWORKS
+from wic_layers.models import NETWORKS, PRESETS
 from wic_layers.tasks import TASKS
 from wic_layers.training import Guard, Objective, Photographs, Settings, engine
 

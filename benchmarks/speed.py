@@ -1,0 +1,239 @@
+r"""Networks against a plain implementation of the published structure: inference and training.
+
+    python benchmarks/speed.py infer [--preset hiding-1] [--sizes 128 256 512] [--threads 1]
+    python benchmarks/speed.py step [--preset hiding-1] [--batch 4] [--crop 144]
+    python benchmarks/speed.py growth [--presets rescaling-x2-naive-small hiding-1-naive-small]
+
+The plain one has the same blocks and weights; its dense blocks are written as the authors' code
+has them: memory in PyTorch's default order, a list of results, concatenated anew for every
+convolution, under plain autograd. ``infer``: both directions, float32 and bfloat16 inside the
+couplings. ``step``: a forward and a reverse pass, losses and gradients; time, and peak memory in a
+process of its own for each. ``growth``: how time grows with the pixels of an image, per pixel.
+
+All variants alternate in one process; ratios are medians over the repeats, with their quartiles.
+Malloc's state counts: by default glibc returns large buffers to the system at once, and page
+faults take a third of the time of all variants; it is printed, and kept by
+MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=8589934592 MALLOC_TOP_PAD_=268435456.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from wic_layers.models import NETWORKS, PRESETS
+from wic_layers.reversible import save_memory
+from wic_layers.subnets import DenseBlock
+from wic_layers.tasks import TASKS
+from wic_layers.training import Objective
+
+STEPS = {
+    "plain": {"plain": True},
+    "float32": {},
+    "float32, save_memory": {"saves": True},
+    "plain, bfloat16": {"plain": True, "bf16": True},
+    "bfloat16": {"bf16": True},
+    "bfloat16, save_memory": {"bf16": True, "saves": True},
+}
+
+
+class Plain(nn.Module):
+    """A dense block as the published code has it, with the convolutions of ours."""
+
+    def __init__(self, block: DenseBlock) -> None:
+        super().__init__()
+        self.convolutions = nn.ModuleList(block.children()).to(
+            memory_format=torch.contiguous_format
+        )  # type: ignore[call-overload]
+        self.activation = nn.LeakyReLU(block.slope, inplace=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        found = [x.contiguous()]
+        for conv in self.convolutions[:-1]:
+            found.append(self.activation(conv(torch.cat(found, dim=1))))
+        out: Tensor = self.convolutions[-1](torch.cat(found, dim=1))
+        return out
+
+
+def plain(model: nn.Module) -> nn.Module:
+    """A copy of a network with plain dense blocks."""
+    model = copy.deepcopy(model)
+    for parent in list(model.modules()):
+        for name, child in parent.named_children():
+            if isinstance(child, DenseBlock):
+                setattr(parent, name, Plain(child))
+    return model
+
+
+def build(preset: str) -> Any:
+    """The network with random numbers in every convolution: zeros would be quick to add."""
+    torch.manual_seed(0)
+    model = NETWORKS[PRESETS[preset].network].from_preset(preset)
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.normal_(module.weight, std=0.1 / module.weight[0].numel() ** 0.5)
+    return model
+
+
+def alternate(variants: dict[str, Callable[[], object]], repeats: int) -> dict[str, list[float]]:
+    """Times of every variant, in turns, after one round to warm up."""
+    times: dict[str, list[float]] = {name: [] for name in variants}
+    for turn in range(repeats + 1):
+        for name, run in variants.items():
+            began = time.perf_counter()
+            run()
+            if turn:
+                times[name].append(time.perf_counter() - began)
+    return times
+
+
+def show(title: str, times: dict[str, list[float]]) -> None:
+    base = times[next(iter(times))]
+    for name, found in times.items():
+        ratios = sorted(one / two for one, two in zip(base, found, strict=True))
+        low, middle, high = (ratios[int(len(ratios) * at)] for at in (0.25, 0.5, 0.75))
+        milliseconds = statistics.median(found) * 1e3
+        print(
+            f"| {title} | {name} | {middle:.2f} ({low:.2f} to {high:.2f}) | {milliseconds:.0f} |"
+        )
+
+
+def machine() -> str:
+    keeps = "MALLOC_MMAP_THRESHOLD_" in os.environ
+    return (
+        f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}, "
+        f"malloc {'keeps its pages' if keeps else 'as it is by default'}"
+    )
+
+
+@torch.no_grad()
+def infer(args: argparse.Namespace) -> None:
+    model = build(args.preset).eval()
+    variants = {
+        "plain": plain(model).eval(), "float32": model,
+        "bfloat16": copy.deepcopy(model).optimize(torch.bfloat16),
+    }  # fmt: skip
+    channels = model.config["in_channels"]
+    print(f"{args.preset}, {machine()}\n\n| | | times as fast | ms |\n|---|---|---|---|")
+    for side in args.sizes:
+        x = torch.rand(1, channels, side, side)
+        y = model(x)
+        forward = {name: partial(n, x) for name, n in variants.items()}
+        back = {name: partial(n.inverse, y) for name, n in variants.items()}
+        show(f"{side} x {side}, forward", alternate(forward, args.repeats))
+        show(f"{side} x {side}, reverse", alternate(back, args.repeats))
+        for title, runs in (("forward", forward), ("reverse", back)):
+            exact = runs["plain"]()
+            for name in ("float32", "bfloat16"):
+                off = (runs[name]() - exact).square().mean() / exact.square().mean()
+                print(f"    {title}, {name}: {-10 * float(off.clamp(min=1e-20).log10()):.0f} dB")
+
+
+def one_step(args: argparse.Namespace, variant: str) -> Callable[[], object]:
+    """A training step of a variant, to be called."""
+    wanted: dict[str, bool] = STEPS[variant]
+    model, task = build(args.preset).train(), TASKS[PRESETS[args.preset].task]
+    if wanted.get("plain"):
+        model = plain(model).train()
+    save_memory(model, enabled=bool(wanted.get("saves")))
+    torch.manual_seed(0)
+    x = torch.rand(args.batch, model.config["in_channels"], args.crop, args.crop)
+    reference, objective = task.reference(x), Objective(task)
+
+    def run() -> None:
+        model.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=bool(wanted.get("bf16"))):
+            losses = objective.weighted(objective(model, x, reference))
+        sum(losses.values()).backward()
+
+    return run
+
+
+def peak() -> float:
+    """Most memory that this process has had, in MB (Linux; getrusage starts with its parent's)."""
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    (found,) = (line.split()[1] for line in lines if line.startswith("VmHWM"))
+    return int(found) / 2**10
+
+
+def step(args: argparse.Namespace) -> None:
+    if args.only:  # in a process of its own: what a step takes beyond the network and its images
+        run = one_step(args, args.only)
+        before = peak()
+        run()
+        print(peak() - before)
+        return
+    print(f"{args.preset}, batch {args.batch}, crop {args.crop}, {machine()}\n")
+    print("| | | times as fast | ms |\n|---|---|---|---|")
+    times = alternate({name: one_step(args, name) for name in STEPS}, args.repeats)
+    show("step", times)
+    print("\n| | peak memory, MB | of plain |\n|---|---|---|")
+    first = 0.0
+    for name in STEPS:
+        words = [sys.executable, __file__, *sys.argv[1:], "--only", name]
+        done = subprocess.run(words, capture_output=True, text=True, check=True)
+        found = float(done.stdout)
+        first = first or found
+        print(f"| {name} | {found:.0f} | {found / first:.2f} |")
+
+
+@torch.no_grad()
+def growth(args: argparse.Namespace) -> None:
+    print(
+        f"{machine()}\n\n| | side | microseconds a pixel, forward | reverse |\n|---|---|---|---|"
+    )
+    for preset in args.presets:
+        model = build(preset).eval()
+        for side in args.sizes:
+            x = torch.rand(1, model.config["in_channels"], side, side)
+            y = model(x)
+            runs = {
+                "forward": lambda m=model, x=x: m(x),
+                "reverse": lambda m=model, y=y: m.inverse(y),
+            }
+            times = alternate(runs, args.repeats)
+            cells = [f"{statistics.median(found) * 1e6 / side**2:.2f}" for found in times.values()]
+            print(f"| {preset} | {side} | {' | '.join(cells)} |")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(required=True, dest="command")
+    for name, run in (("infer", infer), ("step", step), ("growth", growth)):
+        command = commands.add_parser(name)
+        command.set_defaults(run=run)
+        command.add_argument("--threads", type=int, default=1)
+        command.add_argument("--repeats", type=int, default=9)
+        if name != "growth":
+            command.add_argument("--preset", default="hiding-1")
+        if name != "step":
+            command.add_argument("--sizes", type=int, nargs="+", default=[128, 256, 512])
+    step_command = commands.choices["step"]
+    step_command.add_argument("--batch", type=int, default=4)
+    step_command.add_argument("--crop", type=int, default=144)
+    step_command.add_argument("--only", choices=tuple(STEPS), help=argparse.SUPPRESS)
+    commands.choices["growth"].add_argument(
+        "--presets", nargs="+", default=["rescaling-x2-naive-small", "hiding-1-naive-small"]
+    )
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    args.run(args)
+
+
+if __name__ == "__main__":
+    main()
