@@ -169,7 +169,10 @@ def closing(
         WICArgumentError: If ``random_z`` comes with a completion.
     """
     if not random_z:
-        return WIC(channels, out_channels, completion=completion or "zero")
+        made = WIC(channels, out_channels, completion=completion or "zero")
+        with torch.no_grad():  # these networks have their picture in the first channels
+            made.weight.copy_(torch.eye(channels))
+        return made
     if completion is not None:
         raise WICArgumentError(
             f"Expected no completion with random_z=True, which draws z; got {completion!r}."
