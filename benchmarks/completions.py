@@ -339,7 +339,7 @@ def report() -> None:
 
 
 def plot(groups: dict[tuple[Any, ...], list[dict[str, Any]]]) -> None:
-    """Both pictures' PSNR on the held-out photographs: a point for every row."""
+    """Both pictures' PSNR on the held-out photographs: a point for every row and seed."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -350,7 +350,7 @@ def plot(groups: dict[tuple[Any, ...], list[dict[str, Any]]]) -> None:
         1, len(tables), figsize=(5.5 * len(tables), 4.5), squeeze=False, layout="constrained"
     )
     colours = dict(zip(COMPLETIONS, pyplot.get_cmap("tab10").colors, strict=False))  # type: ignore[attr-defined]
-    markers = dict(zip(sorted({key[2] for key in groups}), "o^sD", strict=False))
+    markers = dict(zip(sorted({key[2] for key in groups}), "o^sDvP*Xd<>ph8", strict=False))
     for axis, (task, steps) in zip(axes[0], tables, strict=True):
         for key, lines in groups.items():
             if key[:2] != (task, steps):
@@ -358,15 +358,22 @@ def plot(groups: dict[tuple[Any, ...], list[dict[str, Any]]]) -> None:
             axis.scatter(
                 [line["held out forward"] for line in lines],
                 [line["held out back"] for line in lines],
-                color=colours[key[3]], marker=markers[key[2]], s=36,
-                label=f"{key[3]}, {key[2]}",
+                color=colours[key[3]], marker=markers[key[2]], s=36, alpha=0.8,
             )  # fmt: skip
         axis.set(
             title=f"{task}, {steps} steps", xlabel="PSNR of the forward picture, dB",
             ylabel="PSNR of what comes back, dB",
         )  # fmt: skip
         axis.grid(alpha=0.3)
-        axis.legend(fontsize=6)
+    handles = [
+        pyplot.Line2D([], [], color=colour, marker="o", linestyle="", label=name)
+        for name, colour in colours.items()
+    ]
+    handles += [
+        pyplot.Line2D([], [], color="black", marker=marker, linestyle="", label=name)
+        for name, marker in markers.items()
+    ]
+    figure.legend(handles=handles, loc="outside right upper", fontsize=8)
     figure.savefig(RESULTS / "completions.png", dpi=110)
     pyplot.close(figure)
 
