@@ -92,15 +92,18 @@ def _offsets(count: int, rank: int, order: str) -> list[tuple[int, ...]]:
     return grid[:count]
 
 
-def _reflected(y: Tensor, dim: int, offset: int) -> Tensor:
-    """``y`` read at ``i - offset`` along ``dim``, reflected with period 2(size - 1)."""
-    size = y.shape[dim]
+def mirrored(index: Tensor, size: int) -> Tensor:
+    """The positions in 0..size-1 that an axis shows there, reflected with period 2(size - 1)."""
     # a tensor, as a size may be a symbol while exporting or compiling
-    period = torch.full((), 2 * (size - 1), device=y.device).clamp(min=1)
-    index = torch.arange(size, device=y.device) - offset
+    period = torch.full((), 2 * (size - 1), device=index.device).clamp(min=1)
     index = index % period
-    index = torch.minimum(index, period - index)
-    return y.index_select(dim, index)
+    return torch.minimum(index, period - index)
+
+
+def _reflected(y: Tensor, dim: int, offset: int) -> Tensor:
+    """``y`` read at ``i - offset`` along ``dim``."""
+    size = y.shape[dim]
+    return y.index_select(dim, mirrored(torch.arange(size, device=y.device) - offset, size))
 
 
 class Shift(_Sized):
