@@ -302,7 +302,7 @@ def test_version_and_help(wic):
     code, out, _ = wic("--help")
     assert code == 0
     for command in (
-        "hide", "reveal", "down", "up", "gray", "color", "inspect", "train", "selftest"
+        "hide", "reveal", "down", "up", "gray", "color", "inspect", "train", "export", "selftest"
     ):  # fmt: skip
         assert re.search(rf"^ +{command} ", out, re.MULTILINE)
         assert wic(f"{command} --help")[0] == 0

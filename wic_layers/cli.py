@@ -173,6 +173,25 @@ def _parser(words: list[str]) -> argparse.ArgumentParser:
     )  # fmt: skip
     if words[:1] == ["upgrade"]:
         _training("upgrade").add_arguments(upgrade)
+    export = add(
+        "export", "Write one direction of a network as an ONNX file", _export,
+        "It takes and gives images as they are, 8-bit pixels of any size, and runs without this "
+        "program: in a browser, on a phone, wherever there is a runtime for ONNX.",
+    )  # fmt: skip
+    export.add_argument("network", help="a preset, or the folder of weights")
+    export.add_argument(
+        "--direction", required=True, choices=("forward", "reverse"),
+        help="forward: hide, down or gray; reverse: reveal, up or color",
+    )  # fmt: skip
+    export.add_argument(
+        "-o", "--out", metavar="ONNX", type=Path, required=True, help="ONNX file to write"
+    )
+    export.add_argument(
+        "--precision", choices=("float32", "float16"), default="float32",
+        help="float16: half the file; the networks inside couplings run in float16",
+    )  # fmt: skip
+    export.add_argument("--force", action="store_true", help="replace an output that exists")
+    export.add_argument("--json", action="store_true", help="print JSON")
     add("selftest", "Check the layers on this machine", _selftest)
     return parser
 
@@ -499,6 +518,23 @@ def _inspect(args: argparse.Namespace) -> int:
     width = max(map(len, rows))
     for name, value in rows.items():
         print(f"{name.ljust(width)}  {value}")
+    return 0
+
+
+def _export(args: argparse.Namespace) -> int:
+    from wic_layers.deploy import export_onnx
+
+    found = export_onnx(
+        args.network, args.out, args.direction, precision=args.precision, force=args.force
+    )
+    if args.json:
+        print(json.dumps({**asdict(found), "path": str(found.path)}))
+        return 0
+    print(f"{found.path}: {found.bytes / 1e6:.2f} MB, {args.direction} of {found.task}, opset "
+          f"{found.metadata['opset']}")  # fmt: skip
+    for name, images in (("input", found.inputs), ("output", found.outputs)):
+        for image, shape in images.items():
+            print(f"{name} {image}: uint8 ({', '.join(map(str, shape))})")
     return 0
 
 

@@ -24,6 +24,7 @@ class Task(ABC):
         preset: The preset that is used where none is named; the package holds its weights, but for
             rescaling by 3.
         commands: The commands that run it forward and back.
+        picture_name: What the forward picture is called, in files of other formats too.
     """
 
     name: str
@@ -33,6 +34,12 @@ class Task(ABC):
     preset: str
     forward_criterion: ClassVar[str]
     commands: ClassVar[tuple[str, str]]
+    picture_name: ClassVar[str]
+
+    @property
+    def image_names(self) -> tuple[str, ...]:
+        """What the images are called that go in."""
+        return ("photo",)
 
     @property
     def multiple(self) -> int:

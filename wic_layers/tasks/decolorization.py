@@ -19,6 +19,7 @@ class Decolorization(Task):
 
     forward_criterion = "l2"
     commands = ("wic gray", "wic color")
+    picture_name = "gray"
     name = "decolorization"
     out_channels = 1
     preset = "decolorization-naive-tiny"

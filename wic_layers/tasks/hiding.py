@@ -28,6 +28,7 @@ class Hiding(Task):
 
     forward_criterion = "l1"
     commands = ("wic hide", "wic reveal")
+    picture_name = "stego"
 
     def __init__(self, secrets: int = 1) -> None:
         if not 1 <= secrets <= MOST_SECRETS:
@@ -35,6 +36,12 @@ class Hiding(Task):
         self.name = f"hiding-{secrets}"
         self.images = 1 + secrets
         self.preset = f"{self.name}-naive-{'small' if secrets == 1 else 'tiny'}"
+
+    @property
+    def image_names(self) -> tuple[str, ...]:
+        """The cover, and the secrets with a number each where there are several."""
+        secrets = range(1, self.images)
+        return ("cover", *(f"secret_{n}" if self.images > 2 else "secret" for n in secrets))
 
     def reference(self, x: Tensor) -> Tensor:
         """The cover."""

@@ -34,6 +34,7 @@ class Rescaling(Task):
 
     forward_criterion = "l2"
     commands = ("wic down", "wic up")
+    picture_name = "small"
 
     def __init__(self, scale: int = 2) -> None:
         if scale not in SCALES:
