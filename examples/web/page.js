@@ -1,0 +1,123 @@
+// What the page does with the files that it is given.
+"use strict";
+
+const VERSION = "1.30.0";
+const ELSEWHERE = `https://cdn.jsdelivr.net/npm/onnxruntime-web@${VERSION}/dist/`;
+const INTEGRITY = "sha384-Bw6URI+Gvoadw0do7/QrSHUC9D1vCYYK5OSqChFyhyV5mzPL4oe2rOAFljAnS8Sq";
+const HERE = "vendor/"; // a copy of the runtime beside the page is preferred
+
+const say = (text, kind = "") => {
+  const status = document.getElementById("status");
+  status.textContent = text;
+  status.className = kind;
+};
+
+function load(folder, integrity) {
+  return new Promise((resolve, reject) => {
+    const script = document.createElement("script");
+    script.src = `${folder}ort.wasm.min.js`;
+    if (integrity) Object.assign(script, {integrity, crossOrigin: "anonymous"});
+    script.onload = () => {
+      ort.env.wasm.wasmPaths = new URL(folder, document.baseURI).href;
+      ort.env.wasm.proxy = true; // in a worker, so that the page stays alive
+      resolve();
+    };
+    script.onerror = () => reject(new Refusal(`onnxruntime-web ${VERSION} cannot be loaded, neither from ${HERE} ` +
+      `nor from ${ELSEWHERE}.`));
+    document.head.append(script);
+  });
+}
+
+let started = null;
+
+/** Loads onnxruntime-web, once. */
+function runtime() {
+  // browsers load no modules from a disk, and the runtime's copy would be one
+  const first = location.protocol === "file:" ? Promise.reject() : load(HERE);
+  started ??= first.catch(() => load(ELSEWHERE, INTEGRITY));
+  started.catch(() => { started = null; });
+  return started;
+}
+
+const chosen = {network: null, picture: null};
+
+async function take(file) {
+  const bytes = new Uint8Array(await file.arrayBuffer());
+  const isNetwork = file.name.toLowerCase().endsWith(".onnx");
+  const id = isNetwork ? "network" : "picture";
+  chosen[id] = {name: file.name, bytes};
+  const held = new DataTransfer(); // one that was dropped shows like one that was chosen
+  held.items.add(file);
+  document.getElementById(id).files = held.files;
+}
+
+async function run() {
+  const results = document.getElementById("results");
+  results.replaceChildren();
+  if (!chosen.network || !chosen.picture) {
+    say(chosen.network ? "Now the picture." : "Now the network.");
+    return;
+  }
+  say("Running ...");
+  const before = performance.now();
+  const picture = await decodePng(chosen.picture.bytes);
+  const network = readMetadata(chosen.network.bytes);
+  await check(network, picture);
+  await runtime();
+  const session = await ort.InferenceSession.create(chosen.network.bytes, {executionProviders: ["wasm"]});
+  try {
+    const images = await restore(session, network, picture, (done, all) => {
+      if (all > 1) say(`Running: ${done} of ${all} tiles ...`);
+    });
+    const stem = chosen.picture.name.replace(/\.png$/i, "");
+    for (const image of images) results.append(await shown(image, `${stem}-${image.name.replace("_", "-")}.png`));
+    const seconds = ((performance.now() - before) / 1000).toFixed(1);
+    const note = picture.mark ? "" : " The picture does not say how it was made: whether anything is in it, nobody " +
+      "checked, and what came back may have a border that is padding.";
+    say(`Done in ${seconds} s.${note}`, "done");
+  } finally {
+    await session.release();
+  }
+}
+
+async function shown(image, name) {
+  const figure = document.createElement("figure");
+  const canvas = Object.assign(document.createElement("canvas"), {width: image.width, height: image.height});
+  const context = canvas.getContext("2d");
+  const data = context.createImageData(image.width, image.height);
+  for (let from = 0, to = 0; to < data.data.length; from += 3, to += 4) {
+    data.data.set(image.pixels.subarray(from, from + 3), to);
+    data.data[to + 3] = 255;
+  }
+  context.putImageData(data, 0, 0);
+  canvas.setAttribute("role", "img");
+  canvas.setAttribute("aria-label", image.name.replace("_", " "));
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(await encodePng(image)); // not the canvas's, which may not keep every pixel
+  link.download = name;
+  link.textContent = `Save ${name}`;
+  const caption = document.createElement("figcaption");
+  caption.append(`${image.width}x${image.height} `, link);
+  figure.append(canvas, caption);
+  return figure;
+}
+
+let queue = Promise.resolve();
+
+function accept(files) {
+  queue = queue.then(async () => {
+    for (const file of files) await take(file);
+    await run();
+  }).catch((error) => {
+    say(error instanceof Refusal ? error.message : `This did not work: ${error?.message ?? error}`, "error");
+  });
+}
+
+for (const id of ["network", "picture"]) {
+  document.getElementById(id).addEventListener("change", (event) => accept([...event.target.files]));
+}
+document.addEventListener("dragover", (event) => event.preventDefault());
+document.addEventListener("drop", (event) => {
+  event.preventDefault();
+  accept([...event.dataTransfer.files]);
+});

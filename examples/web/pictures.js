@@ -1,0 +1,208 @@
+// PNG files in and out, byte for byte, and what an exported network says about itself. The browser's own decoder and
+// canvas are not asked: they may convert colours, multiply by alpha, or add noise against tracking.
+"use strict";
+
+const SIGNATURE = [137, 80, 78, 71, 13, 10, 26, 10];
+const CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}; // by PNG's colour type
+
+/** An error whose message is for whoever uses the page. */
+class Refusal extends Error {}
+
+async function through(stream, bytes) {
+  return new Uint8Array(await new Response(new Blob([bytes]).stream().pipeThrough(stream)).arrayBuffer());
+}
+
+/**
+ * Reads an 8-bit PNG.
+ * @param {Uint8Array} bytes the file
+ * @returns {{width: number, height: number, channels: number, pixels: Uint8Array, mark: ?object}} pixels row by row,
+ *   1 or 3 channels, and the wic-layers chunk
+ */
+async function decodePng(bytes) {
+  if (SIGNATURE.some((value, index) => bytes[index] !== value)) {
+    throw new Refusal("Expected a PNG as it was written; lossy compression destroys what a picture holds.");
+  }
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  const data = [];
+  let header = null, palette = null, transparency = null, mark = null, place = 8, ended = false;
+  while (!ended && place + 12 <= bytes.length) {
+    const length = view.getUint32(place);
+    const type = String.fromCharCode(...bytes.subarray(place + 4, place + 8));
+    const content = bytes.subarray(place + 8, place + 8 + length);
+    if (type === "IHDR") header = content;
+    else if (type === "PLTE") palette = content;
+    else if (type === "tRNS") transparency = content;
+    else if (type === "IDAT") data.push(content);
+    else if (type === "tEXt") mark = readMark(content) ?? mark;
+    ended = type === "IEND";
+    place += 12 + length;
+  }
+  if (!ended || header === null) throw new Refusal("The PNG is damaged or cut short.");
+  const width = view.getUint32(16), height = view.getUint32(20);
+  const [depth, kind, , , interlaced] = header.subarray(8);
+  if (depth !== 8 || interlaced) {
+    throw new Refusal("Expected a PNG of 8 bits that is not interlaced, as it was written.");
+  }
+  const raw = await through(new DecompressionStream("deflate"), await new Blob(data).arrayBuffer())
+    .catch(() => { throw new Refusal("The PNG is damaged: its pixels cannot be unpacked."); });
+  const stored = CHANNELS[kind];
+  const rows = unfilter(raw, width * stored, height, stored);
+  return {width, height, mark, ...plain(rows, kind, palette, transparency)};
+}
+
+function readMark(content) {
+  const text = new TextDecoder("latin1").decode(content);
+  if (!text.startsWith("wic-layers\0")) return null;
+  try {
+    return JSON.parse(text.slice(text.indexOf("\0") + 1));
+  } catch {
+    throw new Refusal("The wic-layers chunk of the PNG is damaged.");
+  }
+}
+
+/** Undoes the filters of PNG, which predict a byte from its left, upper and upper left neighbours. */
+function unfilter(raw, stride, height, step) {
+  if (raw.length < (stride + 1) * height) throw new Refusal("The PNG is damaged: it has too few pixels.");
+  const out = new Uint8Array(stride * height);
+  for (let row = 0; row < height; row++) {
+    const filter = raw[row * (stride + 1)];
+    const from = row * (stride + 1) + 1, to = row * stride;
+    for (let column = 0; column < stride; column++) {
+      const left = column >= step ? out[to + column - step] : 0;
+      const up = row ? out[to + column - stride] : 0;
+      const corner = row && column >= step ? out[to + column - stride - step] : 0;
+      let guess = 0;
+      if (filter === 1) guess = left;
+      else if (filter === 2) guess = up;
+      else if (filter === 3) guess = (left + up) >> 1;
+      else if (filter === 4) {
+        const a = Math.abs(up - corner), b = Math.abs(left - corner), c = Math.abs(left + up - 2 * corner);
+        guess = a <= b && a <= c ? left : b <= c ? up : corner;
+      }
+      out[to + column] = raw[from + column] + guess;
+    }
+  }
+  return out;
+}
+
+/** Grey or RGB from what is stored: palettes are looked up, alpha must be opaque. */
+function plain(rows, kind, palette, transparency) {
+  const refuse = () => { throw new Refusal("The PNG is partly transparent; expected it as it was written."); };
+  if (transparency !== null && (kind !== 3 || transparency.some((alpha) => alpha < 255))) refuse();
+  if (kind === 0 || kind === 2) return {channels: CHANNELS[kind], pixels: rows};
+  const stored = CHANNELS[kind], channels = kind === 4 ? 1 : 3;
+  const pixels = new Uint8Array(rows.length / stored * channels);
+  for (let index = 0; index * stored < rows.length; index++) {
+    const at = index * stored;
+    if (kind !== 3 && rows[at + channels] < 255) refuse();
+    for (let channel = 0; channel < channels; channel++) {
+      pixels[index * channels + channel] = kind === 3 ? palette[3 * rows[at] + channel] : rows[at + channel];
+    }
+  }
+  return {channels, pixels};
+}
+
+/**
+ * Writes an 8-bit RGB PNG.
+ * @returns {Promise<Blob>} the file
+ */
+async function encodePng({width, height, pixels}) {
+  const raw = new Uint8Array((3 * width + 1) * height);
+  for (let row = 0; row < height; row++) {
+    raw.set(pixels.subarray(3 * width * row, 3 * width * (row + 1)), (3 * width + 1) * row + 1);
+  }
+  const header = new Uint8Array(13);
+  const view = new DataView(header.buffer);
+  view.setUint32(0, width);
+  view.setUint32(4, height);
+  header.set([8, 2, 0, 0, 0], 8);
+  const data = await through(new CompressionStream("deflate"), raw);
+  const chunks = [["IHDR", header], ["IDAT", data], ["IEND", new Uint8Array()]].map(([type, body]) => chunk(type, body));
+  return new Blob([new Uint8Array(SIGNATURE), ...chunks], {type: "image/png"});
+}
+
+function chunk(type, body) {
+  const bytes = new Uint8Array(body.length + 12);
+  const view = new DataView(bytes.buffer);
+  view.setUint32(0, body.length);
+  bytes.set([...type].map((letter) => letter.charCodeAt(0)), 4);
+  bytes.set(body, 8);
+  view.setUint32(body.length + 8, checksum(bytes.subarray(4, body.length + 8)));
+  return bytes;
+}
+
+const TABLE = Uint32Array.from({length: 256}, (_, value) => {
+  for (let bit = 0; bit < 8; bit++) value = value & 1 ? 0xedb88320 ^ (value >>> 1) : value >>> 1;
+  return value;
+});
+
+/** CRC-32, as PNG has it. */
+function checksum(bytes) {
+  let crc = 0xffffffff;
+  for (const byte of bytes) crc = TABLE[(crc ^ byte) & 255] ^ (crc >>> 8);
+  return (crc ^ 0xffffffff) >>> 0;
+}
+
+/**
+ * The 16 hex digits that a mark holds of its picture's pixels, or null where the browser gives no SHA-256 (pages that
+ * come neither from this machine nor by https).
+ */
+async function digest({width, height, channels, pixels}) {
+  if (!globalThis.crypto?.subtle) return null;
+  const planes = new Uint8Array(pixels.length); // the mark's are channel by channel
+  for (let index = 0; index < width * height; index++) {
+    for (let channel = 0; channel < channels; channel++) {
+      planes[channel * width * height + index] = pixels[index * channels + channel];
+    }
+  }
+  const hash = new Uint8Array(await crypto.subtle.digest("SHA-256", planes));
+  return [...hash.subarray(0, 8)].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
+/**
+ * Reads the metadata of an ONNX file: field 14 of the model, key (1) and value (2) in each.
+ * @param {Uint8Array} bytes the file
+ * @returns {Object<string, string>} metadata
+ */
+function readMetadata(bytes) {
+  const found = {};
+  for (const [field, content] of fields(bytes)) {
+    if (field === 14 && content) {
+      const pair = Object.fromEntries(fields(content));
+      found[new TextDecoder().decode(pair[1])] = new TextDecoder().decode(pair[2] ?? new Uint8Array());
+    }
+  }
+  return found;
+}
+
+/** The fields of a protocol buffer: their numbers, and the bytes of those that have a length. */
+function* fields(bytes) {
+  let place = 0;
+  const number = () => {
+    let value = 0, scale = 1, byte;
+    do {
+      if (place >= bytes.length) throw new Refusal("The network is no ONNX file, or is cut short.");
+      byte = bytes[place++];
+      value += (byte & 127) * scale;
+      scale *= 128;
+    } while (byte & 128);
+    return value;
+  };
+  while (place < bytes.length) {
+    const tag = number();
+    const kind = tag % 8, field = Math.floor(tag / 8);
+    if (kind === 0) number();
+    else if (kind === 1) place += 8;
+    else if (kind === 5) place += 4;
+    else if (kind === 2) {
+      const length = number();
+      if (place + length > bytes.length) throw new Refusal("The network is no ONNX file, or is cut short.");
+      yield [field, bytes.subarray(place, place + length)];
+      place += length;
+    } else throw new Refusal("The network is no ONNX file, or is cut short.");
+  }
+}
+
+if (typeof module !== "undefined") {
+  module.exports = {Refusal, decodePng, digest, encodePng, readMetadata};
+}

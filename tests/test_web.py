@@ -1,0 +1,261 @@
+"""The page in examples/web: its parts in Node, and the page itself in a real Chromium.
+
+The second needs Chromium with its driver, and a copy of onnxruntime-web in examples/web/vendor, as
+the README there says.
+"""
+
+import base64
+import functools
+import http.server
+import io
+import json
+import shutil
+import subprocess
+import threading
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from skimage import data
+
+from wic_layers import tasks
+from wic_layers.images import KEYWORD
+
+PAGE = Path(__file__).parents[1] / "examples" / "web"
+RUNTIME = PAGE / "vendor" / "ort.wasm.min.js"
+NODE, DRIVER = shutil.which("node"), shutil.which("chromedriver")
+
+
+def in_node(script, *arguments):
+    command = [NODE, "-e", script, PAGE, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+READ = """
+const {decodePng, digest, encodePng} = require(process.argv[1] + "/pictures.js");
+(async () => {
+  const found = [];
+  for (const path of process.argv.slice(2)) {
+    try {
+      const image = await decodePng(new Uint8Array(require("fs").readFileSync(path)));
+      const three = {length: 3 * image.pixels.length};
+      const rgb = {...image, pixels: image.channels === 3 ? image.pixels
+        : Uint8Array.from(three, (_, index) => image.pixels[Math.floor(index / 3)])};
+      const written = Buffer.from(await (await encodePng(rgb)).arrayBuffer()).toString("base64");
+      found.push({...image, pixels: Buffer.from(image.pixels).toString("base64"), written,
+        digest: await digest(image)});
+    } catch (error) {
+      found.push({error: error.message});
+    }
+  }
+  console.log(JSON.stringify(found));
+})();
+"""
+
+
+@pytest.mark.skipif(NODE is None, reason="needs Node")
+def test_pictures_are_read_and_written_exactly(tmp_path):
+    """Every way in which Pillow stores 8 bits, and what the command line writes."""
+    photo = Image.fromarray(data.chelsea()[:37, :53])
+    stored = {
+        "rgb": photo,
+        "grey": photo.convert("L"),
+        "palette": photo.quantize(200),
+        "alpha": photo.convert("RGBA"),
+        "grey alpha": photo.convert("LA"),
+        "noise": Image.fromarray(np.random.default_rng(0).integers(0, 256, (9, 7, 3), np.uint8)),
+        "one": Image.new("RGB", (1, 1), (1, 2, 3)),
+    }
+    for name, image in stored.items():
+        image.save(tmp_path / f"{name}.png")
+    found = in_node(READ, *(tmp_path / f"{name}.png" for name in stored))
+    for (name, image), read in zip(stored.items(), found, strict=True):
+        assert "error" not in read, (name, read)
+        mode = "L" if "grey" in name else "RGB"
+        assert base64.b64decode(read["pixels"]) == image.convert(mode).tobytes(), name
+        assert read["mark"] is None
+        written = Image.open(io.BytesIO(base64.b64decode(read["written"])))
+        assert written.mode == "RGB"
+        assert written.tobytes() == image.convert("RGB").tobytes(), name
+
+    photo.save(tmp_path / "photo.png")
+    tasks.down_file(tmp_path / "photo.png", tmp_path / "small.png")
+    (read,) = in_node(READ, tmp_path / "small.png")
+    mark = json.loads(Image.open(tmp_path / "small.png").text[KEYWORD])
+    assert read["mark"] == mark
+    assert read["digest"] == mark["digest"]
+
+
+@pytest.mark.skipif(NODE is None, reason="needs Node")
+def test_other_pictures_are_refused(tmp_path):
+    photo = Image.fromarray(data.chelsea()[:8, :9])
+    photo.save(tmp_path / "a.jpg")
+    Image.fromarray(np.full((4, 4), 700, np.uint16)).save(tmp_path / "deep.png")
+    Image.new("RGBA", (4, 4), (1, 2, 3, 254)).save(tmp_path / "clear.png")
+    photo.save(tmp_path / "b.png")
+    (tmp_path / "short.png").write_bytes((tmp_path / "b.png").read_bytes()[:-20])
+    names = ("a.jpg", "deep.png", "clear.png", "short.png")
+    found = [read["error"] for read in in_node(READ, *(tmp_path / name for name in names))]
+    wanted = ("Expected a PNG as", "8 bits", "partly transparent", "damaged or cut short")
+    for error, want in zip(found, wanted, strict=True):
+        assert want in error
+
+
+class Browser:
+    """Chromium by WebDriver, which is JSON over HTTP."""
+
+    def __init__(self, folder):
+        with socket_free() as port:
+            self.address = f"http://127.0.0.1:{port}"
+        self.driver = subprocess.Popen([DRIVER, f"--port={port}"], stdout=subprocess.DEVNULL)
+        arguments = ["--headless=new", "--no-sandbox", "--disable-dev-shm-usage"]
+        arguments.append(f"--user-data-dir={folder}")
+        options = {"goog:chromeOptions": {"args": arguments}}
+        wanted = {"capabilities": {"alwaysMatch": {"browserName": "chrome", **options}}}
+        for _ in range(100):
+            try:
+                self.session = self("POST", "/session", wanted)["sessionId"]
+                break
+            except urllib.error.URLError:
+                time.sleep(0.1)
+
+    def __call__(self, method, path, body=None):
+        request = urllib.request.Request(
+            self.address + path, method=method, data=json.dumps(body or {}).encode()
+        )
+        request.add_header("Content-Type", "application/json")
+        with urllib.request.urlopen(request, timeout=120) as response:
+            return json.loads(response.read())["value"]
+
+    def do(self, path, **body):
+        return self("POST", f"/session/{self.session}{path}", body)
+
+    def choose(self, element, path):
+        found = self.do("/element", using="css selector", value=element)
+        self.do(f"/element/{next(iter(found.values()))}/value", text=str(path))
+
+    def run(self, script, kind="sync"):
+        return self.do(f"/execute/{kind}", script=script, args=[])
+
+    def close(self):
+        try:
+            self("DELETE", f"/session/{self.session}")
+        finally:
+            self.driver.terminate()
+            self.driver.wait(30)
+
+
+def socket_free():
+    import contextlib
+    import socket
+
+    @contextlib.contextmanager
+    def port():
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            yield free.getsockname()[1]
+
+    return port()
+
+
+SHOWN = """
+return [...document.querySelectorAll("canvas")].map((canvas) => {
+  const {data} = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+  let text = "";
+  for (const byte of data) text += String.fromCharCode(byte);
+  return [canvas.width, canvas.height, btoa(text)];
+});
+"""
+SAVED = """
+const done = arguments[arguments.length - 1];
+Promise.all([...document.querySelectorAll("figure a")].map(async (link) => {
+  const bytes = new Uint8Array(await (await fetch(link.href)).arrayBuffer());
+  let text = "";
+  for (const byte of bytes) text += String.fromCharCode(byte);
+  return [link.download, btoa(text)];
+})).then(done);
+"""
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    if DRIVER is None or not RUNTIME.is_file():
+        pytest.skip("needs chromedriver, and onnxruntime-web in examples/web/vendor")
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *_):
+            pass
+
+    handler = functools.partial(Quiet, directory=PAGE)
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    browser = Browser(tmp_path_factory.mktemp("browser"))
+    yield browser, f"http://127.0.0.1:{server.server_port}/index.html"
+    browser.close()
+    server.shutdown()
+
+
+def brought_back(page, network, picture):
+    """What the page says, shows and saves."""
+    browser, address = page
+    browser.do("/url", url=address)
+    browser.choose("#network", network)
+    browser.choose("#picture", picture)
+    status = {"className": ""}
+    end = time.monotonic() + 120
+    while not status["className"] and time.monotonic() < end:
+        time.sleep(0.1)
+        status = browser.run("const s = document.getElementById('status'); return "
+                             "{className: s.className, text: s.textContent};")  # fmt: skip
+    shown = [
+        np.frombuffer(base64.b64decode(pixels), np.uint8).reshape(height, width, 4)
+        for width, height, pixels in browser.run(SHOWN)
+    ]
+    saved = {
+        name: np.asarray(Image.open(io.BytesIO(base64.b64decode(content))))
+        for name, content in browser.run(SAVED, "async")
+    }
+    return status["text"], shown, saved
+
+
+@pytest.mark.slow
+def test_chromium_shows_what_the_command_line_writes(page, tmp_path):
+    from wic_layers.deploy import export_onnx
+
+    Image.fromarray(data.astronaut()[:201, :255]).save(tmp_path / "cover.png")
+    Image.fromarray(data.coffee()[:181, :233]).save(tmp_path / "secret.png")
+    Image.fromarray(data.chelsea()[:299, :451]).save(tmp_path / "photo.png")
+    covers = [tmp_path / "secret.png"] * 2
+    tasks.hide_file(tmp_path / "cover.png", covers, tmp_path / "stego.png")
+    tasks.down_file(tmp_path / "photo.png", tmp_path / "small.png", scale=4)
+    tasks.gray_file(tmp_path / "photo.png", tmp_path / "grey.png")
+    back = {
+        "stego": ("hiding-2-naive-tiny", tasks.reveal_file, "stego-secret-1.png"),
+        "small": ("rescaling-x4-plain-naive-tiny", tasks.up_file, "small-photo.png"),
+        "grey": ("decolorization-naive-tiny", tasks.color_file, "grey-photo.png"),
+    }
+    for picture, (preset, bring_back, name) in back.items():
+        network = export_onnx(preset, tmp_path / f"{picture}.onnx", "reverse").path
+        written = bring_back(tmp_path / f"{picture}.png", tmp_path / f"{picture}-back.png")
+        paths = [one.path for one in written] if isinstance(written, list) else [written.path]
+        text, shown, saved = brought_back(page, network, tmp_path / f"{picture}.png")
+        assert text.startswith("Done"), text
+        assert name in saved
+        for image, pixels, path in zip(shown, saved.values(), paths, strict=True):
+            assert np.array_equal(image[..., :3], pixels)
+            assert (image[..., 3] == 255).all()
+            wanted = np.asarray(Image.open(path)).astype(int)
+            difference = np.abs(pixels - wanted)
+            assert difference.max() <= 1
+            assert (difference > 0).mean() < 1e-3
+
+    network = tmp_path / "small.onnx"
+    text, shown, _ = brought_back(page, network, tmp_path / "stego.png")
+    assert "The picture was made for hiding-2; this network is for rescaling-x4" in text
+    assert not shown
