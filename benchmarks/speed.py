@@ -2,13 +2,15 @@ r"""Networks against a plain implementation of the published structure: inferenc
 
     python benchmarks/speed.py infer [--preset hiding-1] [--sizes 128 256 512] [--threads 1]
     python benchmarks/speed.py step [--preset hiding-1] [--batch 4] [--crop 144]
-    python benchmarks/speed.py growth [--presets rescaling-x2-naive-small hiding-1-naive-small]
+    python benchmarks/speed.py growth [--sizes 128 1024 4896]
 
 The plain one has the same blocks and weights; its dense blocks are written as the authors' code
 has them: memory in PyTorch's default order, a list of results, concatenated anew for every
 convolution, under plain autograd. ``infer``: both directions, float32 and bfloat16 inside the
 couplings. ``step``: a forward and a reverse pass, losses and gradients; time, and peak memory in a
-process of its own for each. ``growth``: how time grows with the pixels of an image, per pixel.
+process of its own for each. ``growth``: how time grows with the pixels of an image, up to 24
+megapixels, for x2, x4 and one to four secrets, on one and two threads; writes
+``results/growth.csv`` and ``.png``.
 
 All variants alternate in one process; ratios are medians over the repeats, with their quartiles.
 Malloc's state counts: by default glibc returns large buffers to the system at once, and page
@@ -20,6 +22,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import csv
 import os
 import platform
 import statistics
@@ -38,7 +41,10 @@ from wic_layers.models import NETWORKS, PRESETS
 from wic_layers.reversible import save_memory
 from wic_layers.subnets import DenseBlock
 from wic_layers.tasks import TASKS
+from wic_layers.tasks.running import backward_pixels, forward_pixels
 from wic_layers.training import Objective
+
+RESULTS = Path(__file__).parent / "results"
 
 STEPS = {
     "plain": {"plain": True},
@@ -190,23 +196,64 @@ def step(args: argparse.Namespace) -> None:
         print(f"| {name} | {found:.0f} | {found / first:.2f} |")
 
 
-@torch.no_grad()
 def growth(args: argparse.Namespace) -> None:
-    print(
-        f"{machine()}\n\n| | side | microseconds a pixel, forward | reverse |\n|---|---|---|---|"
-    )
-    for preset in args.presets:
-        model = build(preset).eval()
-        for side in args.sizes:
-            x = torch.rand(1, model.config["in_channels"], side, side)
-            y = model(x)
-            runs = {
-                "forward": lambda m=model, x=x: m(x),
-                "reverse": lambda m=model, y=y: m.inverse(y),
-            }
-            times = alternate(runs, args.repeats)
-            cells = [f"{statistics.median(found) * 1e6 / side**2:.2f}" for found in times.values()]
-            print(f"| {preset} | {side} | {' | '.join(cells)} |")
+    """Times both directions on 8-bit images, in tiles where large, as commands run them."""
+    rows = []
+    for threads in args.counts:
+        torch.set_num_threads(threads)
+        for preset in args.presets:
+            task, model = TASKS[PRESETS[preset].task], build(preset).eval()
+            for side in args.sizes:
+                images = [
+                    torch.randint(0, 256, (3, side, side), dtype=torch.uint8)
+                    for _ in range(task.images)
+                ]
+                picture = forward_pixels(task, model, *images)
+                sizes = [(side, side)] * task.returned
+                runs = {
+                    "forward": partial(forward_pixels, task, model, *images),
+                    "reverse": partial(backward_pixels, task, model, picture, sizes),
+                }
+                repeats = args.repeats if side <= 512 else 1
+                for way, found in alternate(runs, repeats).items():
+                    seconds = statistics.median(found)
+                    rows.append((preset, threads, side, way, seconds))
+                    print(
+                        f"{preset}, {threads} threads, {side} x {side}, {way}: {seconds:.3f} s, "
+                        f"{seconds * 1e6 / side**2:.2f} microseconds a pixel", flush=True,
+                    )  # fmt: skip
+    RESULTS.mkdir(exist_ok=True)
+    with (RESULTS / "growth.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(("preset", "threads", "side", "direction", "seconds"))
+        writer.writerows(rows)
+    plot(rows)
+
+
+def plot(rows: list[tuple[str, int, int, str, float]]) -> None:
+    """Seconds by pixels, and what would be linear."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(1, 2, figsize=(11, 4.5), sharey=True, layout="constrained")
+    for axis, way in zip(axes, ("forward", "reverse"), strict=True):
+        for preset, threads in dict.fromkeys(row[:2] for row in rows):
+            points = [
+                (r[2] ** 2 / 1e6, r[4]) for r in rows if r[:2] == (preset, threads) and r[3] == way
+            ]
+            line = "-" if threads == 1 else "--"
+            axis.plot(*zip(*points, strict=True), f"o{line}", label=f"{preset}, {threads} threads")
+        axis.set(xscale="log", yscale="log", title=way, xlabel="megapixels", ylabel="seconds")
+        axis.grid(alpha=0.3)
+    for slope in (0.3, 3.0):
+        for axis in axes:
+            ends = [min(r[2] for r in rows) ** 2 / 1e6, max(r[2] for r in rows) ** 2 / 1e6]
+            axis.plot(ends, [slope * x for x in ends], ":", color="gray", label="linear")
+    axes[1].legend(fontsize=7)
+    figure.savefig(RESULTS / "growth.png", dpi=110)
+    pyplot.close(figure)
 
 
 def main() -> None:
@@ -227,9 +274,16 @@ def main() -> None:
     step_command.add_argument("--batch", type=int, default=4)
     step_command.add_argument("--crop", type=int, default=144)
     step_command.add_argument("--only", choices=tuple(STEPS), help=argparse.SUPPRESS)
-    commands.choices["growth"].add_argument(
-        "--presets", nargs="+", default=["rescaling-x2-naive-small", "hiding-1-naive-small"]
-    )
+    growth_command = commands.choices["growth"]
+    growth_command.add_argument("--counts", type=int, nargs="+", default=[1, 2], help="of threads")
+    growth_command.add_argument(
+        "--presets", nargs="+", choices=list(PRESETS),
+        default=[
+            "rescaling-x2-naive-small", "rescaling-x4-plain-naive-tiny",
+            *(f"hiding-{secrets}-naive-tiny" for secrets in range(1, 5)),
+        ],
+    )  # fmt: skip
+    growth_command.set_defaults(sizes=[128, 256, 512, 1024, 2048, 4896])
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     args.run(args)
