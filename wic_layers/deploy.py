@@ -47,7 +47,8 @@ def fuse(model: nn.Module, direction: Direction = "forward") -> nn.Module:
     repeated or shifted completion is part of the constant. Constants that stand side by side
     become one. What is returned is in ``eval()`` mode and without gradients, goes through
     ``torch.export`` and ``torch.onnx.export`` with any batch, height and width, and gives what the
-    model gives, to the rounding of its dtype; what ``Network.optimize`` sets is left behind.
+    model gives, to the rounding of its dtype; what ``Network.optimize`` sets is left behind. On
+    CUDA the convolution of a shifted completion rounds as torch's convolutions are told to (TF32).
 
     - Of the networks of :mod:`wic_layers.models`, a :class:`~wic_layers.blocks.Chain`, the blocks,
       a :class:`~wic_layers.WIC` or a :class:`~wic_layers.WellPosed` around them, nothing is left
