@@ -1,6 +1,7 @@
 """Networks that turn images into smaller ones and back."""
 
 from wic_layers.models.base import NETWORKS, Network, from_pretrained, with_wic
+from wic_layers.models.dlv import DLVIRN, DLVHiNet, DualLatent
 from wic_layers.models.hinet import HiNet
 from wic_layers.models.inspection import Inspection, inspect
 from wic_layers.models.irn import IRN
@@ -10,10 +11,13 @@ from wic_layers.models.weights import packaged_weights
 from wic_layers.models.win import WIN, WINNaive
 
 __all__ = [
+    "DLVIRN",
     "IRN",
     "NETWORKS",
     "PRESETS",
     "WIN",
+    "DLVHiNet",
+    "DualLatent",
     "HiNet",
     "Inspection",
     "Network",

@@ -18,6 +18,7 @@ from wic_layers.blocks import (
     ChannelMean,
     Haar,
     InverseHaar,
+    Latent,
     LearnedSqueeze,
     LongTermMemory,
     Squeeze,
@@ -97,6 +98,8 @@ def _flow(
         after, resized = channels * 4, size / 2
     elif isinstance(block, WIC):
         after = block.out_channels
+    elif isinstance(block, Latent):
+        after = channels + block.channels
     elif isinstance(block, ChannelMean):
         after = channels // block.groups
     elif isinstance(block, LongTermMemory):

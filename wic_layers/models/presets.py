@@ -93,7 +93,16 @@ _OTHERS: tuple[tuple[str, str, str, dict[str, Any], dict[str, Any]], ...] = (
         {"couplings": 4},
     ),
     ("hinet", "hiding-1", "HiNet", {"in_channels": 6, "out_channels": 3}, {"couplings": 4}),
+    ("dlv-irn-x2", "rescaling-x2", "DLVIRN", _X2, {"couplings": 4}),
+    ("dlv-irn-x4", "rescaling-x4", "DLVIRN", _X4, {"couplings": 2}),
+    ("dlv-hinet", "hiding-1", "DLVHiNet", {"in_channels": 6, "out_channels": 3}, {"couplings": 4}),
 )
+
+# what the networks of other papers are as published
+_AS_PUBLISHED: Mapping[str, dict[str, Any]] = {
+    "DLVIRN": {"z": "zero"},
+    "DLVHiNet": {"z": "zero"},
+}
 
 
 def _presets() -> Iterator[tuple[str, Preset]]:
@@ -104,7 +113,8 @@ def _presets() -> Iterator[tuple[str, Preset]]:
             name = f"{variant}-naive{size}"
             yield name, Preset(task, "WINNaive", {**shared, **naive, **_CHANGES.get(name, {})})
     for name, task, network, shared, small in _OTHERS:
-        for variant, changes in (("", {}), ("-z", {"random_z": True})):
+        published = _AS_PUBLISHED.get(network, {"random_z": True})
+        for variant, changes in (("", {}), ("-z", published)):
             for size, given in (("", {}), ("-small", {"growth": 16, **small})):
                 arguments = {**shared, **given, **changes}
                 recipe = _recipe(network, arguments)
@@ -114,9 +124,10 @@ def _presets() -> Iterator[tuple[str, Preset]]:
 def _recipe(network: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
     """The losses of a network's authors; L_det and L_shift where it has a WIC."""
     random_z = arguments.get("random_z", False)
-    if network == "HiNet":  # which lets z be what it likes
+    if network in ("HiNet", "DLVHiNet"):  # which let z be what it likes
+        has_wic = not (random_z or arguments.get("z"))
         return {
-            "weights": (1.0, 5.0, 0.0, 0.0) if random_z else (1.0, 5.0, 0.1, 1.0),
+            "weights": (1.0, 5.0, 0.1, 1.0) if has_wic else (1.0, 5.0, 0.0, 0.0),
             "forward": "l2",
             "reverse": "l2",
             "returned": "wanted",
@@ -124,6 +135,9 @@ def _recipe(network: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
         }
     # half the square of z is its L_shift, and the authors count the whole square
     scale = arguments["scale"]
+    if network == "DLVIRN":  # of a z that is zero L_shift is the whole square
+        det = 0.0 if arguments.get("z") else 0.1
+        return {"weights": (float(scale**2), 1.0, det, 1.0), "invariance": scale**2 / 4}
     fit = 3.0 if scale == 1 else float(scale**2)
     recipe: dict[str, Any] = {"weights": (fit, 1.0, *((0.0, 2.0) if random_z else (0.1, 1.0)))}
     return {**recipe, "crop": 66} if scale == 3 else recipe
@@ -142,7 +156,8 @@ completion, can be trained on a CPU; those of WIN-Naive squeeze by the Haar tran
 six whose weights in the package were trained without it.
 
 ``irn-...`` and ``hinet`` are those networks with a WIC, and the zero completion, in place of their
-random z; ``-z`` as they were published. Their small ones are shallower and half as wide inside.
+random z; ``-z`` as they were published. So are ``dlv-...``, with the latent w, whose z is zero as
+published. Their small ones are shallower and half as wide inside.
 """
 
 
