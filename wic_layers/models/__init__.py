@@ -2,6 +2,7 @@
 
 from wic_layers.models.base import NETWORKS, Network, from_pretrained, with_wic
 from wic_layers.models.dlv import DLVIRN, DLVHiNet, DualLatent
+from wic_layers.models.hcflow import DLVHCFlow, HCFlow
 from wic_layers.models.hinet import HiNet
 from wic_layers.models.inspection import Inspection, inspect
 from wic_layers.models.irn import IRN
@@ -16,8 +17,10 @@ __all__ = [
     "NETWORKS",
     "PRESETS",
     "WIN",
+    "DLVHCFlow",
     "DLVHiNet",
     "DualLatent",
+    "HCFlow",
     "HiNet",
     "Inspection",
     "Network",

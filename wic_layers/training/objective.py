@@ -146,7 +146,10 @@ class Objective:
         aims = {}
         for record in records:
             # what the layer should give for the reference to come out behind it
-            aims[record.name], is_copied = _before(reference, model, record.layer)
+            found = _before(reference, model, record.layer)
+            if found is None:  # inside a block, which has a picture of its own
+                continue
+            aims[record.name], is_copied = found
             if is_copied:
                 copies = self._forward_distance(record.output, aims[record.name])
                 forward = forward + copies.sum() / len(x)
@@ -181,8 +184,10 @@ def _deviation(pictures: Tensor) -> Tensor:
     return pictures.var(dim=0).add(1e-6).sqrt()  # the root has a slope where w changes nothing
 
 
-def _before(reference: Tensor, model: nn.Module, layer: nn.Module) -> tuple[Tensor, bool]:
+def _before(reference: Tensor, model: nn.Module, layer: nn.Module) -> tuple[Tensor, bool] | None:
     """The reference as a layer of a chain should give it; and whether that is several copies."""
+    if isinstance(model, Chain) and layer not in list(model):
+        return None
     copied = False
     for block in reversed(list(model) if isinstance(model, Chain) else []):
         if block is layer:
