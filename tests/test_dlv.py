@@ -37,6 +37,7 @@ NETWORKS = {
     ),
 }
 Z = ["zero", "drawn", None]
+CLASSES = {"DLVIRN": DLVIRN, "DLVHiNet": DLVHiNet}
 
 
 def network(name, dtype=torch.float32, **given):
@@ -215,14 +216,14 @@ def test_z_is_zero_drawn_or_a_layer(name):
     torch.testing.assert_close(upgraded.inverse(y), zero.inverse(y))
 
 
-PRESET_NAMES = [name for name in PRESETS if name.startswith("dlv-")]
+PRESET_NAMES = [name for name, entry in PRESETS.items() if entry.network in CLASSES]
 
 
 @pytest.mark.parametrize("name", PRESET_NAMES)
 def test_presets(name):
     entry = PRESETS[name]
     assert entry.arguments.get("z") == ("zero" if "-z" in name else None)
-    model = {"DLVIRN": DLVIRN, "DLVHiNet": DLVHiNet}[entry.network].from_preset(name)
+    model = CLASSES[entry.network].from_preset(name)
     assert model.preset == name
     task = TASKS[entry.task]
     given = model.config
@@ -346,7 +347,7 @@ def test_copies_and_state():
         (lambda: DLVHiNet(w_channels=3), WICArgumentError, "2 images can share; got 3"),
         (lambda: DLVHiNet(5), WICArgumentError, "several images of 3 channels.*got 5"),
         (lambda: Latent(2, 2)(torch.ones(1, 3, 2, 2)), WICShapeError, "divisible by 2"),
-        (lambda: with_wic(DLVIRN(**SMALL)), WICArgumentError, "or with a z; got DLVIRN"),
+        (lambda: with_wic(DLVIRN(**SMALL)), WICArgumentError, "or with random_z=True; got DLVIRN"),
         (
             lambda: Objective(TASKS["rescaling-x2"], w="one"),
             WICArgumentError,

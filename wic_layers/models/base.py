@@ -197,7 +197,7 @@ def with_wic(model: Any, completion: CompletionName | None = None) -> Any:
     given = model.config if isinstance(model, Network) else {}
     if not given.get("random_z") and not given.get("z"):
         raise WICArgumentError(
-            f"Expected a network with random_z=True, or with a z; got {type(model).__name__} "
+            f"Expected a network with a z, or with random_z=True; got {type(model).__name__} "
             f"without."
         )
     chosen = None if completion == "zero" else completion  # what None means

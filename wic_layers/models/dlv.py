@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from wic_layers.blocks import AffineCoupling, Haar, InverseHaar, Latent, _run
+from wic_layers.blocks import AffineCoupling, Chain, Haar, InverseHaar, Latent, _run
 from wic_layers.completion import Completion, CompletionName
 from wic_layers.conv import WIC
 from wic_layers.errors import WICArgumentError
@@ -22,8 +22,8 @@ Z = Literal["zero", "drawn"]
 """What a published network has in place of the channels that it drops: zeros, or a draw."""
 
 
-class DualLatent(Network):
-    """A network with a latent w on the way forward, beside the z on the way back.
+class DualLatent(Chain):
+    """What a network has that takes a latent w on the way forward, beside the z on the way back.
 
     Its first block is a :class:`~wic_layers.blocks.Latent`. What stands there is zero, which is
     the middle of w's distribution, unless w is given: so an image becomes the same file every
@@ -60,7 +60,8 @@ class DualLatent(Network):
 
     def draw(self, x: Tensor) -> Tensor:
         """Returns a standard normal w for images ``x``: (B, w_channels, H, W)."""
-        shape = (x.shape[0], self.config["w_channels"], *x.shape[2:])
+        first: Any = self[0]
+        shape = (x.shape[0], first.channels, *x.shape[2:])
         return torch.randn(shape, dtype=x.dtype, device=x.device)
 
 
@@ -86,7 +87,7 @@ def closing_z(
     return closing(channels, out_channels, random_z=z == "drawn", completion=completion)
 
 
-class DLVIRN(DualLatent):
+class DLVIRN(DualLatent, Network):
     """DLV-IRN: IRN for rescaling with a latent w, with a WIC in place of its z, or as published.
 
     ``latent -> [Haar -> couplings] x stages -> WIC``. The low band of the image is the first half
@@ -162,7 +163,7 @@ def check_rescaling(in_channels: int, out_channels: int, scale: int) -> None:
         )
 
 
-class DLVHiNet(DualLatent):
+class DLVHiNet(DualLatent, Network):
     """DLV-HiNet: HiNet with a latent w, with a WIC in place of its random z, or as published.
 
     ``latent -> Haar -> couplings -> WIC -> inverse Haar``. Cover and secrets have an equal share

@@ -81,7 +81,7 @@ class HCFlow(Network):
         super().__init__(*_levels(in_channels, scale // 2, config), config=config)
 
 
-class DLVHCFlow(DualLatent):
+class DLVHCFlow(DualLatent, Network):
     """DLV-HCFlow: :class:`HCFlow` with a latent w behind the channels of the image.
 
     Args:
