@@ -242,7 +242,7 @@ def report() -> None:
         text.append(
             f"\n### {kind}, {name}, {STEPS.get(kind, 400)} steps\n\n"
             f"| C_w | z | w in training | L_i | seeds | parameters | {shown}: forward / back "
-            f"| with w drawn | held out: forward / back | loss | time of a step, ms |\n|{'---|' * 11}"
+            f"| with w drawn | held out: forward / back | loss | step, ms |\n|{'---|' * 11}"
         )
         for (channels, z, w, has_loss), found in seen.items():
             if not found:

@@ -21,6 +21,7 @@ from wic_layers.models import (
     inspect,
     with_wic,
 )
+from wic_layers.reversible import save_memory
 from wic_layers.tasks import TASKS, down, hide, reveal, up
 from wic_layers.testing import check
 from wic_layers.training import Objective
@@ -325,6 +326,19 @@ def test_w_in_training_is_drawn_or_zero():
         Objective(task, w="drawn")(plain, x, reference).forward,
         Objective(task, w="zero")(plain, x, reference).forward,
     )
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_saving_memory_gives_the_same_gradients(name):
+    model, x = network(name, torch.float64)
+    other = copy.deepcopy(model)
+    save_memory(other)
+    w = model.draw(x)
+    for each in (model, other):
+        y = each(x, w=w)
+        (y.square().sum() + (each.inverse(y) - x).square().sum()).backward()
+    for one, two in zip(model.parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(two.grad, one.grad)
 
 
 def test_copies_and_state():

@@ -1,5 +1,6 @@
 """HCFlow and DLV-HCFlow: their sizes, the numbers of the authors' code, and both directions."""
 
+import copy
 import math
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from wic_layers.blocks import Chain
 from wic_layers.errors import WICArgumentError, WICError, WICShapeError
 from wic_layers.models import PRESETS, DLVHCFlow, HCFlow, from_pretrained, inspect, with_wic
 from wic_layers.models.conditional import ActNorm, ConditionalSplit, HalfCoupling
+from wic_layers.reversible import save_memory
 from wic_layers.subnets import DenseBlock
 from wic_layers.tasks import TASKS, down, up
 from wic_layers.testing import check, log_volume_numerical
@@ -171,6 +173,19 @@ def test_z_is_not_worked_out_unless_it_is_recorded():
     with record_wic(model) as records:
         assert torch.equal(model(x), y)
     assert len(seen) == len(records) == 2
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_saving_memory_gives_the_same_gradients(name):
+    model, x = network(name, torch.float64)
+    other = copy.deepcopy(model)
+    save_memory(other)
+    for each in (model, other):
+        with record_wic(each) as records:
+            y = each(x)
+        (shift_loss(records) + (each.inverse(y) - x).square().sum()).backward()
+    for one, two in zip(model.parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(two.grad, one.grad)
 
 
 @pytest.mark.parametrize("name", ["hcflow", "dlv"])

@@ -80,19 +80,19 @@ class Chain(InvertibleBlock):
             self.add_module(str(index), block)
 
     def _forward(self, x: Tensor) -> Tensor:
-        if self.runner is not None and self.runner.is_wanted():
-            return self.runner(self._blocks(), x, rev=False)
-        for name, block in self._blocks():
-            x = _run(name, block, x)
-        return x
+        return self._through(self._blocks(), x)
 
     def inverse(self, y: Tensor) -> Tensor:
         """Runs the blocks' inverses, last block first."""
+        return self._through(self._blocks()[::-1], y, rev=True)
+
+    def _through(self, blocks: list[tuple[str, Any]], x: Tensor, *, rev: bool = False) -> Tensor:
+        """Runs blocks with their names, in this order."""
         if self.runner is not None and self.runner.is_wanted():
-            return self.runner(self._blocks()[::-1], y, rev=True)
-        for name, block in self._blocks()[::-1]:
-            y = _run(name, block.inverse, y)
-        return y
+            return self.runner(blocks, x, rev=rev)
+        for name, block in blocks:
+            x = _run(name, block.inverse if rev else block, x)
+        return x
 
     def _blocks(self) -> list[tuple[str, Any]]:
         # not named_children(), which leaves out the second use of a block

@@ -35,6 +35,8 @@ class ActNorm(InvertibleBlock):
         | Section 3.1
     """
 
+    is_exact = True
+
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.bias = nn.Parameter(torch.zeros(1, channels, 1, 1))
@@ -68,6 +70,8 @@ class HalfCoupling(InvertibleBlock):
     References:
         | Hierarchical Conditional Flow (Liang et al., 2021), Section 3.3 and its code
     """
+
+    is_exact = True
 
     def __init__(
         self,
@@ -303,12 +307,7 @@ class ConditionalSplit(InvertibleBlock):
         """Maps ``x`` forward and returns, where z is recorded, the features that it came from."""
         mixed = _run("mix", self.mix, x)
         y, a = mixed[:, : self.kept], mixed[:, self.kept :]
-        picture, below = y, None
-        if self.inner is not None:
-            *blocks, deeper = self.inner._blocks()
-            for name, block in blocks:
-                picture = _run(f"inner.{name}", block, picture)
-            picture, below = _run(f"inner.{deeper[0]}", deeper[1].descend, picture)
+        picture, below = (y, None) if self.inner is None else _run("inner", self._into, y)
         if not auxiliary.is_recording():
             return picture, None
         features = self._features(y, below)
@@ -317,16 +316,24 @@ class ConditionalSplit(InvertibleBlock):
 
     def ascend(self, y: Tensor) -> tuple[Tensor, Tensor]:
         """Maps ``y`` back and returns the features of this level."""
-        below = None
-        if self.inner is not None:
-            *blocks, deeper = self.inner._blocks()
-            y, below = _run(f"inner.{deeper[0]}", deeper[1].ascend, y)
-            for name, block in blocks[::-1]:
-                y = _run(f"inner.{name}", block.inverse, y)
+        y, below = (y, None) if self.inner is None else _run("inner", self._out_of, y)
         features = self._features(y, below)
         z = self.drop.complete(y)
         mixed = torch.cat((y, self.flow.inverse(z, features)), dim=1)
         return _run("mix", self.mix.inverse, mixed), features
+
+    def _into(self, y: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Through ``inner`` to the picture and what its split saw."""
+        chain: Any = self.inner
+        *blocks, (name, deeper) = chain._blocks()
+        return _run(name, deeper.descend, chain._through(blocks, y))
+
+    def _out_of(self, picture: Tensor) -> tuple[Tensor, Tensor]:
+        """The way back."""
+        chain: Any = self.inner
+        *blocks, (name, deeper) = chain._blocks()
+        y, below = _run(name, deeper.ascend, picture)
+        return chain._through(blocks[::-1], y, rev=True), below
 
     def _features(self, y: Tensor, below: Tensor | None) -> Tensor:
         seen = y

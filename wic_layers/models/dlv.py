@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from wic_layers.blocks import AffineCoupling, Chain, Haar, InverseHaar, Latent, _run
+from wic_layers.blocks import AffineCoupling, Chain, Haar, InverseHaar, Latent
 from wic_layers.completion import Completion, CompletionName
 from wic_layers.conv import WIC
 from wic_layers.errors import WICArgumentError
@@ -53,10 +53,7 @@ class DualLatent(Chain):
         if rev:
             raise WICArgumentError("Expected no w with rev=True: the way back finds it by itself.")
         first: Any = self[0]
-        x = first.join(x, w)
-        for name, block in self._blocks()[1:]:
-            x = _run(name, block, x)
-        return x
+        return self._through(self._blocks()[1:], first.join(x, w))
 
     def draw(self, x: Tensor) -> Tensor:
         """Returns a standard normal w for images ``x``: (B, w_channels, H, W)."""
