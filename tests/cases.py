@@ -14,6 +14,7 @@ from wic_layers.blocks import (
     Chain,
     Haar,
     InverseHaar,
+    Latent,
     LearnedSqueeze,
     LongTermMemory,
     Squeeze,
@@ -70,6 +71,8 @@ BLOCKS = {
     "haar, mean": (lambda: Haar(mean=True), (2, 3, 2, 4)),
     "learned squeeze": (lambda: LearnedSqueeze(3), (2, 2, 3, 6)),
     "inverse haar": (lambda: InverseHaar(2), (2, 8, 3, 1)),
+    "latent": (lambda: Latent(2), (2, 3, 4, 5)),
+    "latent of two images": (lambda: Latent(2, 2), (2, 6, 1, 3)),
     "coupling": (lambda: AffineCoupling(7, subnet=_small), (2, 7, 3, 5)),
     "coupling, split": (
         lambda: AffineCoupling(7, split=1, clamp=2.0, subnet=_small),

@@ -32,8 +32,9 @@ def changes(name):
 
 
 def upstream(name, *, changed):
-    """The stand-in as a module, with or without the changes."""
-    lines = (ROOT / "tests/standins" / f"{name}.py").read_text(encoding="utf-8").splitlines()
+    """The stand-in as a module, with or without the changes; DLV changes IRN's."""
+    standin = "irn" if name == "dlv" else name
+    lines = (ROOT / "tests/standins" / f"{standin}.py").read_text(encoding="utf-8").splitlines()
     for removed, added in changes(name) if changed else ():
         if not removed:  # an import
             lines = [*added, *lines]
@@ -47,7 +48,7 @@ def upstream(name, *, changed):
     return module
 
 
-@pytest.mark.parametrize("name", ["irn", "hinet"])
+@pytest.mark.parametrize("name", ["irn", "hinet", "dlv"])
 def test_few_lines_change(name):
     assert sum(max(len(removed), len(added)) for removed, added in changes(name)) <= FEWEST
 
@@ -90,6 +91,29 @@ def test_irn_in_its_own_code(scale):
         assert torch.equal(fresh.netG.state_dict()[key], value)
 
 
+@pytest.mark.parametrize("scale", [2, 4])
+def test_dlv_in_irns_own_code(scale):
+    torch.manual_seed(0)
+    opt = {"network_G": {"in_nc": 5, "out_nc": 3, "scale": scale}}
+    model = upstream("dlv", changed=True).Model(opt)
+    x = torch.rand(2, 3, 16, 16)
+    model.feed_data(torch.nn.functional.avg_pool2d(x, scale), x)
+    closed = model.netG.module[1]
+    assert isinstance(closed, WellPosed)
+    assert closed.wic.in_channels == 5 * scale**2
+    losses = [model.optimize_parameters() for _ in range(30)]
+    assert losses[-1] < losses[0]
+    model.test()
+    small, first = model.forw_L, model.fake_H
+    assert small.shape == (2, 3, 16 // scale, 16 // scale)
+    assert first.shape == x.shape
+    model.test()
+    assert torch.equal(model.fake_H, first)
+    # w counts on the way forward, and is gone on the way back
+    w = torch.randn(2, 2, 16, 16)
+    assert not torch.equal(model.netG(x=x, w=w), model.netG(x=x))
+
+
 def test_hinet_in_its_own_code():
     torch.manual_seed(0)
     old, new = (upstream("hinet", changed=changed) for changed in (False, True))
@@ -111,7 +135,7 @@ def test_hinet_in_its_own_code():
     new.start().load_state_dict(after.state_dict())
 
 
-@pytest.mark.parametrize("name", ["irn", "hinet"])
+@pytest.mark.parametrize("name", ["irn", "hinet", "dlv"])
 def test_the_readmes_python_runs(name, tmp_path, monkeypatch):
     pytest.importorskip("FrEIA")
     text = (INTEGRATIONS / name / "README.md").read_text(encoding="utf-8")
@@ -123,7 +147,7 @@ def test_the_readmes_python_runs(name, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["irn", "hinet"])
+@pytest.mark.parametrize("name", ["irn", "hinet", "dlv"])
 def test_examples_run(name, tmp_path):
     pytest.importorskip("skimage")
     done = subprocess.run(
@@ -131,5 +155,6 @@ def test_examples_run(name, tmp_path):
         cwd=tmp_path, capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert "| upgraded, after 3 steps |" in done.stdout
+    expected = "dB; a pixel changes by" if name == "dlv" else "| upgraded, after 3 steps |"
+    assert expected in done.stdout
     assert Image.open(tmp_path / "a.png").size[0] > 500

@@ -21,6 +21,7 @@ __all__ = [
     "Haar",
     "InverseHaar",
     "InvertibleBlock",
+    "Latent",
     "LearnedSqueeze",
     "LongTermMemory",
     "Squeeze",
@@ -79,19 +80,19 @@ class Chain(InvertibleBlock):
             self.add_module(str(index), block)
 
     def _forward(self, x: Tensor) -> Tensor:
-        if self.runner is not None and self.runner.is_wanted():
-            return self.runner(self._blocks(), x, rev=False)
-        for name, block in self._blocks():
-            x = _run(name, block, x)
-        return x
+        return self._through(self._blocks(), x)
 
     def inverse(self, y: Tensor) -> Tensor:
         """Runs the blocks' inverses, last block first."""
+        return self._through(self._blocks()[::-1], y, rev=True)
+
+    def _through(self, blocks: list[tuple[str, Any]], x: Tensor, *, rev: bool = False) -> Tensor:
+        """Runs blocks with their names, in this order."""
         if self.runner is not None and self.runner.is_wanted():
-            return self.runner(self._blocks()[::-1], y, rev=True)
-        for name, block in self._blocks()[::-1]:
-            y = _run(name, block.inverse, y)
-        return y
+            return self.runner(blocks, x, rev=rev)
+        for name, block in blocks:
+            x = _run(name, block.inverse if rev else block, x)
+        return x
 
     def _blocks(self) -> list[tuple[str, Any]]:
         # not named_children(), which leaves out the second use of a block
@@ -287,6 +288,60 @@ class InverseHaar(Haar):
     def inverse(self, y: Tensor) -> Tensor:
         """The sub-bands from their pixels."""
         return super()._forward(y)
+
+
+class Latent(InvertibleBlock):
+    """Room for a latent: zeros behind the channels of every image, which go on the way back.
+
+    ``inverse(forward(x)) == x``, and ``inverse(join(x, w)) == x`` for every w.
+
+    Args:
+        channels: Channels of the latent, of all images together.
+        groups: How many images stand in the channels of the input, one behind the other.
+
+    Shape:
+        (B, C, H, W) to (B, C + channels, H, W).
+
+    Raises:
+        WICArgumentError: If there are no channels, or the images cannot share them.
+        WICShapeError: If the channels of the input cannot be grouped, or w has another shape.
+
+    References:
+        | Enhancing Image Rescaling using Dual Latent Variables in Invertible Neural Network (Zhang
+        | et al., 2022), Section 3.3
+    """
+
+    def __init__(self, channels: int, groups: int = 1) -> None:
+        super().__init__()
+        if groups < 1 or channels < 1 or channels % groups:
+            raise WICArgumentError(
+                f"Expected channels of a latent that {groups} images can share; got {channels}."
+            )
+        self.channels = channels
+        self.groups = groups
+
+    def _forward(self, x: Tensor) -> Tensor:
+        return self.join(x, x.new_zeros((x.shape[0], self.channels, *x.shape[2:])))
+
+    def join(self, x: Tensor, w: Tensor) -> Tensor:
+        """Puts a latent ``w``, (B, channels, H, W), where ``forward`` puts zeros."""
+        _check_channels(x, self.groups, self)
+        if w.shape != (x.shape[0], self.channels, *x.shape[2:]):
+            raise WICShapeError(
+                f"{self}: expected w of shape {(x.shape[0], self.channels, *x.shape[2:])}; got "
+                f"{tuple(w.shape)}."
+            )
+        parts = [z.unflatten(1, (self.groups, -1)) for z in (x, w)]
+        return torch.cat(parts, dim=2).flatten(1, 2)
+
+    def inverse(self, y: Tensor) -> Tensor:
+        """The images, without the latent."""
+        _check_channels(y, self.groups, self)
+        images = y.unflatten(1, (self.groups, -1))
+        return images[:, :, : -(self.channels // self.groups)].flatten(1, 2)
+
+    def extra_repr(self) -> str:
+        return f"{self.channels}" + (f", {self.groups}" if self.groups > 1 else "")
 
 
 class LearnedSqueeze(InvertibleBlock):

@@ -13,9 +13,9 @@ from wic_layers.models import IRN
 class Network(nn.Module):
     """Picture and z in one tensor, and the state dict's own names."""
 
-    def __init__(self, scale):
+    def __init__(self, in_channels, scale):
         super().__init__()
-        blocks = IRN(scale=scale, couplings=2, growth=4, random_z=True)
+        blocks = IRN(in_channels, 3, scale=scale, couplings=2, growth=4, random_z=True)
         self.operations = nn.ModuleList(list(blocks)[:-1])
 
     def forward(self, x, rev=False, cal_jacobian=False):
@@ -26,7 +26,7 @@ class Network(nn.Module):
 
 def define_G(opt):
     opt_net = opt["network_G"]
-    netG = Network(opt_net["scale"])
+    netG = Network(opt_net["in_nc"], opt_net["scale"])
     return netG
 
 

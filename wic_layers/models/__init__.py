@@ -1,6 +1,8 @@
 """Networks that turn images into smaller ones and back."""
 
 from wic_layers.models.base import NETWORKS, Network, from_pretrained, with_wic
+from wic_layers.models.dlv import DLVIRN, DLVHiNet, DualLatent
+from wic_layers.models.hcflow import DLVHCFlow, HCFlow
 from wic_layers.models.hinet import HiNet
 from wic_layers.models.inspection import Inspection, inspect
 from wic_layers.models.irn import IRN
@@ -10,10 +12,15 @@ from wic_layers.models.weights import packaged_weights
 from wic_layers.models.win import WIN, WINNaive
 
 __all__ = [
+    "DLVIRN",
     "IRN",
     "NETWORKS",
     "PRESETS",
     "WIN",
+    "DLVHCFlow",
+    "DLVHiNet",
+    "DualLatent",
+    "HCFlow",
     "HiNet",
     "Inspection",
     "Network",

@@ -188,18 +188,21 @@ def with_wic(model: Any, completion: CompletionName | None = None) -> Any:
 
     Args:
         model: A network that was built with ``random_z=True``, such as
-            :func:`~wic_layers.models.load_official` gives.
+            :func:`~wic_layers.models.load_official` gives, or with a ``z``.
         completion: Of the WIC, see :class:`~wic_layers.WIC`; zero when None.
 
     Raises:
         WICArgumentError: If it is another network.
     """
-    if not isinstance(model, Network) or not model.config.get("random_z"):
+    given = model.config if isinstance(model, Network) else {}
+    if not given.get("random_z") and not given.get("z"):
         raise WICArgumentError(
-            f"Expected a network with random_z=True; got {type(model).__name__} without."
+            f"Expected a network with a z, or with random_z=True; got {type(model).__name__} "
+            f"without."
         )
     chosen = None if completion == "zero" else completion  # what None means
-    changes: dict[str, Any] = {"random_z": False, "completion": chosen}
+    without_z = {"z": None} if "z" in given else {"random_z": False}
+    changes: dict[str, Any] = {**without_z, "completion": chosen}
     network: Any = type(model)
     made = network(**{**model.config, **changes})
     completions = {key: value for key, value in made.state_dict().items() if ".completion." in key}

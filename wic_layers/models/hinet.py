@@ -13,7 +13,7 @@ from wic_layers.errors import WICArgumentError
 from wic_layers.models.base import Network, closing
 from wic_layers.subnets import DenseBlock
 
-__all__ = ["HiNet"]
+__all__ = ["HiNet", "hinet_couplings"]
 
 _CLAMP, _SLOPE, _SPREAD = 2.0, 0.01, 0.01
 
@@ -63,16 +63,22 @@ class HiNet(Network):
         config: dict[str, Any] = {
             key: value for key, value in locals().items() if key not in ("self", "__class__")
         }
-        subnet = partial(DenseBlock, growth=growth, slope=_SLOPE)
         channels, kept = 4 * in_channels, 4 * out_channels
-        blocks: list[nn.Module] = [Haar(in_channels // out_channels)]
-        blocks += [
-            AffineCoupling(channels, split=kept, clamp=_CLAMP, subnet=subnet)
-            for _ in range(couplings)
-        ]
-        for block in blocks:
-            for name, parameter in block.named_parameters():
-                if "conv5" not in name:  # the last ones are zero
-                    nn.init.normal_(parameter, std=_SPREAD)
+        blocks = [
+            Haar(in_channels // out_channels), *hinet_couplings(couplings, channels, kept, growth)
+        ]  # fmt: skip
         last = closing(channels, kept, random_z=random_z, completion=completion)
         super().__init__(*blocks, last, InverseHaar(), config=config)
+
+
+def hinet_couplings(number: int, channels: int, split: int, growth: int) -> list[nn.Module]:
+    """Returns HiNet's couplings, with its clamp, its slopes and its small random start."""
+    subnet = partial(DenseBlock, growth=growth, slope=_SLOPE)
+    blocks: list[nn.Module] = [
+        AffineCoupling(channels, split=split, clamp=_CLAMP, subnet=subnet) for _ in range(number)
+    ]
+    for block in blocks:
+        for name, parameter in block.named_parameters():
+            if "conv5" not in name:  # the last ones are zero
+                nn.init.normal_(parameter, std=_SPREAD)
+    return blocks

@@ -18,6 +18,7 @@ from wic_layers.blocks import (
     ChannelMean,
     Haar,
     InverseHaar,
+    Latent,
     LearnedSqueeze,
     LongTermMemory,
     Squeeze,
@@ -25,8 +26,11 @@ from wic_layers.blocks import (
 )
 from wic_layers.completion import Shift
 from wic_layers.conv import WIC
+from wic_layers.models.conditional import ConditionalSplit
 
 __all__ = ["Inspection", "Step", "flow", "flow_table", "inspect", "receptive_field"]
+
+_NESTED = (LongTermMemory, ConditionalSplit)  # blocks whose parts are steps of their own
 
 
 @dataclass(frozen=True)
@@ -97,12 +101,24 @@ def _flow(
         after, resized = channels * 4, size / 2
     elif isinstance(block, WIC):
         after = block.out_channels
+    elif isinstance(block, Latent):
+        after = channels + block.channels
     elif isinstance(block, ChannelMean):
         after = channels // block.groups
     elif isinstance(block, LongTermMemory):
         rest = channels - block.channels
         inside, rest, resized = _flow(block.inner, f"{name}.inner", rest, size)
         after = block.channels + rest
+    elif isinstance(block, ConditionalSplit):
+        dropped = channels - block.kept
+        inside = [
+            Step(f"{name}.mix", block.mix, (channels, channels), (size, size)),
+            Step(f"{name}.flow", block.flow, (dropped, dropped), (size, size)),
+        ]
+        after = block.kept
+        if block.inner is not None:
+            below, after, resized = _flow(block.inner, f"{name}.inner", after, size)
+            inside += below
     return [Step(name, block, (channels, after), (size, resized)), *inside], after, resized
 
 
@@ -117,7 +133,7 @@ def flow_table(steps: Sequence[Step], conditions: dict[str, float] | None = None
             f"{channels} x {_side('H', size)} x {_side('W', size)}"
             for channels, size in zip(step.channels, step.sizes, strict=True)
         )
-        parameters = 0 if isinstance(step.block, LongTermMemory) else _count(step.block)
+        parameters = 0 if isinstance(step.block, _NESTED) else _count(step.block)
         condition = (conditions or {}).get(step.name)
         key = (what, before, after, parameters)
         if key == previous and condition is None:
@@ -174,7 +190,7 @@ def receptive_field(model: Chain, in_channels: int) -> int:
     for step in flow(model, in_channels):
         if isinstance(step.block, AffineCoupling):
             seen = _reach(step.block.F) + max(_reach(step.block.G), _reach(step.block.H))
-        elif isinstance(step.block, (Squeeze, ChannelMean, LongTermMemory)):
+        elif isinstance(step.block, (Squeeze, ChannelMean, *_NESTED)):
             seen = 0
         elif isinstance(step.block, WIC):
             seen = 0 if step.block.completion is None else _reach(step.block.completion)

@@ -80,6 +80,8 @@ _CHANGES: Mapping[str, dict[str, Any]] = {
 }
 
 
+_SMALL_FLOW: dict[str, Any] = {"steps": 4, "conditional_steps": 2, "width": 16, "depth": 1}
+
 # networks of other papers: name, task, class, its arguments, and a depth for a CPU
 _OTHERS: tuple[tuple[str, str, str, dict[str, Any], dict[str, Any]], ...] = (
     ("irn-x2", "rescaling-x2", "IRN", _X2, {"couplings": 4}),
@@ -93,7 +95,20 @@ _OTHERS: tuple[tuple[str, str, str, dict[str, Any], dict[str, Any]], ...] = (
         {"couplings": 4},
     ),
     ("hinet", "hiding-1", "HiNet", {"in_channels": 6, "out_channels": 3}, {"couplings": 4}),
+    ("dlv-irn-x2", "rescaling-x2", "DLVIRN", _X2, {"couplings": 4}),
+    ("dlv-irn-x4", "rescaling-x4", "DLVIRN", _X4, {"couplings": 2}),
+    ("dlv-hinet", "hiding-1", "DLVHiNet", {"in_channels": 6, "out_channels": 3}, {"couplings": 4}),
+    ("hcflow", "rescaling-x4", "HCFlow", _X4, _SMALL_FLOW),
+    ("dlv-hcflow", "rescaling-x4", "DLVHCFlow", _X4, _SMALL_FLOW),
 )
+
+# what the networks of other papers are as published
+_AS_PUBLISHED: Mapping[str, dict[str, Any]] = {
+    "DLVIRN": {"z": "zero"},
+    "DLVHiNet": {"z": "zero"},
+    "HCFlow": {"z": "drawn"},
+    "DLVHCFlow": {"z": "zero"},
+}
 
 
 def _presets() -> Iterator[tuple[str, Preset]]:
@@ -104,7 +119,8 @@ def _presets() -> Iterator[tuple[str, Preset]]:
             name = f"{variant}-naive{size}"
             yield name, Preset(task, "WINNaive", {**shared, **naive, **_CHANGES.get(name, {})})
     for name, task, network, shared, small in _OTHERS:
-        for variant, changes in (("", {}), ("-z", {"random_z": True})):
+        published = _AS_PUBLISHED.get(network, {"random_z": True})
+        for variant, changes in (("", {}), ("-z", published)):
             for size, given in (("", {}), ("-small", {"growth": 16, **small})):
                 arguments = {**shared, **given, **changes}
                 recipe = _recipe(network, arguments)
@@ -114,9 +130,10 @@ def _presets() -> Iterator[tuple[str, Preset]]:
 def _recipe(network: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
     """The losses of a network's authors; L_det and L_shift where it has a WIC."""
     random_z = arguments.get("random_z", False)
-    if network == "HiNet":  # which lets z be what it likes
+    if network in ("HiNet", "DLVHiNet"):  # which let z be what it likes
+        has_wic = not (random_z or arguments.get("z"))
         return {
-            "weights": (1.0, 5.0, 0.0, 0.0) if random_z else (1.0, 5.0, 0.1, 1.0),
+            "weights": (1.0, 5.0, 0.1, 1.0) if has_wic else (1.0, 5.0, 0.0, 0.0),
             "forward": "l2",
             "reverse": "l2",
             "returned": "wanted",
@@ -124,6 +141,14 @@ def _recipe(network: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
         }
     # half the square of z is its L_shift, and the authors count the whole square
     scale = arguments["scale"]
+    if network == "DLVIRN":  # of a z that is zero L_shift is the whole square
+        det = 0.0 if arguments.get("z") else 0.1
+        return {"weights": (float(scale**2), 1.0, det, 1.0), "invariance": scale**2 / 4}
+    if network in ("HCFlow", "DLVHCFlow"):
+        # means in its code, here sums: the small picture has a 16th of the pixels; half the square
+        # of z that is drawn is its L_shift
+        z = arguments.get("z")
+        return {"weights": (0.8, 1.0, 0.0 if z else 0.1, 2e-5 if z == "drawn" else 1e-5)}
     fit = 3.0 if scale == 1 else float(scale**2)
     recipe: dict[str, Any] = {"weights": (fit, 1.0, *((0.0, 2.0) if random_z else (0.1, 1.0)))}
     return {**recipe, "crop": 66} if scale == 3 else recipe
@@ -141,8 +166,9 @@ it gives none for WIN-Naive on x2, x4 and decolorization. Small and tiny ones, w
 completion, can be trained on a CPU; those of WIN-Naive squeeze by the Haar transform, but for
 six whose weights in the package were trained without it.
 
-``irn-...`` and ``hinet`` are those networks with a WIC, and the zero completion, in place of their
-random z; ``-z`` as they were published. Their small ones are shallower and half as wide inside.
+``irn-...``, ``hinet`` and ``hcflow`` are those networks with a WIC, and the zero completion, in
+place of their random z; ``-z`` as they were published. ``dlv-...`` have the latent w too, and
+published they have zeros for z. Small ones are shallower and narrower inside.
 """
 
 

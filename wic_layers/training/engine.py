@@ -278,6 +278,8 @@ def train(
         shift_target=settings.shift_target,
         low=settings.low,
         returned=settings.returned,
+        invariance=settings.invariance,
+        w=settings.w,
     )
     save_memory(model, enabled=settings.save_memory)
     whole = Step(model, objective, bf16=settings.bf16)

@@ -1,4 +1,4 @@
-"""What is minimised: the losses of the WIN paper and HiNet's; each part can be exchanged."""
+"""What is minimised: the losses of the WIN paper, HiNet's and DLV's; each can be exchanged."""
 
 from __future__ import annotations
 
@@ -28,8 +28,10 @@ ROUNDINGS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 """What stands for a file's 8 bits in training: rounding, or noise as large (IICNet)."""
 
-TERMS = ("forward", "reverse", "det", "shift", "low")
+TERMS = ("forward", "reverse", "det", "shift", "low", "invariance")
 """The names of the losses, in the order of their weights."""
+
+_DRAWS = 3  # of w, whose forward pictures L_i compares
 
 
 class Losses(NamedTuple):
@@ -41,6 +43,7 @@ class Losses(NamedTuple):
         det: L_det.
         shift: L_shift.
         low: Distance of the forward picture's low frequencies from its reference's.
+        invariance: How much the forward picture depends on the latent w.
     """
 
     forward: Tensor
@@ -48,20 +51,23 @@ class Losses(NamedTuple):
     det: Tensor
     shift: Tensor
     low: Tensor
+    invariance: Tensor
 
 
 class Objective:
     r"""The paper's objective, computed from one pass forward and one back.
 
     .. math:: \lambda_f L_f + \lambda_r L_r + \lambda_d L_{det} + \lambda_s L_{shift}
-        + \lambda_l L_{low}
+        + \lambda_l L_{low} + \lambda_i L_i
 
     Distances are summed over channels and pixels and averaged over the batch. Where the last WIC
     gives copies of the forward picture, :math:`L_f` judges them as well as their mean. The forward
     picture is rounded to 8 bits, with a straight-through gradient, before it runs back.
     :math:`L_{det}` is that of every WIC, :math:`L_{shift}` of the narrowing ones; what completes
     them is up to the network. :math:`L_{low}`, HiNet's, is the squared distance of the low bands
-    of the Haar transforms of the forward picture and its reference.
+    of the Haar transforms of the forward picture and its reference. Networks with a latent w (see
+    :class:`~wic_layers.models.DualLatent`) are given one that is drawn; :math:`L_i`, DLV's, is the
+    standard deviation of the forward picture over three draws.
 
     Args:
         task: Gives the reference of the forward picture and its distance (L2 or Charbonnier).
@@ -76,9 +82,12 @@ class Objective:
         low: :math:`\lambda_l`, which only HiNet has.
         returned: What is judged on the way back: ``"all"`` that went in, or those images that are
             ``"wanted"``: without the cover, as HiNet does.
+        invariance: :math:`\lambda_i`, which only DLV-IRN has.
+        w: Of networks that have one: ``"drawn"``, or ``"zero"``.
 
     Raises:
-        WICArgumentError: If a name is none of these.
+        WICArgumentError: If a name is none of these, or :math:`L_i` has a weight where nothing is
+            drawn.
 
     References:
         | Tackling Ill-posedness of Reversible Image Conversion with Well-posed Invertible Network
@@ -86,6 +95,8 @@ class Objective:
         | IICNet: A Generic Framework for Reversible Image Conversion (Cheng et al., 2021), 3.4
         | The low frequencies: HiNet: Deep Image Hiding by Invertible Network (Jing et al., 2021),
         | Section 3.4
+        | L_i: Enhancing Image Rescaling using Dual Latent Variables in Invertible Neural Network
+        | (Zhang et al., 2022), Eq. (12)-(13)
     """
 
     def __init__(
@@ -99,6 +110,8 @@ class Objective:
         shift_target: str = "reference",
         low: float = 0.0,
         returned: str = "all",
+        invariance: float = 0.0,
+        w: str = "drawn",
     ) -> None:
         if shift_target not in ("reference", "output"):
             raise WICArgumentError(
@@ -106,8 +119,15 @@ class Objective:
             )
         if returned not in ("all", "wanted"):
             raise WICArgumentError(f'Expected returned "all" or "wanted"; got {returned!r}.')
+        if w not in ("drawn", "zero"):
+            raise WICArgumentError(f'Expected w "drawn" or "zero"; got {w!r}.')
+        if invariance and w == "zero":
+            raise WICArgumentError(
+                f'Expected w="drawn" with invariance, which compares draws; got {w!r}.'
+            )
         self.task = task
-        self.weights = (*weights, low)
+        self.weights = (*weights, low, invariance)
+        self._draws = w == "drawn"
         self._all_returned = returned == "all"
         chosen = task.forward_criterion if forward is None else forward
         self._forward_distance = _named("forward", chosen, DISTANCES)
@@ -117,14 +137,19 @@ class Objective:
 
     def __call__(self, model: nn.Module, x: Tensor, reference: Tensor) -> Losses:
         """Runs ``model`` forward and back on packed images ``x`` and returns the losses."""
+        draw = getattr(model, "draw", None) if self._draws else None
+        given = {} if draw is None else {"w": draw(x)}
         with record_wic(model) as records:
-            y = model(x)
+            y = model(x, **given)
         back = model.inverse(self._round(y))  # type: ignore[operator]
         forward = self._forward_distance(y, reference).sum() / len(x)
         aims = {}
         for record in records:
             # what the layer should give for the reference to come out behind it
-            aims[record.name], is_copied = _before(reference, model, record.layer)
+            found = _before(reference, model, record.layer)
+            if found is None:  # inside a block, which has a picture of its own
+                continue
+            aims[record.name], is_copied = found
             if is_copied:
                 copies = self._forward_distance(record.output, aims[record.name])
                 forward = forward + copies.sum() / len(x)
@@ -134,11 +159,19 @@ class Objective:
         reverse = self._reverse_distance(back, wanted).sum() / len(x)
         target = aims if self._aims_at_reference else None
         shift = shift_loss(records, target, self._forward_distance)
-        low = y.new_zeros(())
-        if self.weights[-1]:
+        low, invariance = y.new_zeros(()), y.new_zeros(())
+        if self.weights[TERMS.index("low")]:
             bands = (Haar()(z)[:, : z.shape[1]] for z in (y, reference))
             low = squared(*bands).sum() / len(x)
-        return Losses(forward, reverse, det_loss(model), shift, low)
+        if self.weights[TERMS.index("invariance")]:
+            if draw is None:
+                raise WICArgumentError(
+                    f"Expected a network with a latent w, for invariance; got "
+                    f"{type(model).__name__}."
+                )
+            pictures = torch.stack([y, *(model(x, w=draw(x)) for _ in range(_DRAWS - 1))])
+            invariance = _deviation(pictures).sum() / len(x)
+        return Losses(forward, reverse, det_loss(model), shift, low, invariance)
 
     def weighted(self, losses: Losses) -> dict[str, Tensor]:
         """Returns the losses times their weights, by name; their sum is what is minimised."""
@@ -146,8 +179,15 @@ class Objective:
         return {name: loss * weight for name, loss, weight in terms if weight}
 
 
-def _before(reference: Tensor, model: nn.Module, layer: nn.Module) -> tuple[Tensor, bool]:
+def _deviation(pictures: Tensor) -> Tensor:
+    """The standard deviation of each pixel."""
+    return pictures.var(dim=0).add(1e-6).sqrt()  # the root has a slope where w changes nothing
+
+
+def _before(reference: Tensor, model: nn.Module, layer: nn.Module) -> tuple[Tensor, bool] | None:
     """The reference as a layer of a chain should give it; and whether that is several copies."""
+    if isinstance(model, Chain) and layer not in list(model):
+        return None
     copied = False
     for block in reversed(list(model) if isinstance(model, Chain) else []):
         if block is layer:

@@ -74,6 +74,13 @@ class Settings:
         "all", "what comes back is judged by all images, or by those wanted (HiNet)",
         choices=("all", "wanted"),
     )  # fmt: skip
+    w: str = _is(
+        "drawn", "latent on the way forward, of networks that have one (DLV)",
+        choices=("drawn", "zero"),
+    )  # fmt: skip
+    invariance: float = _is(
+        0.0, "weight of the forward picture's deviation with w (DLV-IRN: a quarter of scale^2)"
+    )
     saturate: float = _is(
         0.0, "chance of a crop to have some pixels made black or white", metavar="CHANCE"
     )
@@ -114,7 +121,16 @@ class Settings:
             "devices",
         ):
             self._require(name, 1)
-        for name in ("warmup", "readers", "seed", "saturate", "ema", "learning_rate", "low"):
+        for name in (
+            "warmup",
+            "readers",
+            "seed",
+            "saturate",
+            "ema",
+            "learning_rate",
+            "low",
+            "invariance",
+        ):
             self._require(name, 0)
         for name in ("saturate", "ema"):
             if getattr(self, name) > 1:

@@ -1,0 +1,288 @@
+r"""Does a latent w on the way forward help, and does it still where no z is drawn?
+
+    python benchmarks/dlv.py run --photos PHOTOS --eval EVAL --plan settings --hours 1
+    python benchmarks/dlv.py run --photos PHOTOS --eval EVAL --plan networks --network hinet
+    python benchmarks/dlv.py report
+
+``run`` trains one small network for every row that ``results/dlv.jsonl`` does not hold yet, and
+adds a line for it; it can be stopped and started again. EVAL holds Set5, and BSD100 for hiding.
+Plans: ``settings``, the rows of the DLV paper's Table 1 (z and w at zero or drawn, one to three
+channels of w, the LR-invariance loss), on DLV-IRN x4; ``networks``, a base network, DLV, a WIC in
+place of z, and DLV with a WIC. ``report`` writes ``results/dlv.md`` and ``.csv``.
+
+Equal in all rows of a network: couplings, photographs, crops, batches, steps, rates, the weights
+of the authors' losses (rows with a WIC add L_det), and that the picture is the low band, or the
+cover, at the start. DLV adds channels, and parameters with them: the row with w at zero has these
+too. Pictures are rounded to 8 bits in training and judging. Judged with w at zero; "w drawn" is
+what comes back with another w, as the paper judges.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import math
+import statistics
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from completions import judging_sets
+from torch import Tensor
+
+from wic_layers.conv import WIC
+from wic_layers.images import find_images
+from wic_layers.models import NETWORKS, PRESETS, with_wic
+from wic_layers.quantization import quantize
+from wic_layers.tasks import TASKS, Task
+from wic_layers.training import Guard, Objective, Photographs, Settings
+from wic_layers.training.command import pack_middles, split_off
+from wic_layers.training.engine import Batches, pack_crops
+
+RESULTS = Path(__file__).parent / "results"
+LINES = RESULTS / "dlv.jsonl"
+STEPS = {"irn-x2": 800}  # of the others 400
+BATCH, CROP = 2, 48
+# size of each network, and what it is judged on beside the held-out photographs
+KINDS: dict[str, tuple[dict[str, Any], str]] = {
+    "irn-x4": ({"couplings": 2, "growth": 8}, "Set5"),
+    "irn-x2": ({"couplings": 4, "growth": 8}, "Set5"),
+    "hinet": ({"couplings": 4, "growth": 8}, "BSD100"),
+    "hcflow": (
+        {"steps": 4, "growth": 8, "conditional_steps": 2, "width": 16, "depth": 1},
+        "Set5",
+    ),
+}
+# the rows of the paper's Table 1: channels of w, z, w in training, and whether L_i counts
+TABLE_1 = (
+    (2, "drawn", "drawn", False),
+    (2, "drawn", "zero", False),
+    (2, "zero", "zero", False),
+    (1, "zero", "drawn", False),
+    (2, "zero", "drawn", False),
+    (3, "zero", "drawn", False),
+    (2, "zero", "drawn", True),
+)
+
+
+def plan(name: str, kind: str) -> Iterator[dict[str, Any]]:
+    """The rows of a plan, all of a seed before those of the next."""
+    with_loss = kind.startswith("irn")  # the paper has L_i for DLV-IRN only
+    rows: list[tuple[int, str, str, bool]] = list(TABLE_1)
+    if name == "networks":
+        rows = [(0, z, "none", False) for z in ("drawn", "zero", "WIC")]
+        rows += [(2, z, "drawn", with_loss) for z in ("zero", "WIC")]
+        rows += [(2, z, "zero", False) for z in ("zero", "WIC")]
+    for seed in (0, 1):
+        for channels, z, w, loss in rows:
+            yield {
+                "network": kind, "w channels": channels, "z": z, "w": w, "L_i": loss,
+                "steps": STEPS.get(kind, 400), "seed": seed,
+            }  # fmt: skip
+
+
+def build(row: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """The network of a row, whose first channels are the picture at the start; and its recipe."""
+    kind, channels, z = row["network"], row["w channels"], row["z"]
+    name = f"dlv-{kind}" if channels else kind
+    size = {**KINDS[kind][0], **({"w_channels": channels} if channels else {})}
+    # as published first; z at zero is a kind of its own only where a network knows it
+    preset = PRESETS[f"{name}-z"]
+    knows = "z" in preset.arguments
+    given = {"z": "drawn" if z == "drawn" else "zero"} if knows else {}
+    model = NETWORKS[preset.network](**{**preset.arguments, **size, **given})
+    recipe = dict((preset if z != "WIC" else PRESETS[name]).recipe)
+    forward, reverse, det, shift = recipe["weights"]
+    if knows and shift:  # half the square of a z that is drawn counts twice
+        square = shift / 2 if preset.arguments["z"] == "drawn" and z != "WIC" else shift
+        shift = 2 * square if z == "drawn" else square
+    if not knows and z == "zero":
+        places = [i for i, b in enumerate(model) if isinstance(b, WIC) and b.out_channels < b.rows]
+        (place,) = places
+        closed = model[place]
+        zeros = WIC(
+            closed.in_channels, closed.out_channels, completion="zero", parametrization="fixed"
+        )
+        model._modules[str(place)] = zeros
+        shift /= 2
+    if z == "WIC":
+        model = with_wic(model)
+    recipe["weights"] = (forward, reverse, det, shift)
+    recipe.pop("invariance", None)
+    if row["L_i"]:
+        recipe["invariance"] = TASKS[preset.task].scale ** 2 / 4
+    if row["w"] == "zero":
+        recipe["w"] = "zero"
+    return model, recipe
+
+
+def fit(
+    model: Any, task: Task, images: Photographs, recipe: dict[str, Any], row: dict[str, Any]
+) -> dict[str, float]:
+    """Trains a network in place; returns its loss over the last tenth, and the time of a step."""
+    seed, steps = row["seed"], row["steps"]
+    settings = Settings(
+        **{**recipe, "crop": CROP}, steps=steps, batch=BATCH, seed=seed, bf16=True, warmup=50
+    )
+    objective = Objective(
+        task, settings.weights, forward=settings.forward, reverse=settings.reverse,  # type: ignore[arg-type]
+        low=settings.low, returned=settings.returned, invariance=settings.invariance,
+        w=settings.w,
+    )  # fmt: skip
+    optimizer = torch.optim.AdamW(model.parameters(), settings.learning_rate, fused=True)
+    guard = Guard(model.train(), optimizer, every=100)
+    batches = Batches(images, task, settings, 0, 1)
+    losses, times, incidents = [], [], 0
+    while guard.steps < steps:
+        began, step = time.process_time(), guard.steps
+        optimizer.param_groups[0]["lr"] = settings.rate(step)
+        x, reference = pack_crops(batches[step], task)
+        torch.manual_seed(seed * 1_000_003 + step)  # of z and w
+        with torch.autocast("cpu", torch.bfloat16):
+            weighted = objective.weighted(objective(model, x, reference))
+        incidents += not guard.step(weighted)
+        weighted.pop("invariance", None)  # a part that only some rows have
+        losses.append(sum(float(loss.detach()) for loss in weighted.values()))
+        times.append(time.process_time() - began)
+    model.eval()
+    return {
+        "loss": statistics.mean(losses[-len(losses) // 10 :]),
+        "milliseconds": statistics.median(times) * 1e3,
+        "not taken": incidents,
+    }
+
+
+def psnr(a: Tensor, b: Tensor, crop: int) -> float:
+    """PSNR in dB, without ``crop`` pixels at each border."""
+    inner = slice(crop, -crop or None)
+    error = (a - b)[..., inner, inner].square().mean()
+    return -10 * math.log10(max(float(error), 1e-10))
+
+
+@torch.no_grad()
+def judged(model: Any, task: Task, x: Tensor) -> dict[str, float]:
+    """PSNR of both pictures through 8 bits with w at zero, and with one that is drawn."""
+    edge = task.scale if task.scale > 1 else 0
+    wanted, reference = torch.cat(task.wanted(x), dim=1), quantize(task.reference(x))
+    given: dict[str, dict[str, Tensor]] = {"": {}}
+    if hasattr(model, "draw"):
+        torch.manual_seed(0)
+        given[", w drawn"] = {"w": model.draw(x)}
+    found = {}
+    for name, latent in given.items():
+        y = quantize(model(x, **latent))
+        back = torch.cat(task.wanted(quantize(model.inverse(y))), dim=1)
+        found[f"forward{name}"] = psnr(y, reference, 0)
+        found[f"back{name}"] = psnr(back, wanted, edge)
+    return found
+
+
+def run(args: argparse.Namespace) -> None:
+    torch.set_num_threads(1)
+    kind = "irn-x4" if args.plan == "settings" else args.network
+    task = TASKS[PRESETS[kind].task]
+    chosen, held_out_paths = split_off(find_images(args.photos), 4)
+    images = Photographs(chosen, levels=3, smallest=CROP + 32)
+    held_out = pack_middles(task, Photographs(held_out_paths, smallest=task.multiple))
+    sets = judging_sets(task, args.eval, held_out)
+    RESULTS.mkdir(exist_ok=True)
+    until = time.monotonic() + args.hours * 3600
+    for row in plan(args.plan, kind):
+        if any(row.items() <= line.items() for line in read_lines()):
+            continue  # another run of this script may have added it
+        if time.monotonic() > until:
+            print("time is up; start again to go on")
+            return
+        torch.manual_seed(row["seed"])
+        model, recipe = build(row)
+        result = {**row, "parameters": sum(p.numel() for p in model.parameters())}
+        result.update(fit(model, task, images, recipe, row))
+        for name in ("held out", KINDS[kind][1]):
+            each = [judged(model, task, x) for x in sets[name]]
+            for key in each[0]:
+                result[f"{name} {key}"] = statistics.mean(found[key] for found in each)
+        with LINES.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(result) + "\n")
+        shown = {key: round(v, 2) for key, v in result.items() if isinstance(v, float)}
+        print(f"{', '.join(map(str, row.values()))}: {shown}", flush=True)
+
+
+def read_lines() -> list[dict[str, Any]]:
+    if not LINES.exists():
+        return []
+    return [json.loads(line) for line in LINES.read_text(encoding="utf-8").splitlines()]
+
+
+def _mean(lines: list[dict[str, Any]], key: str) -> str:
+    values = [line[key] for line in lines if key in line]
+    if not values:
+        return ""
+    spread = (max(values) - min(values)) / 2
+    shown = f"{statistics.mean(values):.2f}"
+    return f"{shown} ± {spread:.2f}" if len(values) > 1 else shown
+
+
+def report() -> None:
+    """Writes the tables: means over seeds, and half their range."""
+    lines, text = read_lines(), []
+    tables = [("settings", "irn-x4"), *(("networks", kind) for kind in KINDS)]
+    for name, kind in tables:
+        title = KINDS[kind][1]
+        shown = f"{title} reduced by 2" if title == "BSD100" else title
+        seen: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+        for row in plan(name, kind):
+            key = (row["w channels"], row["z"], row["w"], row["L_i"])
+            wanted = row.items()
+            seen.setdefault(key, []).extend(line for line in lines if wanted <= line.items())
+        if name == "networks" and not any(not key[0] and found for key, found in seen.items()):
+            continue
+        text.append(
+            f"\n### {kind}, {name}, {STEPS.get(kind, 400)} steps\n\n"
+            f"| C_w | z | w in training | L_i | seeds | parameters | {shown}: forward / back "
+            f"| with w drawn | held out: forward / back | loss | step, ms |\n|{'---|' * 11}"
+        )
+        for (channels, z, w, has_loss), found in seen.items():
+            if not found:
+                continue
+            pictures = [
+                f"{_mean(found, f'{title} forward{end}')} / {_mean(found, f'{title} back{end}')}"
+                for end in ("", ", w drawn")
+            ]
+            cells = [
+                f"{channels or ''}", z, "" if w == "none" else w, "yes" if has_loss else "",
+                str(len(found)), f"{found[0]['parameters']:,}", pictures[0],
+                pictures[1] if channels else "",
+                f"{_mean(found, 'held out forward')} / {_mean(found, 'held out back')}",
+                _mean(found, "loss"), f"{statistics.mean(x['milliseconds'] for x in found):.0f}",
+            ]  # fmt: skip
+            text.append(f"| {' | '.join(cells)} |")
+    (RESULTS / "dlv.md").write_text("\n".join(text).strip() + "\n", encoding="utf-8")
+    keys = list(dict.fromkeys(key for line in lines for key in line))
+    with (RESULTS / "dlv.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, keys)
+        writer.writeheader()
+        writer.writerows(lines)
+    print("\n".join(text))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(required=True, dest="command")
+    trains = commands.add_parser("run")
+    trains.add_argument("--photos", type=Path, required=True)
+    trains.add_argument("--eval", type=Path, required=True)
+    trains.add_argument("--plan", choices=["settings", "networks"], default="settings")
+    trains.add_argument("--network", choices=list(KINDS), default="irn-x4")
+    trains.add_argument("--hours", type=float, default=math.inf)
+    commands.add_parser("report")
+    args = parser.parse_args()
+    run(args) if args.command == "run" else report()
+
+
+if __name__ == "__main__":
+    main()

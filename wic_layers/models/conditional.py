@@ -1,0 +1,346 @@
+"""What HCFlow is made of: one-sided couplings, and splits whose z depends on what is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from wic_layers import auxiliary
+from wic_layers.blocks import Chain, InvertibleBlock, _run, _seen
+from wic_layers.conv import WIC
+from wic_layers.errors import WICArgumentError, WICShapeError
+from wic_layers.subnets import DenseBlock
+
+__all__ = ["ActNorm", "ConditionalFlow", "ConditionalSplit", "HalfCoupling"]
+
+_LARGEST = 0.318  # about 1/pi: what keeps the logarithm of a scale within a half
+
+
+class ActNorm(InvertibleBlock):
+    """A shift and a scale for every channel.
+
+    Both start as nothing, not from the first batch as in Glow and in HCFlow's code, as no call
+    changes the state of a layer here; so the small picture is one from the start.
+
+    Args:
+        channels: Channels of the input.
+
+    References:
+        | Glow: Generative Flow with Invertible 1x1 Convolutions (Kingma and Dhariwal, 2018),
+        | Section 3.1
+    """
+
+    is_exact = True
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.bias = nn.Parameter(torch.zeros(1, channels, 1, 1))
+        self.logs = nn.Parameter(torch.zeros(1, channels, 1, 1))
+
+    def _forward(self, x: Tensor) -> Tensor:
+        return (x + self.bias) * self.logs.exp()
+
+    def inverse(self, y: Tensor) -> Tensor:
+        """Takes scale and shift off again."""
+        return y * (-self.logs).exp() - self.bias
+
+    def extra_repr(self) -> str:
+        return f"{self.bias.shape[1]}"
+
+
+class HalfCoupling(InvertibleBlock):
+    r"""A coupling that changes one half of the channels by a network that sees the other.
+
+    .. math:: y_2 = (x_2 + t)\, e^{s},\quad s = \tfrac1\pi \arctan(2r),\quad [t; r] = f(x_1)
+
+    with t and r in alternating channels; or, the other way around, :math:`y_1 = x_1 + f(x_2)`.
+
+    Args:
+        channels: Channels of the input.
+        split: Channels of :math:`x_1`.
+        changes_first: Whether :math:`x_1` is shifted; else :math:`x_2` is shifted and scaled.
+        condition: Channels of a condition that the network sees behind the half.
+        subnet: Builds the network from (in_channels, out_channels).
+
+    References:
+        | Hierarchical Conditional Flow (Liang et al., 2021), Section 3.3 and its code
+    """
+
+    is_exact = True
+
+    def __init__(
+        self,
+        channels: int,
+        split: int,
+        *,
+        changes_first: bool = False,
+        condition: int = 0,
+        subnet: Callable[[int, int], nn.Module] = DenseBlock,
+    ) -> None:
+        super().__init__()
+        if not 0 < split < channels:
+            raise WICArgumentError(
+                f"Expected a split that leaves channels on both sides of {channels}; got {split}."
+            )
+        self.sizes = (split, channels - split)
+        self.changes_first = changes_first
+        seen, changed = self.sizes[::-1] if changes_first else self.sizes
+        self.f = subnet(seen + condition, changed if changes_first else 2 * changed)
+
+    def _forward(self, x: Tensor) -> Tensor:
+        return self.couple(x)
+
+    def inverse(self, y: Tensor) -> Tensor:
+        """Undoes the half that was changed."""
+        return self.uncouple(y)
+
+    def couple(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
+        r"""Maps ``x`` forward, with a condition (B, condition, \*spatial)."""
+        first, second = self._halves(x)
+        if self.changes_first:
+            first = first + self.f(_seen(second, condition)).to(x.dtype)
+        else:
+            shift, scale = self._affine(first, condition)
+            second = (second + shift) * scale.exp()
+        return torch.cat((first, second), dim=1)
+
+    def uncouple(self, y: Tensor, condition: Tensor | None = None) -> Tensor:
+        """Maps ``y`` back."""
+        first, second = self._halves(y)
+        if self.changes_first:
+            first = first - self.f(_seen(second, condition)).to(y.dtype)
+        else:
+            shift, scale = self._affine(first, condition)
+            second = second * (-scale).exp() - shift
+        return torch.cat((first, second), dim=1)
+
+    def _halves(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        if x.ndim < 2 or x.shape[1] != sum(self.sizes):
+            raise WICShapeError(
+                f"HalfCoupling({self.extra_repr()}): expected {sum(self.sizes)} channels; got "
+                f"shape {tuple(x.shape)}."
+            )
+        first, second = x.split(self.sizes, dim=1)
+        return first, second
+
+    def _affine(self, seen: Tensor, condition: Tensor | None) -> tuple[Tensor, Tensor]:
+        return _shift_and_scale(self.f(_seen(seen, condition)).to(seen.dtype))
+
+    def extra_repr(self) -> str:
+        marks = ("*", "") if self.changes_first else ("", "*")
+        return " + ".join(f"{size}{mark}" for size, mark in zip(self.sizes, marks, strict=True))
+
+
+def _shift_and_scale(h: Tensor) -> tuple[Tensor, Tensor]:
+    """What a network says of a half: its shift, and the logarithm of its scale."""
+    return h[:, 0::2], _LARGEST * torch.atan(2 * h[:, 1::2])
+
+
+class _ZeroConv(nn.Conv2d):
+    """A 3x3 convolution that starts at zero, with a learned logarithm of a scale."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__(in_channels, out_channels, 3, padding=1)
+        self.logs = nn.Parameter(torch.zeros(out_channels, 1, 1))
+        for parameter in self.parameters():
+            nn.init.zeros_(parameter)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) * (3 * self.logs).exp()
+
+
+class _ThreeConvs(nn.Module):
+    """The network inside a conditional coupling: 3x3, 1x1 and 3x3, normalised between."""
+
+    def __init__(self, in_channels: int, out_channels: int, width: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(in_channels, width, 3, padding=1, bias=False)
+        self.norm1 = ActNorm(width)
+        self.conv2 = nn.Conv2d(width, width, 1, bias=False)
+        self.norm2 = ActNorm(width)
+        self.conv3 = _ZeroConv(width, out_channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.norm1(self.conv1(x)))
+        x = F.relu(self.norm2(self.conv2(x)))
+        out: Tensor = self.conv3(x)
+        return out
+
+
+class _ResidualDense(nn.Module):
+    """Three dense blocks, each and all of them a small change of their input (RRDB)."""
+
+    def __init__(self, channels: int, growth: int) -> None:
+        super().__init__()
+        for index in range(1, 4):
+            block = DenseBlock(channels, channels, growth)
+            last: Any = block.conv5
+            nn.init.xavier_normal_(last.weight, gain=0.1)
+            self.add_module(f"block{index}", block)
+
+    def forward(self, x: Tensor) -> Tensor:
+        inner = x
+        for block in self.children():
+            inner = inner + 0.2 * block(inner)
+        return x + 0.2 * inner
+
+
+class _Features(nn.Module):
+    """What a conditional flow sees of the channels that are kept."""
+
+    def __init__(self, in_channels: int, width: int, depth: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(in_channels, width, 3, padding=1)
+        trunk = [_ResidualDense(width, max(width // 4, 1)) for _ in range(depth)]
+        self.trunk = nn.Sequential(*trunk)
+        self.last = nn.Conv2d(width, width, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        first = self.first(x)
+        out: Tensor = self.last(self.trunk(first)) + first
+        return out
+
+
+class _ConditionalStep(nn.Module):
+    """A step of a conditional flow: normalise, mix by a square WIC, couple."""
+
+    def __init__(self, channels: int, width: int) -> None:
+        super().__init__()
+        self.norm = ActNorm(channels)
+        self.wic = WIC(channels, channels)
+        subnet = partial(_ThreeConvs, width=width)
+        self.coupling = HalfCoupling(channels, channels // 2, condition=width, subnet=subnet)
+
+    def forward(self, a: Tensor, features: Tensor) -> Tensor:
+        return self.coupling.couple(_run("wic", self.wic, self.norm(a)), features)
+
+    def inverse(self, z: Tensor, features: Tensor) -> Tensor:
+        a = _run("wic", self.wic.inverse, self.coupling.uncouple(z, features))
+        return self.norm.inverse(a)
+
+
+class ConditionalFlow(nn.Module):
+    """Turns the channels a that are dropped into z, and back, given what is kept.
+
+    Args:
+        channels: Channels of a, and of z.
+        seen: Channels of what is kept, with the features of the level below.
+        steps: Normalise, mix and couple so many times.
+        width: Channels of the features and inside the couplings.
+        depth: Residual dense blocks that make the features.
+
+    References:
+        | Hierarchical Conditional Flow (Liang et al., 2021), Section 3.2, as its code has it for
+        | rescaling
+    """
+
+    def __init__(
+        self, channels: int, seen: int, *, steps: int = 6, width: int = 64, depth: int = 3
+    ) -> None:
+        super().__init__()
+        self.features = _Features(seen, width, depth)
+        self.steps = nn.ModuleList(_ConditionalStep(channels, width) for _ in range(steps))
+        self.prior = _ZeroConv(width, 2 * channels)
+
+    def forward(self, a: Tensor, features: Tensor) -> Tensor:
+        """Maps a to z, (B, channels, H, W), given features (B, width, H, W)."""
+        for step in self.steps:
+            a = step(a, features)
+        mean, scale = _shift_and_scale(self.prior(features).to(a.dtype))
+        return (a - mean) * (-scale).exp()
+
+    def inverse(self, z: Tensor, features: Tensor) -> Tensor:
+        """Maps z back to a."""
+        mean, scale = _shift_and_scale(self.prior(features).to(z.dtype))
+        a = mean + scale.exp() * z
+        for step in list(self.steps)[::-1]:
+            a = step.inverse(a, features)  # type: ignore[operator]
+        return a
+
+    def extra_repr(self) -> str:
+        return f"{len(self.steps)} steps"
+
+
+class ConditionalSplit(InvertibleBlock):
+    """Keeps the first channels; the others, given those, become a z that is dropped.
+
+    ``[y; a] = mix(x)``, ``z = flow(a)`` given y and, where more is dropped further down, the
+    features from there. On the way back z is completed, and the flow gives a. On the way forward
+    z is worked out only for those who record it (:func:`~wic_layers.record_wic`): the picture
+    does not depend on it.
+
+    Args:
+        kept: Channels of y.
+        mix: The 1x1 convolution before the split: a square WIC.
+        flow: Of ``channels - kept`` channels.
+        drop: The layer that drops z behind y, and completes it: a WIC whose kernel is fixed.
+        inner: Blocks that y goes through, the last one another such split; None where y is the
+            result.
+
+    References:
+        | Hierarchical Conditional Flow (Liang et al., 2021), Section 3.2 and Fig. 2
+    """
+
+    def __init__(
+        self, kept: int, *, mix: WIC, flow: ConditionalFlow, drop: WIC, inner: Chain | None
+    ) -> None:
+        super().__init__()
+        self.kept = kept
+        self.mix = mix
+        self.flow = flow
+        self.drop = drop
+        self.inner = inner
+
+    def _forward(self, x: Tensor) -> Tensor:
+        return self.descend(x)[0]
+
+    def inverse(self, y: Tensor) -> Tensor:
+        """Brings the dropped channels back, the last ones first."""
+        return self.ascend(y)[0]
+
+    def descend(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Maps ``x`` forward and returns, where z is recorded, the features that it came from."""
+        mixed = _run("mix", self.mix, x)
+        y, a = mixed[:, : self.kept], mixed[:, self.kept :]
+        picture, below = (y, None) if self.inner is None else _run("inner", self._into, y)
+        if not auxiliary.is_recording():
+            return picture, None
+        features = self._features(y, below)
+        _run("drop", self.drop, torch.cat((y, self.flow(a, features)), dim=1))
+        return picture, features
+
+    def ascend(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Maps ``y`` back and returns the features of this level."""
+        y, below = (y, None) if self.inner is None else _run("inner", self._out_of, y)
+        features = self._features(y, below)
+        z = self.drop.complete(y)
+        mixed = torch.cat((y, self.flow.inverse(z, features)), dim=1)
+        return _run("mix", self.mix.inverse, mixed), features
+
+    def _into(self, y: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Through ``inner`` to the picture and what its split saw."""
+        chain: Any = self.inner
+        *blocks, (name, deeper) = chain._blocks()
+        return _run(name, deeper.descend, chain._through(blocks, y))
+
+    def _out_of(self, picture: Tensor) -> tuple[Tensor, Tensor]:
+        """The way back."""
+        chain: Any = self.inner
+        *blocks, (name, deeper) = chain._blocks()
+        y, below = _run(name, deeper.ascend, picture)
+        return chain._through(blocks[::-1], y, rev=True), below
+
+    def _features(self, y: Tensor, below: Tensor | None) -> Tensor:
+        seen = y
+        if below is not None:
+            seen = torch.cat((y, F.interpolate(below.to(y.dtype), scale_factor=2.0)), dim=1)
+        features: Tensor = self.flow.features(seen)
+        return features
+
+    def extra_repr(self) -> str:
+        return f"{self.kept}"
