@@ -1,4 +1,4 @@
-"""The command line: ``wic hide``, ``reveal``, ``down``, ``up``, ``gray``, ``color`` and more.
+"""The command line: ``wic hide``, ``reveal``, ``down``, ``up``, ``pack``, ``unpack`` and more.
 
 Errors are one line on stderr and exit code 2, those of one file among several after the others are
 done; Ctrl-C is exit code 130.
@@ -76,7 +76,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser(words: list[str]) -> argparse.ArgumentParser:
     parser = _Parser(
         prog="wic",
-        description="Hide images in images, make images smaller or grey, and bring them back.",
+        description="Hide images in images, make images smaller or grey, pack several into one, "
+        "and bring them back.",
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"wic-layers {__version__}")
@@ -145,6 +146,32 @@ def _parser(words: list[str]) -> argparse.ArgumentParser:
     color.add_argument("sources", metavar="GRAY", type=Path, nargs="+", help=_from("gray"))
     _add_common(color, "PHOTO", forward=False)
 
+    pack = add(
+        "pack", "Make one image of several that gives all of them back", _pack,
+        "Writes a PNG that looks like one of them: of a stereo pair (stereo LEFT RIGHT) the left "
+        "view; of dual views, as two cameras of a phone take them (zoom-x2, zoom-x4, zoom-x8 "
+        "NORMAL ZOOMED), the normal one; of layers (layers BACKGROUND FOREGROUND, whose "
+        "transparency counts) their composition; of a clip (clip-3, clip-5, clip-7, clip-9 FRAME "
+        "...) the middle frame, at half the size (clip-3-x2, clip-5-x2) its reduction. In place "
+        "of frames a clip may be a video or a folder of frames; it becomes a folder of PNG files, "
+        "as many frames in each as TASK says. Other images of several are taken from folders, one "
+        "of each.",
+    )  # fmt: skip
+    pack.add_argument("task", metavar="TASK", help="stereo, zoom-x4, layers, clip-5, ...")
+    pack.add_argument(
+        "sources", metavar="IMAGE", type=Path, nargs="+",
+        help="images of one size, in the order above; or a video, or a folder of frames",
+    )  # fmt: skip
+    _add_common(pack, "PACKED", forward=True)
+
+    unpack = add(
+        "unpack", "Bring back the images that wic pack made one of", _unpack,
+        "PACKED is all that is needed. The outputs' names end in -1, -2, ...: of layers the "
+        "composition, the background, and the foreground on black.",
+    )  # fmt: skip
+    unpack.add_argument("sources", metavar="PACKED", type=Path, nargs="+", help=_from("pack"))
+    _add_common(unpack, "IMAGE", forward=False)
+
     inspect = add("inspect", "Show what a network does, and what it costs", _inspect)
     inspect.add_argument("network", help="a preset, or the folder of weights")
     inspect.add_argument("--json", action="store_true", help="print JSON")
@@ -166,10 +193,11 @@ def _parser(words: list[str]) -> argparse.ArgumentParser:
     if words[:1] == ["train"]:
         _training().add_arguments(train)
     upgrade = add(
-        "upgrade", "Turn a checkpoint with a random z into a network without one", _upgrade,
-        "Reads the checkpoint of IRN or HiNet as its own code writes it, keeps all of its weights "
-        "and puts a WIC where z was: the forward picture stays as it is. With --data it is "
-        "fine-tuned on those photographs, and judged beside the original.",
+        "upgrade", "Turn a checkpoint of other code into a network with a WIC", _upgrade,
+        "Reads the checkpoint of IRN, HiNet or IICNet as its own code writes it, keeps all of its "
+        "weights and puts a WIC where z was, or IICNet's channel squeeze: the forward picture "
+        "stays as it is. With --data it is fine-tuned on those photographs, and judged beside the "
+        "original.",
     )  # fmt: skip
     if words[:1] == ["upgrade"]:
         _training("upgrade").add_arguments(upgrade)
@@ -278,11 +306,7 @@ def _run(
     """Runs a command on each of its files; one that fails does not stop the others."""
     from wic_layers.tasks.batch import plan
 
-    shared = {
-        "model": _model(args), "force": args.force, "tile": args.tile, "device": args.device,
-    }  # fmt: skip
-    if "refine" in args:
-        shared["refine"] = args.refine
+    shared = _shared(args)
     jobs = plan(args.sources, args.out, **planned)
     failed = 0
     with _bar(len(jobs), "file") as tick, _precision(args):
@@ -299,13 +323,30 @@ def _run(
                 if found[0].doubt is not None:
                     print("wic: warning:", found[0].doubt, file=sys.stderr)
                 for written in found:
-                    lines = [_as_json(args, job, written)] if args.json else describe(written)
-                    for line in lines:
-                        _print(line)
+                    _tell(args, [job.source, *job.secrets], written, describe)
             tick(1, len(jobs))
     if failed:
         _complain(f"{failed} of {len(jobs)} files failed")
     return ERROR if failed else 0
+
+
+def _shared(args: argparse.Namespace) -> dict[str, Any]:
+    """What every function on files is given."""
+    shared = {
+        "model": _model(args), "force": args.force, "tile": args.tile, "device": args.device,
+    }  # fmt: skip
+    return {**shared, "refine": args.refine} if "refine" in args else shared
+
+
+def _tell(
+    args: argparse.Namespace,
+    inputs: list[Path],
+    written: Written,
+    describe: Callable[[Written], Iterator[str]],
+) -> None:
+    """Prints what was written."""
+    for line in [_as_json(inputs, written)] if args.json else describe(written):
+        _print(line)
 
 
 def _precision(args: argparse.Namespace) -> AbstractContextManager[None]:
@@ -346,7 +387,7 @@ def _bar(total: int, unit: str) -> Iterator[Callable[[int, int], None]]:
         yield progress
 
 
-def _as_json(args: argparse.Namespace, job: Job, written: Written) -> str:
+def _as_json(inputs: list[Path], written: Written) -> str:
     """What was written, as a line of JSON; an infinite PSNR is the text "inf"."""
 
     def plain(value: Any) -> Any:
@@ -356,7 +397,7 @@ def _as_json(args: argparse.Namespace, job: Job, written: Written) -> str:
             return [plain(item) for item in value]
         return str(value) if isinstance(value, Path) else value
 
-    found = {"inputs": [job.source, *job.secrets], **asdict(written)}
+    found = {"inputs": inputs, **asdict(written)}
     return json.dumps({key: plain(value) for key, value in found.items()})
 
 
@@ -469,6 +510,47 @@ def _color(args: argparse.Namespace) -> int:
 
     def convert(job: Job, shared: dict[str, Any]) -> list[Written]:
         return [color_file(job.source, job.out, size=_one(args.size), **shared)]
+
+    return _run(args, convert, _back_lines)
+
+
+def _pack(args: argparse.Namespace) -> int:
+    from wic_layers.tasks import pack_clip, pack_file
+    from wic_layers.tasks.packed import find_packing
+    from wic_layers.tasks.packing import Clip
+    from wic_layers.video import is_clip
+
+    task = find_packing(args.task)
+
+    def describe(written: Written) -> Iterator[str]:
+        yield from _forward_lines(written, task.looks_like, task.titles[1])
+
+    if isinstance(task, Clip):
+        if len(args.sources) == 1 and is_clip(args.sources[0]):
+            shared = _shared(args)
+            with _precision(args):
+                for written in pack_clip(args.task, args.sources[0], args.out, **shared):
+                    _tell(args, [args.sources[0]], written, describe)
+            return 0
+    elif len(args.sources) != task.given:
+        raise WICArgumentError(
+            f"Expected {task.given} images for {task.name} ({', '.join(task.parts)}); got "
+            f"{len(args.sources)}."
+        )
+    first, *others = args.sources
+    args.sources = [first]
+
+    def convert(job: Job, shared: dict[str, Any]) -> list[Written]:
+        return [pack_file(args.task, [job.source, *job.secrets], job.out, **shared)]
+
+    return _run(args, convert, describe, secrets=others, called=task.parts[:2])
+
+
+def _unpack(args: argparse.Namespace) -> int:
+    from wic_layers.tasks import unpack_file
+
+    def convert(job: Job, shared: dict[str, Any]) -> list[Written]:
+        return unpack_file(job.source, job.out, sizes=args.size, **shared)
 
     return _run(args, convert, _back_lines)
 

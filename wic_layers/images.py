@@ -29,15 +29,18 @@ __all__ = [
     "KEYWORD",
     "as_channels",
     "as_kind",
+    "as_layer",
     "as_pixels",
     "check_output",
     "encode_png",
     "find_images",
     "has_halved_chroma",
+    "is_image",
     "pad_to",
     "psnr",
     "read_carrier",
     "read_image",
+    "read_layer",
     "size_of",
     "write_png",
 ]
@@ -79,6 +82,11 @@ def find_images(folder: str | Path) -> list[Path]:
             f"Expected images ({', '.join(sorted(_SUFFIXES))}) below {root}; found none."
         )
     return found
+
+
+def is_image(path: str | Path) -> bool:
+    """Whether a file's name is that of an image that can be read."""
+    return Path(path).suffix.lower() in _SUFFIXES
 
 
 def size_of(image: Tensor) -> tuple[int, int]:
@@ -267,6 +275,16 @@ def _convert(image: Image.Image, name: str, *, carrier: bool) -> Image.Image:
     return image if image.mode in ("RGB", "L") else image.convert("RGB")
 
 
+def _split(image: Image.Image) -> tuple[Image.Image, Tensor | None]:
+    """A file's image the way up in which it is seen, without its opacity, and that if any."""
+    if _deep(image) or not (image.mode in _ALPHA_MODES or "transparency" in image.info):
+        return image, None
+    from PIL import ImageOps
+
+    whole = ImageOps.exif_transpose(image).convert("RGBA")
+    return _keeping_info(image, whole.convert("RGB")), _pixels(whole.getchannel("A"))
+
+
 def _keeping_info(old: Image.Image, new: Image.Image) -> Image.Image:
     if "icc_profile" in old.info:
         new.info["icc_profile"] = old.info["icc_profile"]
@@ -308,6 +326,47 @@ def read_image(path: str | Path) -> Tensor:
         WICDependencyError: If Pillow is not installed.
     """
     return as_channels(_read(path, carrier=False)[0], 3)
+
+
+def as_layer(image: Any, name: str = "layer") -> Tensor:
+    """Returns an image with its transparency as pixels.
+
+    Args:
+        image: A PIL image, a NumPy array (H, W, 4) or a torch tensor (4, H, W) of dtype uint8;
+            what has no transparency is taken as :func:`as_pixels` does.
+        name: What to call it in errors.
+
+    Returns:
+        Pixels (4, H, W), opacity last, or (3, H, W), uint8.
+
+    Raises:
+        WICShapeError: If the shape is not that of an image.
+        TypeError: If it is none of these, or not uint8.
+    """
+    pillow = sys.modules.get("PIL.Image")
+    if pillow is not None and isinstance(image, pillow.Image):
+        if image.mode in _ALPHA_MODES or "transparency" in image.info:
+            return _pixels(image.convert("RGBA"))
+    elif isinstance(image, Tensor):
+        if image.ndim == 3 and len(image) == 4:
+            return torch.cat((as_pixels(image[:3], name), as_pixels(image[3:], name)[:1]))
+    elif getattr(image, "ndim", 0) == 3 and image.shape[-1] == 4:
+        color, alpha = (as_pixels(image[..., part], name) for part in (slice(3), slice(3, 4)))
+        return torch.cat((color, alpha[:1]))
+    return as_pixels(image, name)
+
+
+def read_layer(path: str | Path) -> Tensor:
+    """Reads an image file with its transparency.
+
+    Returns:
+        Pixels (4, H, W), opacity last, or (3, H, W) where the file has none, uint8.
+
+    Raises:
+        WICFileError: As :func:`read_image`.
+        WICDependencyError: If Pillow is not installed.
+    """
+    return _read(path, carrier=False, layer=True)[0]
 
 
 def has_halved_chroma(path: str | Path) -> bool:
@@ -358,7 +417,7 @@ def read_carrier(path: str | Path) -> tuple[Tensor, str | None]:
     return _read(path, carrier=True)
 
 
-def _read(path: str | Path, *, carrier: bool) -> tuple[Tensor, str | None]:
+def _read(path: str | Path, *, carrier: bool, layer: bool = False) -> tuple[Tensor, str | None]:
     pillow = _pillow()
     try:
         with warnings.catch_warnings():
@@ -370,7 +429,10 @@ def _read(path: str | Path, *, carrier: bool) -> tuple[Tensor, str | None]:
                         f"{path} is a {image.format} file; expected the PNG as it was written, "
                         f"since lossy compression destroys what it holds."
                     )
-                pixels = _pixels(_convert(image, str(path), carrier=carrier))
+                opaque, alpha = _split(image) if layer else (image, None)
+                pixels = _pixels(_convert(opaque, str(path), carrier=carrier))
+                if alpha is not None:
+                    pixels = torch.cat((as_channels(pixels, 3), alpha))
                 text = getattr(image, "text", {}).get(KEYWORD)
     except WICFileError:
         raise

@@ -23,18 +23,33 @@ from wic_layers.tasks.memory import (
     reveal,
     up,
 )
+from wic_layers.tasks.packed import (
+    PACKING,
+    pack,
+    pack_clip,
+    pack_file,
+    unpack,
+    unpack_file,
+)
+from wic_layers.tasks.packing import Clip, Layers, Packing, Stereo, Zoom
 from wic_layers.tasks.rescaling import Rescaling
 
 __all__ = [
     "COLORING",
     "HIDING",
+    "PACKING",
     "RESCALING",
     "TASKS",
+    "Clip",
     "Decolorization",
     "Hiding",
+    "Layers",
+    "Packing",
     "Rescaling",
+    "Stereo",
     "Task",
     "Written",
+    "Zoom",
     "color",
     "color_file",
     "down",
@@ -43,11 +58,16 @@ __all__ = [
     "gray_file",
     "hide",
     "hide_file",
+    "pack",
+    "pack_clip",
+    "pack_file",
     "reveal",
     "reveal_file",
+    "unpack",
+    "unpack_file",
     "up",
     "up_file",
 ]
 
-TASKS: dict[str, Task] = {task.name: task for task in (*HIDING, *RESCALING, *COLORING)}
+TASKS: dict[str, Task] = {task.name: task for task in (*HIDING, *RESCALING, *COLORING, *PACKING)}
 """Every task by its name."""

@@ -25,6 +25,10 @@ class Task(ABC):
             rescaling by 3.
         commands: The commands that run it forward and back.
         picture_name: What the forward picture is called, in files of other formats too.
+        titles: What the forward picture and each image that comes back are called.
+        looks_like: What the forward picture should look like.
+        is_composed: Whether a sample's images are made of photographs (:meth:`compose`); else they
+            are photographs that have nothing to do with each other.
     """
 
     name: str
@@ -35,6 +39,9 @@ class Task(ABC):
     forward_criterion: ClassVar[str]
     commands: ClassVar[tuple[str, str]]
     picture_name: ClassVar[str]
+    titles: ClassVar[tuple[str, str]]
+    looks_like: ClassVar[str]
+    is_composed: ClassVar[bool] = False
 
     @property
     def image_names(self) -> tuple[str, ...]:
@@ -55,6 +62,32 @@ class Task(ABC):
     def returned(self) -> int:
         """How many images come back: what was converted, or the secrets without their cover."""
         return max(self.images - 1, 1)
+
+    @property
+    def sources(self) -> int:
+        """How many photographs a sample is made of."""
+        return self.images
+
+    def source_side(self, side: int) -> int:
+        """Returns the side of the photographs of which images of ``side`` are made."""
+        return side
+
+    def compose(self, *sources: Tensor) -> tuple[Tensor, ...]:
+        """Returns the images of a sample, in their order, for training and judging.
+
+        Args:
+            *sources: As many photographs (B, 3, H, W) in [0, 1] as :attr:`sources` says.
+
+        Returns:
+            Images of 8 bits (B, 3, h, w); what is left to chance is drawn from torch's own
+            generator.
+        """
+        return sources
+
+    @property
+    def fewest(self) -> int:
+        """How many images come back at least."""
+        return self.returned
 
     def pack(self, *images: Tensor) -> Tensor:
         """Returns the network's input (B, C, H, W) from images (B, 3, H, W) in [0, 1]."""

@@ -17,8 +17,8 @@ class Job:
     """What becomes one output.
 
     Attributes:
-        source: The photo, cover or carrier.
-        secrets: What is hidden in a cover.
+        source: The photo, cover or carrier, or the first of several images.
+        secrets: What is hidden in a cover, or goes with the first image.
         out: The file to write.
     """
 
@@ -28,7 +28,12 @@ class Job:
 
 
 def plan(
-    sources: Sequence[Path], out: Path, *, secrets: Sequence[Path] = (), ending: str = ""
+    sources: Sequence[Path],
+    out: Path,
+    *,
+    secrets: Sequence[Path] = (),
+    called: tuple[str, ...] = ("cover", "secret"),
+    ending: str = "",
 ) -> list[Job]:
     """Returns the jobs that the paths on a command line ask for, and makes their folders.
 
@@ -39,8 +44,10 @@ def plan(
         sources: Files and folders.
         out: A file to write or, where there are several sources or it is a folder already, the
             folder for them.
-        secrets: What is hidden in each source: files, which go into all of them, or folders with
-            as many images as there are sources, paired in the order of their names.
+        secrets: What is hidden in each source, or goes with it: files, which go into all of them,
+            or folders with as many images as there are sources, paired in the order of their
+            names.
+        called: What a source, and what goes with it, are called in errors.
         ending: What is added to the names of several files.
 
     Raises:
@@ -49,7 +56,7 @@ def plan(
         WICArgumentError: If a folder of secrets has another number of images.
     """
     several = len(sources) > 1 or sources[0].is_dir()
-    hidden = [_secrets(path, sources, several=several) for path in secrets]
+    hidden = [_secrets(path, sources, called, several=several) for path in secrets]
     if not several and not out.is_dir():
         return [Job(sources[0], tuple(each[0] for each in hidden), out)]
     if out.suffix and not out.is_dir():
@@ -72,8 +79,8 @@ def plan(
             hidden[index] = each * len(found)
         elif len(each) != len(found):
             raise WICArgumentError(
-                f"Expected as many secrets as covers, {len(found)}; {secrets[index]} holds "
-                f"{len(each)} images."
+                f"Expected as many {called[1]}s as {called[0]}s, {len(found)}; {secrets[index]} "
+                f"holds {len(each)} images."
             )
     try:
         for name in found:
@@ -86,12 +93,14 @@ def plan(
     ]
 
 
-def _secrets(path: Path, sources: Sequence[Path], *, several: bool) -> list[Path]:
+def _secrets(
+    path: Path, sources: Sequence[Path], called: tuple[str, ...], *, several: bool
+) -> list[Path]:
     if not path.is_dir():
         return [path]
     if not several:
         raise WICArgumentError(
-            f"Expected a file to hide in {sources[0]}; {path} is a folder. Take a folder of "
-            f"covers for a folder of secrets."
+            f"Expected a file to go with {sources[0]}; {path} is a folder. Take a folder for "
+            f"{called[0]} too."
         )
     return find_images(path)

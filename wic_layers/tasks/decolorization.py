@@ -20,6 +20,8 @@ class Decolorization(Task):
     forward_criterion = "l2"
     commands = ("wic gray", "wic color")
     picture_name = "gray"
+    titles = ("grey", "coloured")
+    looks_like = "its lightness"
     name = "decolorization"
     out_channels = 1
     preset = "decolorization-naive-tiny"

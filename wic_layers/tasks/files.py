@@ -47,6 +47,8 @@ __all__ = [
     "hide_file",
     "reveal_file",
     "up_file",
+    "write_back",
+    "write_forward",
 ]
 
 
@@ -127,7 +129,7 @@ def hide_file(
     given = [read_image(secret) for secret in secrets]
     hidden = [fit_secret(secret, size_of(covered), fit=fit) for secret in given]
     task, network = load_network(tasks, model, device)
-    written = _forward(
+    written = write_forward(
         task, network, [covered, *hidden], target, force, tile, refine, progress, marked=marked
     )
     fitted = tuple(
@@ -168,7 +170,7 @@ def reveal_file(
         WICFileError: If a file cannot be read or written, or nothing can come back from it.
         WICArgumentError: If ``model`` or ``sizes`` do not agree with the file.
     """
-    return _backward(HIDING, stego, out, model, sizes, force, tile, device, progress)
+    return write_back(HIDING, stego, out, model, sizes, force, tile, device, progress)
 
 
 def down_file(
@@ -222,7 +224,7 @@ def up_file(
 ) -> Written:
     """Brings back the image that :func:`down_file` made small; see :func:`reveal_file`."""
     sizes = None if size is None else [size]
-    return _backward(RESCALING, small, out, model, sizes, force, tile, device, progress)[0]
+    return write_back(RESCALING, small, out, model, sizes, force, tile, device, progress)[0]
 
 
 def gray_file(
@@ -257,7 +259,7 @@ def color_file(
 ) -> Written:
     """Brings back the image that :func:`gray_file` made grey; see :func:`reveal_file`."""
     sizes = None if size is None else [size]
-    return _backward(COLORING, grey, out, model, sizes, force, tile, device, progress)[0]
+    return write_back(COLORING, grey, out, model, sizes, force, tile, device, progress)[0]
 
 
 def _convert(
@@ -274,10 +276,12 @@ def _convert(
     target = check_output(out, inputs=(photo,), force=force)
     pixels = read_image(photo)
     task, network = load_network(tasks, model, device)
-    return _forward(task, network, [pixels], target, force, tile, refine, progress, marked=True)
+    return write_forward(
+        task, network, [pixels], target, force, tile, refine, progress, marked=True
+    )
 
 
-def _forward(
+def write_forward(
     task: Task,
     network: Any,
     images: Sequence[Tensor],
@@ -288,9 +292,24 @@ def _forward(
     progress: Progress | None,
     *,
     marked: bool,
+    count: int | None = None,
 ) -> Written:
+    """Runs a task forward on images and writes the picture.
+
+    Args:
+        task: What the network is for.
+        network: The network.
+        images: Pixels (3, H, W), uint8.
+        target: The PNG, which was checked.
+        force: See the module.
+        tile: See the module.
+        refine: See the module.
+        progress: See the module.
+        marked: Whether the file says what made it.
+        count: How many of the images that can come back do so; all when None.
+    """
     picture = forward_pixels(task, network, *images, tile=tile, progress=progress, refine=refine)
-    wanted = images[-task.returned :]
+    wanted = images[-task.returned :][:count]
     sizes = tuple(size_of(image) for image in wanted)
     mark = Mark(
         task.name, network.preset, network.weights_id, sizes, size_of(picture), digest(picture)
@@ -315,7 +334,7 @@ def _forward(
     )
 
 
-def _backward(
+def write_back(
     tasks: Sequence[Task],
     source: str | Path,
     out: str | Path,
@@ -326,6 +345,7 @@ def _backward(
     device: str | torch.device | None,
     progress: Progress | None,
 ) -> list[Written]:
+    """Brings back what one of ``tasks`` put into a file; see :func:`reveal_file`."""
     check_output(out, inputs=(source,), force=True)
     stored, text = read_carrier(source)
     if text is not None:

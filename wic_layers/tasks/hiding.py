@@ -29,6 +29,8 @@ class Hiding(Task):
     forward_criterion = "l1"
     commands = ("wic hide", "wic reveal")
     picture_name = "stego"
+    titles = ("stego", "secret")
+    looks_like = "the cover"
 
     def __init__(self, secrets: int = 1) -> None:
         if not 1 <= secrets <= MOST_SECRETS:

@@ -41,7 +41,9 @@ __all__ = [
     "COLORING",
     "HIDING",
     "RESCALING",
+    "Device",
     "Model",
+    "bring_back",
     "color",
     "down",
     "fit_secret",
@@ -153,7 +155,7 @@ def reveal(
         TypeError: If the image is of no kind that is taken.
     """
     tasks = HIDING if secrets is None else (Hiding(secrets),)
-    return _back(tasks, stego, "stego", sizes, model, tile, device, progress)
+    return bring_back(tasks, stego, "stego", sizes, model, tile, device, progress)
 
 
 def down(
@@ -225,7 +227,7 @@ def up(
     """
     sizes = None if size is None else [size]
     tasks = RESCALING if scale is None else (Rescaling(scale),)
-    return _back(tasks, small, "small", sizes, model, tile, device, progress)[0]
+    return bring_back(tasks, small, "small", sizes, model, tile, device, progress)[0]
 
 
 def gray(
@@ -291,10 +293,10 @@ def color(
         TypeError: If the image is of no kind that is taken.
     """
     sizes = None if size is None else [size]
-    return _back(COLORING, grey, "grey", sizes, model, tile, device, progress)[0]
+    return bring_back(COLORING, grey, "grey", sizes, model, tile, device, progress)[0]
 
 
-def _back(
+def bring_back(
     tasks: Sequence[Task],
     carrier: T,
     name: str,
@@ -304,6 +306,7 @@ def _back(
     device: Device,
     progress: Progress | None,
 ) -> list[T]:
+    """Runs backwards what one of ``tasks`` made; see :func:`reveal` for the arguments."""
     pixels = as_pixels(carrier, name, carrier=True, channels=tasks[0].out_channels)
     task, network = load_network(tasks, model, device)
     width, height = size_of(pixels)

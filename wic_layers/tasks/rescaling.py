@@ -35,6 +35,8 @@ class Rescaling(Task):
     forward_criterion = "l2"
     commands = ("wic down", "wic up")
     picture_name = "small"
+    titles = ("small", "restored")
+    looks_like = "bicubic"
 
     def __init__(self, scale: int = 2) -> None:
         if scale not in SCALES:

@@ -61,7 +61,8 @@ def load_network(
         device: Where to put it if it is loaded; a network that is given stays where it is.
 
     Raises:
-        WICArgumentError: If it is for another task or unknown, or the device is not there.
+        WICArgumentError: If it is for another task, by its channels or by what it was trained for,
+            or unknown, or the device is not there.
         WICFileError: If the weights cannot be read.
         TypeError: If a network that is given has no ``inverse`` or no ``config``.
     """
@@ -92,10 +93,17 @@ def load_network(
         network.config.get("out_channels"),
         network.config.get("scale", 1),
     )
-    for task in tasks:
-        if task.channels == found:
+    stated = getattr(network, "task", None)
+    fitting = [task for task in tasks if task.channels == found]
+    for task in fitting:
+        if stated in (None, task.name):
             return task, network
     title = network.preset or (type(model).__name__ if network is model else model)
+    if fitting:
+        raise WICArgumentError(
+            f"Expected a network for {' or '.join(task.name for task in fitting)}; {title} was "
+            f"trained for {stated}."
+        )
     wanted = "; ".join(
         f"{task.name} (channels {task.channels[0]} to {task.channels[1]}, scale {task.scale})"
         for task in tasks
@@ -127,12 +135,14 @@ def check_size(task: Task, carrier: Tensor, sizes: Sequence[tuple[int, int]], na
             f"Expected {name} with even sides, as it was made; got {width}x{height}. It was "
             f"cropped or resized, or holds nothing."
         )
-    if len(sizes) != task.returned:
+    if not task.fewest <= len(sizes) <= task.returned:
+        or_fewer = "" if task.fewest == task.returned else " or fewer"
+        what = task.titles[1] if task.images > 1 else "image"
         raise WICShapeError(
-            f"Expected {task.returned} sizes, one for each secret; got {len(sizes)}."
+            f"Expected {task.returned}{or_fewer} sizes, one for each {what}; got {len(sizes)}."
         )
     for size in sizes:
-        if task.images == 1:
+        if task.returned == task.images:
             padded = tuple(_up_to(side, task.multiple) // task.scale for side in size)
             if min(size) < 1 or padded != (width, height):
                 least, most = (
@@ -224,7 +234,7 @@ def backward_pixels(
         task: What the network is for.
         network: See :func:`load_network`.
         picture: Pixels (out_channels, H, W), uint8, or float32 as ``rounded=False`` gives them.
-        sizes: The (width, height) of each image that comes back.
+        sizes: The (width, height) of each image that comes back; those after the last one do not.
         tile: See :func:`forward_pixels`.
         progress: Called after every tile.
 
@@ -252,7 +262,7 @@ def backward_pixels(
             progress=progress,
         )
     return [
-        image[:, : size[1], : size[0]] for image, size in zip(back.split(3), sizes, strict=True)
+        image[:, : size[1], : size[0]] for image, size in zip(back.split(3), sizes, strict=False)
     ]
 
 

@@ -22,7 +22,7 @@ from wic_layers.models.presets import find_preset
 from wic_layers.models.weights import CARD, CONFIG, TENSORS
 from wic_layers.tasks import TASKS, Task
 from wic_layers.training.data import Photographs
-from wic_layers.training.engine import CHECKPOINT, LOG, Judgement, make_fabric, train
+from wic_layers.training.engine import CHECKPOINT, LOG, Judgement, make_fabric, margin, train
 from wic_layers.training.guard import Incident
 from wic_layers.training.monitor import Monitor
 from wic_layers.training.objective import TERMS, Losses
@@ -90,14 +90,18 @@ def split_off(paths: list[Path], held_out: int) -> tuple[list[Path], list[Path]]
 
 def pack_middles(task: Task, images: Photographs) -> Tensor:
     """The middles of the held-out photographs, packed; each is used once in every role."""
-    side = min(min(image.shape[:2]) for image in images)
-    side = min(side, 256) // task.multiple * task.multiple
+    least = min(min(image.shape[:2]) for image in images)
+    sides = range(task.multiple, 257, task.multiple)
+    side = max(side for side in sides if task.source_side(side) <= least)
     middles = []
     for image in images:
-        top, left = (image.shape[0] - side) // 2, (image.shape[1] - side) // 2
-        middles.append(np.array(image[top : top + side, left : left + side]))
+        cut = task.source_side(side)
+        top, left = (image.shape[0] - cut) // 2, (image.shape[1] - cut) // 2
+        middles.append(np.array(image[top : top + cut, left : left + cut]))
     stack = torch.from_numpy(np.stack(middles)).permute(0, 3, 1, 2).float() / 255
-    return task.pack(*(stack.roll(-turn, 0) for turn in range(task.images)))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)  # the same for every training
+        return task.pack(*task.compose(*(stack.roll(-turn, 0) for turn in range(task.sources))))
 
 
 def _network(settings: Settings) -> Any:
@@ -207,8 +211,10 @@ def fit(model: Any, task: Task, settings: Settings, args: argparse.Namespace) ->
         "cache": None if settings.cache is None else Path(settings.cache),
     }
     with fabric.rank_zero_first(local=True):  # the others find what it decoded
-        images = Photographs(chosen, levels=settings.levels, smallest=settings.crop + 16, **shared)
-        held_out = pack_middles(task, Photographs(judged_paths, smallest=task.multiple, **shared))
+        around = task.source_side(settings.crop + 2 * margin(task))
+        images = Photographs(chosen, levels=settings.levels, smallest=around, **shared)
+        least = task.source_side(task.multiple)
+        held_out = pack_middles(task, Photographs(judged_paths, smallest=least, **shared))
 
     columns = min(shutil.get_terminal_size().columns, 160)
     monitor: Monitor | None = None

@@ -32,6 +32,7 @@ __all__ = [
     "Judgement",
     "judge",
     "make_fabric",
+    "margin",
     "pack_crops",
     "psnr",
     "read_batches",
@@ -96,7 +97,7 @@ class Batches(Dataset[Crops]):
 
     Args:
         images: Where they come from.
-        task: Says how many images make a sample.
+        task: Says of how many photographs a sample is made, and how large they are.
         settings: Batch, crop, seed and candidates.
         process: Number of the process, from 0.
         processes: How many there are; each has its share of every batch.
@@ -107,13 +108,13 @@ class Batches(Dataset[Crops]):
     ) -> None:
         self.images = images
         self.arguments: dict[str, Any] = {
-            "size": settings.batch * task.images,
-            "crop": settings.crop + 2 * margin(task),
+            "size": settings.batch * task.sources,
+            "crop": task.source_side(settings.crop + 2 * margin(task)),
             "seed": settings.seed,
             "candidates": settings.candidates,
             "rows": [
                 image * settings.batch + row
-                for image in range(task.images)
+                for image in range(task.sources)
                 for row in range(process, settings.batch, processes)
             ],
         }
@@ -124,7 +125,8 @@ class Batches(Dataset[Crops]):
 
 def pack_crops(crops: Crops, task: Task, *, saturate: float = 0.0) -> tuple[Tensor, Tensor]:
     """Returns the packed crops of a step and their reference."""
-    packed = task.pack(*arrange(crops, saturate=saturate).chunk(task.images))
+    sources = arrange(crops, saturate=saturate).chunk(task.sources)
+    packed = task.pack(*task.compose(*sources))
     around = margin(task)
     inner = slice(around, -around)
     edge = slice(around // task.scale, -(around // task.scale))
@@ -277,6 +279,7 @@ def train(
         rounding=settings.rounding,
         shift_target=settings.shift_target,
         low=settings.low,
+        frequency=settings.frequency,
         returned=settings.returned,
         invariance=settings.invariance,
         w=settings.w,

@@ -37,7 +37,6 @@ __all__ = ["Row", "add_arguments", "compare", "evaluate", "mean_rows", "reduce_b
 _METRICS = ("psnr_rgb", "ssim_rgb", "psnr_y", "ssim_y")
 _TITLES = ("PSNR RGB", "SSIM RGB", "PSNR Y", "SSIM Y")
 _FLOAT = ", float"  # the end of the names of rows without rounding
-_NAMES = {"hiding": ("stego", "secret"), "rescaling": ("small", "restored")}
 _WEIGHTS_OF_Y = (65.481, 128.553, 24.966)  # ITU-R BT.601 on [0, 1], with an offset of 16
 
 
@@ -121,7 +120,8 @@ def evaluate(
     Rescaling: an image first loses the rows and columns that the scale does not divide, ``scale``
     pixels are cropped at each border, and the small picture is judged against Pillow's bicubic
     reduction. Hiding: the images that follow are the secrets (turned upright where the shapes
-    differ). Decolorization: the grey picture is judged against the lightness L*.
+    differ). Decolorization: the grey picture is judged against the lightness L*. Tasks that pack
+    several images get such as are made of an image (:meth:`~wic_layers.tasks.Task.compose`).
 
     Args:
         task: What the network is for.
@@ -138,14 +138,32 @@ def evaluate(
     """
     for index, image in enumerate(images):
         inputs = [image]
-        if task.scale > 1:
+        if task.is_composed:
+            several = [images[(index + k) % len(images)] for k in range(task.sources)]
+            inputs = _composed(task, several)
+        elif task.scale > 1:
             height, width = (side // task.scale * task.scale for side in image.shape[1:])
             inputs = [image[:, :height, :width]]
-        for step in range(1, task.images):
+        for step in range(1, 1 if task.is_composed else task.images):
             other = images[(index + step) % len(images)]
             turned = other if other.shape == image.shape else other.transpose(1, 2)
             inputs.append(turned[:, : image.shape[1], : image.shape[2]].contiguous())
         yield list(_judge(task, network, inputs, tile, refine))
+
+
+def _composed(task: Task, images: Sequence[Tensor]) -> list[Tensor]:
+    """A sample made of the middles of images, the same every time."""
+    height, width = (min(image.shape[axis] for image in images) for axis in (1, 2))
+    sources = []
+    for image in images:
+        top, left = (image.shape[1] - height) // 2, (image.shape[2] - width) // 2
+        cut = image[:, top : top + height, left : left + width]
+        sources.append(cut[None].float() / 255)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        found = task.compose(*sources)
+    height, width = (side // task.multiple * task.multiple for side in found[0].shape[2:])
+    return [(x[0, :, :height, :width] * 255).round().to(torch.uint8) for x in found]
 
 
 def _judge(
@@ -153,8 +171,7 @@ def _judge(
 ) -> Iterator[Row]:
     wanted = inputs[-task.returned :]
     sizes = [size_of(image) for image in wanted]
-    kind = task.name.partition("-")[0]
-    forward, back = _NAMES.get(kind, ("grey", "coloured"))
+    forward, back = task.titles
     numbers = [f" {k}" for k in range(1, len(wanted) + 1)] if len(wanted) > 1 else [""]
     crop = task.scale if task.scale > 1 else 0
 
@@ -186,7 +203,7 @@ def _judge(
     for number, found, original in zip(numbers, floats, wanted, strict=True):
         yield compare(f"{back}{number}{_FLOAT}", inner(found), inner(original))
     # a second round trip of what came back; covers are taken as they look
-    covers = [seen] if task.images > 1 else []
+    covers = [seen] if task.returned < task.images else []
     again = forward_pixels(task, network, *covers, *restored, tile=tile, refine=refine)
     second = backward_pixels(task, network, again, sizes, tile=tile)
     yield compare(f"{forward}, second time", again[:, :height, :width], reference)

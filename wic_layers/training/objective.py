@@ -1,4 +1,4 @@
-"""What is minimised: the losses of the WIN paper, HiNet's and DLV's; each can be exchanged."""
+"""What is minimised: the losses of WIN, HiNet, DLV and IICNet; each part can be exchanged."""
 
 from __future__ import annotations
 
@@ -14,7 +14,16 @@ from wic_layers.errors import WICArgumentError
 from wic_layers.quantization import quantize, quantize_by_noise
 from wic_layers.tasks.base import Task
 
-__all__ = ["DISTANCES", "ROUNDINGS", "TERMS", "Losses", "Objective", "Step"]
+__all__ = [
+    "DISTANCES",
+    "ROUNDINGS",
+    "TERMS",
+    "Losses",
+    "Objective",
+    "Step",
+    "frequencies",
+    "low_bands",
+]
 
 Distance = Callable[[Tensor, Tensor], Tensor]
 _Part = TypeVar("_Part")
@@ -28,7 +37,7 @@ ROUNDINGS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 """What stands for a file's 8 bits in training: rounding, or noise as large (IICNet)."""
 
-TERMS = ("forward", "reverse", "det", "shift", "low", "invariance")
+TERMS = ("forward", "reverse", "det", "shift", "low", "invariance", "frequency")
 """The names of the losses, in the order of their weights."""
 
 _DRAWS = 3  # of w, whose forward pictures L_i compares
@@ -42,8 +51,9 @@ class Losses(NamedTuple):
         reverse: Distance of what came back from what went in.
         det: L_det.
         shift: L_shift.
-        low: Distance of the forward picture's low frequencies from its reference's.
+        low: Distance of the forward picture's low bands from its reference's.
         invariance: How much the forward picture depends on the latent w.
+        frequency: Distance of the forward picture's frequencies from its reference's.
     """
 
     forward: Tensor
@@ -52,22 +62,45 @@ class Losses(NamedTuple):
     shift: Tensor
     low: Tensor
     invariance: Tensor
+    frequency: Tensor
+
+
+def low_bands(y: Tensor, reference: Tensor) -> Tensor:
+    """HiNet's: the squared distance of the low bands of the Haar transform, per element."""
+    return squared(*(Haar()(z)[:, : z.shape[1]] for z in (y, reference)))
+
+
+def frequencies(y: Tensor, reference: Tensor) -> Tensor:
+    """IICNet's: the squared distance of the one-sided Fourier transforms, per frequency.
+
+    The transform is orthonormal here, so that a weight means the same for crops of all sizes: with
+    the authors' unscaled one the sum is H W times as large, and their weight of 0.001, for their
+    crops of 144, is 20.7 here. By Parseval's theorem the sum is half the squared distance of the
+    pixels, and for the frequencies that a one-sided transform does not leave out (no change, or
+    the fastest, from left to right) the other half too: the loss adds no new aim, but weight to
+    the forward picture, most of all to its rows' means.
+    """
+    difference: Tensor = torch.fft.rfft2(y.float() - reference.float(), norm="ortho")
+    return torch.view_as_real(difference).square()
+
+
+_ON_PICTURES = {"low": low_bands, "frequency": frequencies}
 
 
 class Objective:
     r"""The paper's objective, computed from one pass forward and one back.
 
     .. math:: \lambda_f L_f + \lambda_r L_r + \lambda_d L_{det} + \lambda_s L_{shift}
-        + \lambda_l L_{low} + \lambda_i L_i
+        + \lambda_l L_{low} + \lambda_i L_i + \lambda_q L_{freq}
 
     Distances are summed over channels and pixels and averaged over the batch. Where the last WIC
     gives copies of the forward picture, :math:`L_f` judges them as well as their mean. The forward
     picture is rounded to 8 bits, with a straight-through gradient, before it runs back.
     :math:`L_{det}` is that of every WIC, :math:`L_{shift}` of the narrowing ones; what completes
-    them is up to the network. :math:`L_{low}`, HiNet's, is the squared distance of the low bands
-    of the Haar transforms of the forward picture and its reference. Networks with a latent w (see
-    :class:`~wic_layers.models.DualLatent`) are given one that is drawn; :math:`L_i`, DLV's, is the
-    standard deviation of the forward picture over three draws.
+    them is up to the network. :math:`L_{low}`, HiNet's, and :math:`L_{freq}`, IICNet's, compare
+    the forward picture with its reference once more: :func:`low_bands`, :func:`frequencies`.
+    Networks with a latent w (see :class:`~wic_layers.models.DualLatent`) are given one that is
+    drawn; :math:`L_i`, DLV's, is the standard deviation of the forward picture over three draws.
 
     Args:
         task: Gives the reference of the forward picture and its distance (L2 or Charbonnier).
@@ -80,6 +113,7 @@ class Objective:
         shift_target: What L_shift completes: the ``"reference"``, as the paper's code, or the
             layer's own ``"output"``, as its Eq. (14).
         low: :math:`\lambda_l`, which only HiNet has.
+        frequency: :math:`\lambda_q`, which only IICNet has.
         returned: What is judged on the way back: ``"all"`` that went in, or those images that are
             ``"wanted"``: without the cover, as HiNet does.
         invariance: :math:`\lambda_i`, which only DLV-IRN has.
@@ -93,10 +127,10 @@ class Objective:
         | Tackling Ill-posedness of Reversible Image Conversion with Well-posed Invertible Network
         | (Huang and Huang), Eq. (18); weights and distances of its code. Noise for rounding:
         | IICNet: A Generic Framework for Reversible Image Conversion (Cheng et al., 2021), 3.4
-        | The low frequencies: HiNet: Deep Image Hiding by Invertible Network (Jing et al., 2021),
-        | Section 3.4
+        | L_low: HiNet: Deep Image Hiding by Invertible Network (Jing et al., 2021), Section 3.4
         | L_i: Enhancing Image Rescaling using Dual Latent Variables in Invertible Neural Network
         | (Zhang et al., 2022), Eq. (12)-(13)
+        | L_freq: IICNet, Eq. (11)
     """
 
     def __init__(
@@ -109,6 +143,7 @@ class Objective:
         rounding: str | Callable[[Tensor], Tensor] = "straight-through",
         shift_target: str = "reference",
         low: float = 0.0,
+        frequency: float = 0.0,
         returned: str = "all",
         invariance: float = 0.0,
         w: str = "drawn",
@@ -126,7 +161,7 @@ class Objective:
                 f'Expected w="drawn" with invariance, which compares draws; got {w!r}.'
             )
         self.task = task
-        self.weights = (*weights, low, invariance)
+        self.weights = (*weights, low, invariance, frequency)
         self._draws = w == "drawn"
         self._all_returned = returned == "all"
         chosen = task.forward_criterion if forward is None else forward
@@ -158,12 +193,15 @@ class Objective:
             back, wanted = (torch.cat(self.task.wanted(z), dim=1) for z in (back, x))
         reverse = self._reverse_distance(back, wanted).sum() / len(x)
         target = aims if self._aims_at_reference else None
-        shift = shift_loss(records, target, self._forward_distance)
-        low, invariance = y.new_zeros(()), y.new_zeros(())
-        if self.weights[TERMS.index("low")]:
-            bands = (Haar()(z)[:, : z.shape[1]] for z in (y, reference))
-            low = squared(*bands).sum() / len(x)
-        if self.weights[TERMS.index("invariance")]:
+        # IICNet as published has no WIC, or none that drops channels
+        shift = shift_loss(records, target, self._forward_distance) if aims else y.new_zeros(())
+        det = det_loss(model) if any(map(_is_wic, model.modules())) else y.new_zeros(())
+        low, frequency = (
+            distance(y, reference).sum() / len(x) if self._weight(name) else y.new_zeros(())
+            for name, distance in _ON_PICTURES.items()
+        )
+        invariance = y.new_zeros(())
+        if self._weight("invariance"):
             if draw is None:
                 raise WICArgumentError(
                     f"Expected a network with a latent w, for invariance; got "
@@ -171,7 +209,10 @@ class Objective:
                 )
             pictures = torch.stack([y, *(model(x, w=draw(x)) for _ in range(_DRAWS - 1))])
             invariance = _deviation(pictures).sum() / len(x)
-        return Losses(forward, reverse, det_loss(model), shift, low, invariance)
+        return Losses(forward, reverse, det, shift, low, invariance, frequency)
+
+    def _weight(self, name: str) -> float:
+        return self.weights[TERMS.index(name)]
 
     def weighted(self, losses: Losses) -> dict[str, Tensor]:
         """Returns the losses times their weights, by name; their sum is what is minimised."""
@@ -195,6 +236,10 @@ def _before(reference: Tensor, model: nn.Module, layer: nn.Module) -> tuple[Tens
         reference = block.inverse(reference)  # type: ignore[operator]
         copied = copied or isinstance(block, ChannelMean)
     return reference, copied
+
+
+def _is_wic(module: nn.Module) -> bool:
+    return hasattr(module, "gram_logdet")
 
 
 def _named(what: str, chosen: str | _Part, known: dict[str, _Part]) -> _Part:

@@ -1,4 +1,4 @@
-"""``wic upgrade``: a checkpoint with a random z becomes a network without random numbers."""
+"""``wic upgrade``: a checkpoint of other code becomes a network with a WIC at its end."""
 
 from __future__ import annotations
 
@@ -19,9 +19,14 @@ from wic_layers.training.settings import Settings
 
 __all__ = ["KINDS", "Outcome", "add_arguments", "judge_decodings", "run"]
 
-KINDS = {"irn": "IRN", "hinet": "HiNet"}
+KINDS = {"irn": "IRN", "hinet": "HiNet", "iicnet": "IICNet"}
 """The code bases whose checkpoints can be upgraded, with the class of their networks."""
 
+# by the argument that builds a network as published: what it had, what a WIC does there, its row
+_WAS = {
+    "random_z": ("random z", "gives zeros for z", "z drawn"),
+    "channel_squeeze": ("channel squeeze", "starts as the channel squeeze", "channel squeeze"),
+}
 _DECODINGS = 10
 # fine-tuning: the couplings are trained already
 _DEFAULTS: dict[str, Any] = {"steps": 2000, "learning_rate": 2e-4, "warmup": 100}
@@ -33,6 +38,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("kind", choices=tuple(KINDS), help="whose code the checkpoint is of")
     add("checkpoint", metavar="CHECKPOINT", type=Path, help="the .pth file, as its code wrote it")
     add("-o", "--out", required=True, type=Path, help="folder for the weights")
+    add(
+        "--task",
+        choices=tuple(TASKS),
+        metavar="TASK",
+        help="what it is for, where its channels leave that open, as IICNet's do (stereo, ...)",
+    )
     add("--config", type=Path, metavar="YAML", help="settings of a file; flags overrule them")
     add("--resume", action="store_true", help="go on with fine-tuning from the one in --out")
     add("--force", action="store_true", help="start anew although --out holds something")
@@ -87,12 +98,12 @@ def judge_decodings(rows: dict[str, Outcome]) -> str:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Reads a checkpoint, puts a WIC where z was, fine-tunes and compares.
+    """Reads a checkpoint, puts a WIC where z or the channel squeeze was, fine-tunes and compares.
 
     Raises:
         WICFileError: If the checkpoint cannot be read or is of another network, or ``--out`` is
             not empty.
-        WICArgumentError: If a setting is out of range.
+        WICArgumentError: If a setting is out of range, or it is not clear what the network is for.
         WICDependencyError: If a package of the extra ``train`` is not installed.
     """
     original = load_official(args.checkpoint)
@@ -101,14 +112,16 @@ def run(args: argparse.Namespace) -> int:
             f"Expected a checkpoint of {KINDS[args.kind]}; {args.checkpoint} is one of "
             f"{type(original).__name__}."
         )
-    preset = _like(original)
+    preset = _like(original, args.task)
     task = TASKS[preset.task]
+    original.task = task.name
     settings = gather(args, {**_DEFAULTS, **preset.recipe})
     if settings.preset:
         raise WICArgumentError("Expected no preset in the settings; the checkpoint says.")
     torch.manual_seed(settings.seed)  # of a learned completion
     model = with_wic(original, settings.completion)  # type: ignore[arg-type]
-    card = {"start": f"{args.checkpoint.name}, {type(original).__name__}, its random z a WIC"}
+    was, stands_for, drawn = _WAS[str(original.published)]
+    card = {"start": f"{args.checkpoint.name}, {type(original).__name__}, its {was} a WIC"}
     parameters = sum(parameter.numel() for parameter in model.parameters())
     print(
         f"{args.checkpoint}: {type(original).__name__} for {task.name}, {parameters:,} parameters"
@@ -118,7 +131,7 @@ def run(args: argparse.Namespace) -> int:
             raise WICFileError(f"{args.out} exists; choose another, or replace it with --force.")
         model.save_pretrained(args.out, card)
         print(
-            f"{args.out}: the same weights, and a WIC that gives zeros for z, for --weights "
+            f"{args.out}: the same weights, and a WIC that {stands_for}, for --weights "
             f"{args.out}; give --data FOLDER to fine-tune it"
         )
         return 0
@@ -129,7 +142,7 @@ def run(args: argparse.Namespace) -> int:
     tuned = fitted.model.eval()
     tuned.save_pretrained(args.out, {**card, **fitted.card})
     rows = {
-        "original, z drawn": Outcome(original, task, fitted.held_out),
+        f"original, {drawn}": Outcome(original, task, fitted.held_out),
         "upgraded, as it starts": Outcome(untuned, task, fitted.held_out),
         f"upgraded, after {settings.steps} steps": Outcome(tuned, task, fitted.held_out),
     }
@@ -140,17 +153,29 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _like(model: Any) -> Preset:
-    """The preset with a WIC of a published network's shape, whatever its depth."""
+def _like(model: Any, task: str | None) -> Preset:
+    """The preset with a WIC of a published network's shape and task, whatever its depth."""
     shape = {key: model.config.get(key) for key in ("in_channels", "out_channels", "scale")}
-    for preset in PRESETS.values():
-        given = preset.arguments
-        if (
-            preset.network == type(model).__name__
-            and not given.get("random_z")
-            and {key: given.get(key) for key in shape} == shape
-        ):
-            return preset
-    raise WICArgumentError(
-        f"Expected a network for one of the tasks; this {type(model).__name__} has {shape}."
-    )
+    kind = type(model).__name__
+    fitting = {
+        preset.task: preset
+        for preset in PRESETS.values()
+        if preset.network == kind
+        and not preset.arguments.get(model.published)
+        and {key: preset.arguments.get(key) for key in shape} == shape
+    }
+    if not fitting:
+        raise WICArgumentError(
+            f"Expected a network for one of the tasks; this {kind} has {shape}."
+        )
+    if task is None and len(fitting) > 1:
+        raise WICArgumentError(
+            f"Expected --task with what this {kind} is for, as its channels leave it open: "
+            f"{', '.join(fitting)}."
+        )
+    found = fitting.get(task or next(iter(fitting)))
+    if found is None:
+        raise WICArgumentError(
+            f"Expected --task {' or '.join(fitting)} for this {kind} with {shape}; got {task}."
+        )
+    return found

@@ -1,0 +1,277 @@
+"""Several images in one that gives all of them back: clips, stereo pairs, dual views, layers."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from wic_layers.errors import WICArgumentError, WICShapeError
+from wic_layers.images import size_of
+from wic_layers.tasks import composing
+from wic_layers.tasks.base import Task
+
+__all__ = ["Clip", "Layers", "Packing", "Stereo", "Zoom"]
+
+
+class Packing(Task):
+    """One picture that looks like one of several images and gives all of them back.
+
+    All images have one size. In the network's channels the one that the picture looks like comes
+    first.
+
+    Attributes:
+        given: How many images are asked for.
+        parts: What they are called, in their order.
+    """
+
+    forward_criterion = "l2"
+    commands = ("wic pack", "wic unpack")
+    titles: ClassVar[tuple[str, str]] = ("packed", "image")
+    looks_like: ClassVar[str] = "the first image"
+    is_composed = True
+    parts: tuple[str, ...]
+
+    @property
+    def given(self) -> int:
+        """How many images are asked for; of a clip fewer will do."""
+        return len(self.parts)
+
+    @property
+    def returned(self) -> int:
+        """All of them come back."""
+        return self.images
+
+    def reference(self, x: Tensor) -> Tensor:
+        """The first image of the packed tensor; a smaller one is the bicubic reduction."""
+        first = x[:, :3]
+        if self.scale == 1:
+            return first
+        size = [side // self.scale for side in x.shape[2:]]
+        return F.interpolate(first, size=size, mode="bicubic", antialias=True).clamp(0, 1)
+
+    @abstractmethod
+    def compose(self, *sources: Tensor) -> tuple[Tensor, ...]:
+        """See :meth:`Task.compose`."""
+
+    def take(self, *images: Tensor) -> list[Tensor]:
+        """Returns the images that go into the network of those that a user gives.
+
+        Args:
+            *images: Pixels (3, H, W), uint8.
+
+        Raises:
+            WICArgumentError: If there are too few or too many.
+            WICShapeError: If their sizes differ.
+        """
+        if len(images) != self.given:
+            raise WICArgumentError(
+                f"Expected {self.given} images for {self.name} ({', '.join(self.parts)}); got "
+                f"{len(images)}."
+            )
+        sizes = [f"{w}x{h}" for w, h in map(size_of, images)]
+        if len(set(sizes)) > 1:
+            raise WICShapeError(f"Expected images of one size; got {', '.join(sizes)}.")
+        return list(images)
+
+
+class Stereo(Packing):
+    """A left view that gives both views back.
+
+    References:
+        | IICNet: A Generic Framework for Reversible Image Conversion (Cheng et al., 2021), Section
+        | 4.2
+    """
+
+    name = "stereo"
+    images = 2
+    preset = "iicnet-stereo-small"
+    titles = ("left view", "view")
+    looks_like = "the left view"
+    parts = ("left", "right")
+
+    def source_side(self, side: int) -> int:
+        """Views are narrower by the largest disparity."""
+        return side + composing.MOST_DISPARITY
+
+    def compose(self, *sources: Tensor) -> tuple[Tensor, ...]:
+        """One photograph in front of another, from two places."""
+        lost = composing.MOST_DISPARITY
+        return composing.stereo(*(source[..., lost:, :] for source in sources))
+
+
+class Zoom(Packing):
+    """A normal view that gives itself and a zoomed view back, as two cameras of a phone see them.
+
+    Args:
+        factor: By how much the second view is zoomed in: 2, 4 or 8. It decides which weights are
+            used, and what they are trained on.
+
+    Raises:
+        WICArgumentError: If ``factor`` is another number.
+
+    References:
+        | IICNet: A Generic Framework for Reversible Image Conversion (Cheng et al., 2021), Section
+        | 4.3
+    """
+
+    images = 2
+    titles = ("normal view", "view")
+    looks_like = "the normal view"
+    parts = ("normal", "zoomed")
+
+    def __init__(self, factor: int = 4) -> None:
+        if factor not in (2, 4, 8):
+            raise WICArgumentError(f"Expected a factor of 2, 4 or 8; got {factor!r}.")
+        self.factor = factor
+        self.name = f"zoom-x{factor}"
+        self.preset = f"iicnet-{self.name}-small"
+
+    @property
+    def sources(self) -> int:
+        """One photograph has both views in it."""
+        return 1
+
+    def source_side(self, side: int) -> int:
+        """The photograph is as much larger as the view is zoomed."""
+        return self.factor * side
+
+    def compose(self, *sources: Tensor) -> tuple[Tensor, ...]:
+        """A photograph reduced, and its middle."""
+        height, width = (side // self.factor * self.factor for side in sources[0].shape[2:])
+        return composing.views(sources[0][..., :height, :width], self.factor)
+
+
+class Layers(Packing):
+    """A composition that gives itself, its background and its foreground back.
+
+    What a user gives are the background and a foreground with transparency; the composition is
+    made of them. The foreground comes back on black, times its opacity.
+
+    References:
+        | IICNet: A Generic Framework for Reversible Image Conversion (Cheng et al., 2021), Section
+        | 4.4
+    """
+
+    name = "layers"
+    images = 3
+    preset = "iicnet-layers-small"
+    titles = ("composition", "layer")
+    looks_like = "the composition"
+    parts = ("background", "foreground")
+
+    @property
+    def sources(self) -> int:
+        """Background and foreground."""
+        return 2
+
+    def compose(self, *sources: Tensor) -> tuple[Tensor, ...]:
+        """One photograph in front of another, by a soft matte."""
+        return composing.layers(*sources)
+
+    def take(self, *images: Tensor) -> list[Tensor]:
+        """The composition, the background and the foreground on black.
+
+        Args:
+            *images: The background (3, H, W) and the foreground (4, H, W), its opacity last, in
+                uint8.
+
+        Raises:
+            WICArgumentError: If there is another number, or the foreground has no transparency.
+            WICShapeError: If their sizes differ.
+        """
+        background, foreground = super().take(*images)
+        if len(foreground) != 4:
+            raise WICArgumentError(
+                "Expected a foreground with transparency (RGBA), which says where the background "
+                "is seen; got one without."
+            )
+        alpha = foreground[3:].float() / 255
+        shown = (foreground[:3] * alpha).round()
+        composition = (shown + background * (1 - alpha)).round().clamp(0, 255)
+        return [composition.to(torch.uint8), background, shown.to(torch.uint8)]
+
+
+class Clip(Packing):
+    """The middle frame of a clip, that gives all of its frames back.
+
+    Fewer frames are completed by the last one again, which then does not come back.
+
+    Args:
+        frames: How many, 2 to 9.
+        scale: 1, or 2 for a picture of half the size.
+
+    Raises:
+        WICArgumentError: If an argument is another number.
+
+    References:
+        | IICNet: A Generic Framework for Reversible Image Conversion (Cheng et al., 2021), Section
+        | 4.1. There the picture of half the size is reduced by bilinear interpolation, here
+        | (antialiased) bicubic, as in rescaling.
+    """
+
+    titles = ("middle frame", "frame")
+    looks_like = "the middle frame"
+
+    def __init__(self, frames: int = 5, scale: int = 1) -> None:
+        if not 2 <= frames <= 9:
+            raise WICArgumentError(f"Expected 2 to 9 frames; got {frames!r}.")
+        if scale not in (1, 2):
+            raise WICArgumentError(f"Expected scale 1 or 2 (half the size); got {scale!r}.")
+        self.images = frames
+        self.scale = scale
+        self.name = f"clip-{frames}" + (f"-x{scale}" if scale > 1 else "")
+        self.preset = f"iicnet-{self.name}-small"
+        self.parts = tuple(f"frame {index}" for index in range(1, frames + 1))
+
+    @property
+    def sources(self) -> int:
+        """The camera moves over one photograph."""
+        return 1
+
+    @property
+    def _margin(self) -> int:
+        return 2 * round(composing.PAN) * self.images
+
+    def source_side(self, side: int) -> int:
+        """The camera moves over more than a frame shows."""
+        return side + self._margin
+
+    def compose(self, *sources: Tensor) -> tuple[Tensor, ...]:
+        """The frames of a camera pan."""
+        return composing.pan(sources[0], self.images, self._margin)
+
+    @property
+    def fewest(self) -> int:
+        """A clip may have been short of frames."""
+        return 1
+
+    def _order(self) -> list[int]:
+        """Which frame stands where in the channels: the middle one first."""
+        middle = self.images // 2
+        return [middle, *(index for index in range(self.images) if index != middle)]
+
+    def pack(self, *images: Tensor) -> Tensor:
+        """Returns the network's input of frames in the order of time."""
+        return torch.cat([images[index] for index in self._order()], dim=1)
+
+    def unpack(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Returns the frames of a packed tensor in the order of time."""
+        found = dict(zip(self._order(), x.split(3, dim=1), strict=True))
+        return tuple(found[index] for index in range(self.images))
+
+    def take(self, *images: Tensor) -> list[Tensor]:
+        """The frames, completed by the last one.
+
+        Args:
+            *images: Pixels (3, H, W), uint8; as many as the clip has frames, or fewer.
+
+        Raises:
+            WICArgumentError: If there is none, or there are more.
+            WICShapeError: If their sizes differ.
+        """
+        missing = max(self.images - len(images), 0) if images else 0
+        return super().take(*images, *images[-1:] * missing)
