@@ -10,9 +10,10 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from wic_layers.completion import Completion, CompletionName, Repeat, Shift
 from wic_layers.conv import WIC
 from wic_layers.errors import WICArgumentError, WICError, WICShapeError
-from wic_layers.subnets import DenseBlock
+from wic_layers.subnets import CrossImage, DenseBlock
 
 __all__ = [
     "AffineCoupling",
@@ -24,6 +25,7 @@ __all__ = [
     "Latent",
     "LearnedSqueeze",
     "LongTermMemory",
+    "Relation",
     "Squeeze",
     "Unsqueeze",
 ]
@@ -143,30 +145,47 @@ class Squeeze(InvertibleBlock):
 
     Args:
         factor: Side f of the square of pixels that becomes one.
+        groups: How many images stand in the channels, one behind the other; the f² pixels of each
+            stay together, first those of all its channels at the first place of the square, as
+            :class:`Haar` has its sub-bands. By default as many as there are channels.
 
     Raises:
-        WICShapeError: If H or W is not divisible by f.
+        WICArgumentError: If ``factor`` or ``groups`` is less than 1.
+        WICShapeError: If H or W is not divisible by f, or the channels cannot be grouped.
     """
 
     is_exact = True
 
-    def __init__(self, factor: int = 2) -> None:
+    def __init__(self, factor: int = 2, groups: int | None = None) -> None:
         super().__init__()
-        if factor < 1:
-            raise WICArgumentError(f"Expected factor of at least 1; got {factor!r}.")
+        for name, value in (("factor", factor), ("groups", groups)):
+            if value is not None and value < 1:
+                raise WICArgumentError(f"Expected {name} of at least 1; got {value!r}.")
         self.factor = factor
+        self.groups = groups
 
     def _forward(self, x: Tensor) -> Tensor:
         _check_divisible(x, self.factor, self)
-        return F.pixel_unshuffle(x, self.factor)
+        if self.groups is None:
+            return F.pixel_unshuffle(x, self.factor)
+        _check_channels(x, self.groups, self)
+        f = self.factor
+        return rearrange(
+            x, "n (g c) (h i) (w j) -> n (g i j c) h w", g=self.groups, i=f, j=f
+        ).contiguous()
 
     def inverse(self, y: Tensor) -> Tensor:
         """Channels back into pixels."""
-        _check_channels(y, self.factor**2, self)
-        return F.pixel_shuffle(y, self.factor)
+        _check_channels(y, self.factor**2 * (self.groups or 1), self)
+        if self.groups is None:
+            return F.pixel_shuffle(y, self.factor)
+        f = self.factor
+        return rearrange(
+            y, "n (g i j c) h w -> n (g c) (h i) (w j)", g=self.groups, i=f, j=f
+        ).contiguous()
 
     def extra_repr(self) -> str:
-        return f"{self.factor}"
+        return f"{self.factor}" if self.groups is None else f"{self.factor}, {self.groups}"
 
 
 class Unsqueeze(Squeeze):
@@ -214,8 +233,93 @@ class ChannelMean(InvertibleBlock):
         """The same channels once for every group."""
         return torch.cat([y] * self.groups, dim=1)
 
+    def as_wic(self, out_channels: int, completion: CompletionName | Completion = "zero") -> WIC:
+        r"""Returns a layer to stand here, that starts as this block in both directions.
+
+        Its first rows are the mean; the others compare the G groups by vectors :math:`q` that are
+        orthonormal and sum to zero, which is what the completion is for:
+
+        .. math:: y = \frac{1}{G} \sum_g x_g, \quad
+            e_k = \sum_g q_{kg} x_g, \quad x_g = y + \sum_k q_{kg} c_k(y)
+
+        Groups that are alike have :math:`e = 0`, what ``"zero"`` and an untrained ``"learned"``
+        say. Completions that say :math:`y` itself, or it from a pixel away (``"repeat"``,
+        ``"shift"``), are for :math:`e_k + y`.
+
+        Args:
+            out_channels: Channels C of a group.
+            completion: See :class:`~wic_layers.WIC`.
+
+        Raises:
+            WICArgumentError: If there is one group only, and so nothing to complete.
+        """
+        groups = self.groups
+        if groups < 2:
+            raise WICArgumentError("Expected at least 2 groups, of which a WIC drops; got 1.")
+        # Helmert's contrasts: each group against those before it
+        rows = torch.ones(groups, groups, dtype=torch.float64)
+        for k in range(1, groups):
+            rows[k, k], rows[k, k + 1 :] = -k, 0
+        rows[1:] /= rows[1:].norm(dim=1, keepdim=True)
+        rows[0] /= groups
+        if isinstance(completion, (Repeat, Shift)) or completion in ("repeat", "shift"):
+            rows[1:] += rows[0]
+        kernel = torch.kron(rows, torch.eye(out_channels, dtype=torch.float64))
+        return WIC.from_kernel(
+            kernel.to(torch.get_default_dtype()), out_channels, completion=completion
+        )
+
     def extra_repr(self) -> str:
         return f"{self.groups}"
+
+
+class Relation(InvertibleBlock):
+    """What images have to say about each other, added to each: IICNet's relation module.
+
+    ``x + 0.2 there(x)`` forward and ``y + 0.2 back(y)`` on the way back, with two networks of the
+    same kind. The second is trained to undo the first and does not do so by its construction: this
+    is the one block whose inverse is learned. At the start both directions are the identity.
+
+    Args:
+        images: How many RGB images stand in the channels.
+        features: Channels in which each is described to the others.
+        growth: Width of the dense blocks inside.
+
+    References:
+        | IICNet: A Generic Framework for Reversible Image Conversion (Cheng et al., 2021), Eq.
+        | (1), with the factor 0.2 and the layers of its code
+
+    Raises:
+        WICArgumentError: If an argument is less than 1.
+        WICShapeError: If another number of channels comes in.
+    """
+
+    def __init__(self, images: int, features: int = 64, growth: int = 32) -> None:
+        super().__init__()
+        for name, value in (("images", images), ("features", features), ("growth", growth)):
+            if value < 1:
+                raise WICArgumentError(f"Expected {name} of at least 1; got {value!r}.")
+        self.images = images
+        self.features = features
+        self.there = CrossImage(images, features, growth)
+        self.back = CrossImage(images, features, growth)
+
+    def _forward(self, x: Tensor) -> Tensor:
+        return self._with(x, self.there)
+
+    def inverse(self, y: Tensor) -> Tensor:
+        """What was learned to undo the forward direction."""
+        return self._with(y, self.back)
+
+    def _with(self, x: Tensor, network: nn.Module) -> Tensor:
+        if x.ndim != 4 or x.shape[1] != 3 * self.images:
+            raise WICShapeError(
+                f"{_title(self)}: expected {3 * self.images} channels; got {tuple(x.shape)}."
+            )
+        return x + 0.2 * network(x).to(x.dtype)
+
+    def extra_repr(self) -> str:
+        return f"{self.images}, {self.features}"
 
 
 class Haar(InvertibleBlock):

@@ -1,4 +1,4 @@
-"""The networks inside couplings. They need no inverse."""
+"""The networks inside couplings and relation modules. They need no inverse."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from wic_layers._pointwise import is_transformed
 
-__all__ = ["DenseBlock"]
+__all__ = ["CrossImage", "DenseBlock"]
 
 _Self = TypeVar("_Self", bound="DenseBlock")
 
@@ -213,3 +213,46 @@ def _again(
     given = iter(torch.autograd.grad(out, needed, gradient, create_graph=True))
     first, *others = (next(given) if needs else None for needs in [wanted[0], *wanted[2:]])
     return (first, None, *others)
+
+
+class CrossImage(nn.Module):
+    """Every image described for itself, all descriptions merged anew for every image.
+
+    Each image has a head (a dense block and a 1x1 convolution), a merging 3x3 convolution of the
+    features of all heads, and a tail (a 1x1 convolution and a dense block), which is zero at the
+    start. No two share weights.
+
+    Args:
+        images: How many RGB images stand in the channels.
+        features: Channels of a description.
+        growth: Width of the dense blocks.
+
+    Shape:
+        (B, 3 images, H, W) to the same.
+
+    References:
+        | IICNet: A Generic Framework for Reversible Image Conversion (Cheng et al., 2021), Section
+        | 3.1 (relation module); the layers of its code
+    """
+
+    reach = 11
+    """How many pixels it sees to each side."""
+
+    def __init__(self, images: int, features: int = 64, growth: int = 32) -> None:
+        super().__init__()
+        each = range(images)
+        self.heads = nn.ModuleList(DenseBlock(3, features, growth) for _ in each)
+        self.described = nn.ModuleList(nn.Conv2d(features, features, 1) for _ in each)
+        self.merges = nn.ModuleList(
+            nn.Conv2d(features * images, features, 3, padding=1) for _ in each
+        )
+        self.merged = nn.ModuleList(nn.Conv2d(features, features, 1) for _ in each)
+        self.tails = nn.ModuleList(DenseBlock(features, 3, growth) for _ in each)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps (B, 3 images, H, W) to (B, 3 images, H, W)."""
+        images = x.split(3, dim=1)
+        heads = zip(images, self.heads, self.described, strict=True)
+        features = torch.cat([describe(head(image)) for image, head, describe in heads], dim=1)
+        tails = zip(self.merges, self.merged, self.tails, strict=True)
+        return torch.cat([tail(mix(merge(features))) for merge, mix, tail in tails], dim=1)

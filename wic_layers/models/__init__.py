@@ -4,6 +4,7 @@ from wic_layers.models.base import NETWORKS, Network, from_pretrained, with_wic
 from wic_layers.models.dlv import DLVIRN, DLVHiNet, DualLatent
 from wic_layers.models.hcflow import DLVHCFlow, HCFlow
 from wic_layers.models.hinet import HiNet
+from wic_layers.models.iicnet import IICNet
 from wic_layers.models.inspection import Inspection, inspect
 from wic_layers.models.irn import IRN
 from wic_layers.models.official import load_official, save_official
@@ -22,6 +23,7 @@ __all__ = [
     "DualLatent",
     "HCFlow",
     "HiNet",
+    "IICNet",
     "Inspection",
     "Network",
     "Preset",

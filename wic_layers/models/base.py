@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
@@ -40,7 +40,12 @@ class Network(Chain):
         preset: Name of the preset that it was built from, or None.
         weights_id: The first 16 hex digits of the SHA-256 of the file it was loaded from, or None.
         card: What that file says about its weights.
+        task: Name of the task that it was trained for, or None.
+        closed_by: The arguments that put a WIC at the end of a subclass that was published with
+            something else there; empty where there are none.
     """
+
+    closed_by: ClassVar[Mapping[str, Any]] = {}
 
     def __init_subclass__(cls) -> None:
         NETWORKS[cls.__name__] = cls
@@ -49,6 +54,7 @@ class Network(Chain):
         super().__init__(*blocks)
         self.config = config
         self.preset: str | None = None
+        self.task: str | None = None
         self.weights_id: str | None = None
         self.card: dict[str, str] = {}
 
@@ -93,6 +99,7 @@ class Network(Chain):
                 f"Expected a preset of {cls.__name__}; '{name}' is one of {preset.network}."
             )
         model = cls(**{**preset.arguments, **changes})
+        model.task = preset.task
         if not changes:
             model.preset = name
         return model
@@ -181,43 +188,45 @@ def closing(
 
 
 def with_wic(model: Any, completion: CompletionName | None = None) -> Any:
-    """Returns a published network with a WIC where it drew its z, and all of its weights.
+    """Returns a published network with a WIC at its end, and all of its weights.
 
-    The forward picture stays as it is: the WIC starts as the identity, which keeps what was kept.
-    On the way back the completion stands where z was.
+    The forward picture stays as it is. Where the network drew its z, the WIC starts as the
+    identity, which keeps what was kept, and the completion stands where z was; where it took means
+    of channels, it starts as those, and with zeros, a predictor or repetition completed, the way
+    back stays too.
 
     Args:
-        model: A network that was built with ``random_z=True``, such as
-            :func:`~wic_layers.models.load_official` gives, or with a ``z``.
+        model: A network as published (of IRN and HiNet ``random_z=True``, of IICNet
+            ``channel_squeeze=True``, of others a ``z``), such as
+            :func:`~wic_layers.models.load_official` gives.
         completion: Of the WIC, see :class:`~wic_layers.WIC`; zero when None.
 
     Raises:
         WICArgumentError: If it is another network.
     """
-    given = model.config if isinstance(model, Network) else {}
-    if not given.get("random_z") and not given.get("z"):
+    changes = dict(model.closed_by) if isinstance(model, Network) else {}
+    if not changes or all(model.config[name] == value for name, value in changes.items()):
         raise WICArgumentError(
-            f"Expected a network with a z, or with random_z=True; got {type(model).__name__} "
-            f"without."
+            "Expected a network with a z, with channel_squeeze=True or random_z=True; got "
+            f"{type(model).__name__} without."
         )
-    chosen = None if completion == "zero" else completion  # what None means
-    without_z = {"z": None} if "z" in given else {"random_z": False}
-    changes: dict[str, Any] = {**without_z, "completion": chosen}
+    changes["completion"] = None if completion == "zero" else completion  # what None means
     network: Any = type(model)
     made = network(**{**model.config, **changes})
-    completions = {key: value for key, value in made.state_dict().items() if ".completion." in key}
-    made.load_state_dict({**completions, **model.state_dict()})
+    made.load_state_dict({**made.state_dict(), **model.state_dict()})
+    made.task = model.task
     made.preset = _preset_of(made)
     return made.train(model.training)
 
 
 def _preset_of(model: Network) -> str | None:
-    """The preset that a network has the arguments of, if there is one."""
+    """The preset that a network has the arguments and the task of, if there is one."""
     signature = inspect.signature(type(model)).parameters.values()
     usual = {p.name: p.default for p in signature}
     for name, preset in PRESETS.items():
         if (
             preset.network == type(model).__name__
+            and model.task in (None, preset.task)
             and {**usual, **preset.arguments} == model.config
         ):
             return name

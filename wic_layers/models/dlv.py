@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -116,6 +117,8 @@ class DLVIRN(DualLatent, Network):
         | et al., 2022), Section 3.3 and Fig. 2
     """
 
+    closed_by: ClassVar[Mapping[str, Any]] = {"z": None}
+
     def __init__(
         self,
         in_channels: int = 3,
@@ -189,6 +192,8 @@ class DLVHiNet(DualLatent, Network):
         | et al., 2022), Section 4.1 (image hiding). It rounds the stego image in training, as
         | all networks here do.
     """
+
+    closed_by: ClassVar[Mapping[str, Any]] = {"z": None}
 
     def __init__(
         self,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
@@ -60,6 +61,8 @@ class HCFlow(Network):
         | pictures to [0, 1]; here the one that is written or judged is.
     """
 
+    closed_by: ClassVar[Mapping[str, Any]] = {"z": None}
+
     def __init__(
         self,
         in_channels: int = 3,
@@ -110,6 +113,8 @@ class DLVHCFlow(DualLatent, Network):
         | of which each split keeps as much as of the others, is what its 4.87 million parameters
         | are counted with.
     """
+
+    closed_by: ClassVar[Mapping[str, Any]] = {"z": None}
 
     def __init__(
         self,

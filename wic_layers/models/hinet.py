@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import nn
 
@@ -44,6 +45,8 @@ class HiNet(Network):
         | HiNet: Deep Image Hiding by Invertible Network (Jing et al., 2021), Section 3; clamp,
         | slope and start of its code
     """
+
+    closed_by: ClassVar[Mapping[str, Any]] = {"random_z": False}
 
     def __init__(
         self,

@@ -21,6 +21,7 @@ from wic_layers.blocks import (
     Latent,
     LearnedSqueeze,
     LongTermMemory,
+    Relation,
     Squeeze,
     Unsqueeze,
 )
@@ -190,6 +191,8 @@ def receptive_field(model: Chain, in_channels: int) -> int:
     for step in flow(model, in_channels):
         if isinstance(step.block, AffineCoupling):
             seen = _reach(step.block.F) + max(_reach(step.block.G), _reach(step.block.H))
+        elif isinstance(step.block, Relation):  # whose images stand beside each other
+            seen = step.block.there.reach
         elif isinstance(step.block, (Squeeze, ChannelMean, *_NESTED)):
             seen = 0
         elif isinstance(step.block, WIC):

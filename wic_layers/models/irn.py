@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
@@ -51,6 +53,8 @@ class IRN(Network):
         | Invertible Image Rescaling (Xiao et al., 2020), Section 3; its code for a scale of 3 and
         | for decolorization
     """
+
+    closed_by: ClassVar[Mapping[str, Any]] = {"random_z": False}
 
     def __init__(
         self,

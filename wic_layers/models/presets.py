@@ -83,7 +83,8 @@ _CHANGES: Mapping[str, dict[str, Any]] = {
 _SMALL_FLOW: dict[str, Any] = {"steps": 4, "conditional_steps": 2, "width": 16, "depth": 1}
 
 # networks of other papers: name, task, class, its arguments, and a depth for a CPU
-_OTHERS: tuple[tuple[str, str, str, dict[str, Any], dict[str, Any]], ...] = (
+_Other = tuple[str, str, str, dict[str, Any], dict[str, Any]]
+_OTHERS: tuple[_Other, ...] = (
     ("irn-x2", "rescaling-x2", "IRN", _X2, {"couplings": 4}),
     ("irn-x3", "rescaling-x3", "IRN", {**_X2, "scale": 3, "couplings": 12}, {"couplings": 4}),
     ("irn-x4", "rescaling-x4", "IRN", _X4, {"couplings": 2}),
@@ -108,8 +109,27 @@ _AS_PUBLISHED: Mapping[str, dict[str, Any]] = {
     "DLVHiNet": {"z": "zero"},
     "HCFlow": {"z": "drawn"},
     "DLVHCFlow": {"z": "zero"},
+    "IICNet": {"channel_squeeze": True},
 }
 
+
+def _iicnet(task: str, images: int, name: str = "", **changes: Any) -> _Other:
+    shared = {"in_channels": 3 * images, "out_channels": 3, "scale": 1, **changes}
+    return (f"iicnet-{name or task}", task, "IICNet", shared, {"couplings": 3, "features": 8})
+
+
+# halved clips squeeze as the authors' do, one in each of the two ways
+_IICNETS: tuple[_Other, ...] = (
+    *(_iicnet(f"hiding-{secrets}", 1 + secrets) for secrets in range(1, 5)),
+    _iicnet("stereo", 2, couplings=16),
+    *(_iicnet(f"zoom-x{factor}", 2) for factor in (2, 4, 8)),
+    _iicnet("layers", 3),
+    *(_iicnet(f"clip-{frames}", frames) for frames in (3, 5, 7, 9)),
+    _iicnet("clip-3-x2", 3, scale=2),
+    _iicnet("clip-5-x2", 5, scale=2, haar=False, order="images"),
+    _iicnet("rescaling-x2", 1, "x2", scale=2, haar=False, couplings=16),
+    _iicnet("decolorization", 1, out_channels=1, couplings=16),
+)
 
 def _presets() -> Iterator[tuple[str, Preset]]:
     for variant, task, shared, width in _VARIANTS:
@@ -118,16 +138,17 @@ def _presets() -> Iterator[tuple[str, Preset]]:
             yield f"{variant}{size}", Preset(task, "WIN", wide)
             name = f"{variant}-naive{size}"
             yield name, Preset(task, "WINNaive", {**shared, **naive, **_CHANGES.get(name, {})})
-    for name, task, network, shared, small in _OTHERS:
+    for name, task, network, shared, small in (*_OTHERS, *_IICNETS):
         published = _AS_PUBLISHED.get(network, {"random_z": True})
-        for variant, changes in (("", {}), ("-z", published)):
+        ending = "-squeeze" if network == "IICNet" else "-z"
+        for variant, changes in (("", {}), (ending, published)):
             for size, given in (("", {}), ("-small", {"growth": 16, **small})):
                 arguments = {**shared, **given, **changes}
-                recipe = _recipe(network, arguments)
+                recipe = _recipe(network, task, arguments)
                 yield f"{name}{variant}{size}", Preset(task, network, arguments, recipe)
 
 
-def _recipe(network: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+def _recipe(network: str, task: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
     """The losses of a network's authors; L_det and L_shift where it has a WIC."""
     random_z = arguments.get("random_z", False)
     if network in ("HiNet", "DLVHiNet"):  # which let z be what it likes
@@ -138,6 +159,15 @@ def _recipe(network: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
             "reverse": "l2",
             "returned": "wanted",
             "low": 1.0,
+        }
+    if network == "IICNet":  # which averages over what comes back
+        weight = (0.4 if task.startswith("clip") and arguments["scale"] == 2 else 3.0) * 3
+        kernel = (0.0, 0.0) if arguments.get("channel_squeeze") else (0.1, 1.0)
+        return {
+            "weights": (1.0, weight / arguments["in_channels"], *kernel),
+            "forward": "l2",
+            "rounding": "noise",
+            "frequency": 20.7,
         }
     # half the square of z is its L_shift, and the authors count the whole square
     scale = arguments["scale"]
@@ -168,7 +198,8 @@ six whose weights in the package were trained without it.
 
 ``irn-...``, ``hinet`` and ``hcflow`` are those networks with a WIC, and the zero completion, in
 place of their random z; ``-z`` as they were published. ``dlv-...`` have the latent w too, and
-published they have zeros for z. Small ones are shallower and narrower inside.
+published they have zeros for z. ``iicnet-...`` has a WIC in place of its channel squeeze;
+``-squeeze`` as it was published. Small ones are shallower and narrower inside.
 """
 
 

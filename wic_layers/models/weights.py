@@ -85,7 +85,7 @@ def write(model: Any, folder: str | Path, card: Mapping[str, str]) -> Path:
         "format": _FORMAT,
         "version": wic_layers.__version__,
         "preset": model.preset,
-        "task": preset.task if preset else None,
+        "task": preset.task if preset else model.task,
         "network": type(model).__name__,
         "arguments": model.config,
         "sha256": hashlib.sha256(blob).hexdigest(),
@@ -216,6 +216,7 @@ def read(name: str | Path, networks: Mapping[str, type[Any]], revision: str | No
             f"{path} does not hold the weights that its {CONFIG} says: {_first(error)}"
         ) from error
     model.preset = config["preset"]
+    model.task = config["task"]
     model.weights_id = sha256[:16]
     model.card = {str(key): str(value) for key, value in config["card"].items()}
     return nn.Module.eval(model)

@@ -120,7 +120,7 @@ def run(args: argparse.Namespace) -> int:
         raise WICArgumentError("Expected no preset in the settings; the checkpoint says.")
     torch.manual_seed(settings.seed)  # of a learned completion
     model = with_wic(original, settings.completion)  # type: ignore[arg-type]
-    was, stands_for, drawn = _WAS[str(original.published)]
+    was, stands_for, drawn = _WAS[next(iter(original.closed_by))]
     card = {"start": f"{args.checkpoint.name}, {type(original).__name__}, its {was} a WIC"}
     parameters = sum(parameter.numel() for parameter in model.parameters())
     print(
@@ -161,7 +161,7 @@ def _like(model: Any, task: str | None) -> Preset:
         preset.task: preset
         for preset in PRESETS.values()
         if preset.network == kind
-        and not preset.arguments.get(model.published)
+        and not any(preset.arguments.get(name) for name in model.closed_by)
         and {key: preset.arguments.get(key) for key in shape} == shape
     }
     if not fitting:

@@ -1,7 +1,7 @@
-"""Checkpoints of the authors' code of WIN, IRN and HiNet into our networks, and back.
+"""Checkpoints of the authors' code of WIN, IRN, HiNet and IICNet into our networks, and back.
 
-Each part (``win``, ``irn``, ``hinet``) knows the names of one code base; this one reads and writes
-files.
+Each part (``win``, ``irn``, ``hinet``, ``iicnet``) knows the names of one code base; this one
+reads and writes files.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from wic_layers.errors import WICArgumentError, WICFileError
 from wic_layers.models.base import Network
-from wic_layers.models.official import hinet, irn, win
+from wic_layers.models.official import hinet, iicnet, irn, win
 
 __all__ = ["load_official", "save_official"]
 
@@ -43,10 +43,14 @@ class _Code(Protocol):
     def constants(self, model: Network) -> dict[str, Tensor]: ...
 
 
-_CODES: tuple[_Code, ...] = (win, irn, hinet)
-_KNOWN = "WIN, WIN-Naive, IRN or HiNet"
+_CODES: tuple[_Code, ...] = (win, irn, hinet, iicnet)
+_KNOWN = "WIN, WIN-Naive, IRN, HiNet or IICNet"
 # how they begin, and an example of each
-_BEGINNINGS = {"operations.": "operations.1.F.conv1.weight", "inv1.": "inv1.f.conv1.weight"}
+_BEGINNINGS = {
+    "operations.": "operations.1.F.conv1.weight",
+    "inv1.": "inv1.f.conv1.weight",
+    "2.operations.": "2.operations.0.F.conv1.weight",
+}
 
 
 def load_official(
@@ -57,20 +61,22 @@ def load_official(
 ) -> Any:
     """Builds the network that a checkpoint of its authors' code is for, and loads it.
 
-    Which network it is (WIN, WIN-Naive, IRN or HiNet; hiding, rescaling, decolorization; widths
-    and depths) is read from the names and shapes alone. The prefix that DataParallel adds is taken
+    Which network it is (WIN, WIN-Naive, IRN, HiNet or IICNet; channels, widths and depths) is read
+    from the names and shapes alone. The prefix that DataParallel adds is taken
     off, and a state dict inside a larger checkpoint is found.
 
     Args:
         source: A ``.pth`` file, read with ``weights_only=True``, or a state dict.
-        out_channels: Of WIN: channels of the network's result, where the shapes leave them open: 3
-            for hiding and rescaling, 1 for decolorization when None.
+        out_channels: Of WIN and IICNet: channels of the network's result, where the shapes leave
+            them open: 3, of WIN for decolorization 1 when None.
         copies: Of WIN: how often the last kernel gives that result: 4 for x4 where the shapes
             allow it, which is how the authors' code trains it, and 1 otherwise when None.
 
     Returns:
         The network as published (WIN with ``layout="published"``, IRN and HiNet with
-        ``random_z=True``), in ``eval()`` mode, on the CPU.
+        ``random_z=True``, IICNet with ``channel_squeeze=True``), in ``eval()`` mode, on the CPU.
+        Of an IICNet that makes four images one of half the size the shapes leave the order of the
+        channels open, and it is taken to be ``"bands"``.
 
     Raises:
         WICFileError: If the file cannot be read, or holds something else; the message lists the
@@ -80,7 +86,8 @@ def load_official(
     References:
         | The code of Tackling Ill-posedness of Reversible Image Conversion with Well-posed
         | Invertible Network (Huang and Huang), of Invertible Image Rescaling (Xiao et al., 2020),
-        | and of HiNet: Deep Image Hiding by Invertible Network (Jing et al., 2021)
+        | of HiNet: Deep Image Hiding by Invertible Network (Jing et al., 2021), and of IICNet: A
+        | Generic Framework for Reversible Image Conversion (Cheng et al., 2021)
     """
     what = str(source) if isinstance(source, (str, Path)) else "the state dict"
     state = _state_of(_read(Path(source)) if isinstance(source, (str, Path)) else source, what)
