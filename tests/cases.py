@@ -21,7 +21,7 @@ from wic_layers.blocks import (
     Unsqueeze,
 )
 from wic_layers.completion import Learned
-from wic_layers.models import IRN, WIN, HiNet, WINNaive
+from wic_layers.models import IRN, WIN, HiNet, IICNet, WINNaive
 from wic_layers.subnets import DenseBlock
 
 LAYERS = {
@@ -65,6 +65,7 @@ NARROWING = {
 BLOCKS = {
     "squeeze": (lambda: Squeeze(2), (2, 3, 4, 6)),
     "squeeze 3": (lambda: Squeeze(3), (2, 1, 9, 3)),
+    "squeeze in groups": (lambda: Squeeze(2, 2), (2, 6, 4, 2)),
     "unsqueeze": (lambda: Unsqueeze(2), (2, 8, 3, 5)),
     "haar": (Haar, (2, 3, 4, 6)),
     "haar of two images": (lambda: Haar(2), (2, 6, 2, 4)),
@@ -106,6 +107,18 @@ NETWORKS = {
     "IRN": (lambda: IRN(scale=2, couplings=1, growth=4), (1, 3, 4, 6)),
     "IRN x3": (lambda: IRN(1, 1, scale=3, couplings=1, growth=4), (2, 1, 6, 3)),
     "IRN decolorization": (lambda: IRN(3, 1, scale=1, couplings=1, growth=4), (1, 3, 2, 4)),
+    "IICNet": (
+        lambda: IICNet(6, 3, couplings=1, growth=4, features=0),
+        (2, 6, 3, 5),
+    ),
+    "IICNet x2": (
+        lambda: IICNet(9, 3, scale=2, couplings=1, growth=4, features=0, order="images"),
+        (1, 9, 4, 6),
+    ),
+    "IICNet decolorization": (
+        lambda: IICNet(3, 1, couplings=1, growth=4, features=0, completion="repeat"),
+        (1, 3, 4, 3),
+    ),
     "HiNet": (lambda: HiNet(2, 1, couplings=1, growth=4), (2, 2, 4, 6)),
     "rescaling x4": (
         lambda: WIN(1, 1, scale=4, width=8, modules=1, couplings=1, growth=4, copies=2),

@@ -19,6 +19,7 @@ from wic_layers.blocks import (
     Haar,
     InverseHaar,
     LongTermMemory,
+    Relation,
     Squeeze,
     Unsqueeze,
 )
@@ -325,11 +326,61 @@ def test_det_loss_and_records_reach_inside():
 IMAGE = torch.ones(2, 6, 4, 6)
 
 
+def test_a_squeeze_in_groups_is_in_the_order_of_haar():
+    x = torch.randn(1, 6, 4, 6)
+    for groups in (1, 2, 3):
+        low = Haar(groups, mean=True)(x).unflatten(1, (groups, 4, -1))[:, :, 0]
+        found = Squeeze(2, groups)(x).unflatten(1, (groups, 4, -1))
+        torch.testing.assert_close(found.mean(2), low)
+        # down to the next row of pixels comes last
+        expected = x.unflatten(1, (groups, -1))[..., ::2, 1::2]
+        assert torch.equal(found[:, :, 1], expected)
+    assert torch.equal(Squeeze(2, 6)(x), Squeeze(2)(x))
+
+
+@pytest.mark.parametrize("groups", [2, 3, 7])
+@pytest.mark.parametrize("completion", ["zero", "repeat", "learned", "shift", "gaussian"])
+def test_a_wic_starts_as_the_mean_of_groups(groups, completion):
+    mean = ChannelMean(groups).double()
+    layer = mean.as_wic(2, completion).double()
+    x, y = torch.randn(2, 2 * groups, 4, 5).double(), torch.randn(2, 2, 4, 5).double()
+    torch.testing.assert_close(layer(x), mean(x), atol=1e-6, rtol=0)
+    torch.testing.assert_close(layer(layer.inverse(y)), y)
+    is_same = torch.allclose(layer.inverse(y), mean.inverse(y), atol=1e-6)
+    assert is_same == (completion not in ("shift", "gaussian"))
+    if completion == "shift":  # repeated, and little else where a picture is smooth
+        flat = y.mean((2, 3), keepdim=True).expand_as(y)
+        torch.testing.assert_close(layer.inverse(flat), mean.inverse(flat), atol=1e-6, rtol=0)
+
+
+def test_relation_starts_as_the_identity_and_sees_every_image():
+    block, x = Relation(3, 4, 4), torch.rand(2, 9, 24, 24)
+    assert torch.equal(block(x), x)
+    assert torch.equal(block.inverse(x), x)
+    block = shaken(block).double()
+    x = x.double().requires_grad_()
+    for function in (block, block.inverse):
+        (gradient,) = torch.autograd.grad(function(x)[:, 3:6, 12, 12].sum(), x)
+        reached = gradient.abs().sum(0).view(3, 3, 24, 24).sum(1) > 0
+        assert reached.any(-1).any(-1).all()  # every image has a say
+        assert reached[:, 1:24, 1:24].all()
+        assert not reached[:, 0].any()  # a pixel sees as far as it says, and no farther
+    assert block.there.reach == 11
+    own, others = block(x) - x, x.detach().clone()
+    others[:, 6:] = 0
+    assert not torch.equal((block(others) - others)[:, :3], own[:, :3])
+
+
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
         (lambda: Chain(nn.ReLU()), WICArgumentError, "inverse method; block 0 is ReLU"),
         (lambda: Squeeze(0), WICArgumentError, "factor of at least 1; got 0"),
+        (lambda: Squeeze(2, 0), WICArgumentError, "groups of at least 1; got 0"),
+        (lambda: Squeeze(2, 4)(IMAGE), WICShapeError, r"Squeeze\(2, 4\).*C divisible by 4"),
+        (lambda: ChannelMean(1).as_wic(3), WICArgumentError, "at least 2 groups.* got 1"),
+        (lambda: Relation(0), WICArgumentError, "images of at least 1; got 0"),
+        (lambda: Relation(3, 2, 2)(IMAGE), WICShapeError, r"Relation\(3, 2\): expected 9 ch"),
         (lambda: Squeeze(4)(IMAGE), WICShapeError, r"Squeeze\(4\).*by 4.*\(2, 6, 4, 6\).*Pad"),
         (lambda: Squeeze(2).inverse(IMAGE), WICShapeError, r"C divisible by 4; got \(2, 6"),
         (lambda: Unsqueeze(2)(IMAGE), WICShapeError, "C divisible by 4"),

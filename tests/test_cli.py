@@ -13,7 +13,7 @@ from skimage import data
 import wic_layers
 from wic_layers import cli
 from wic_layers.images import KEYWORD, read_image, size_of, write_png
-from wic_layers.models import WIN
+from wic_layers.models import WIN, IICNet
 from wic_layers.tasks import files, running
 
 ROOT = Path(wic_layers.__file__).parents[1]
@@ -34,19 +34,26 @@ def weights(tmp_path_factory):
         WIN(9, 3, scale=1, width=48, **shared).save_pretrained(folder / "h2")
         WIN(3, 3, scale=2, width=16, **shared).save_pretrained(folder / "r")
         WIN(3, 1, scale=1, width=16, **shared).save_pretrained(folder / "d")
+        few = {"couplings": 1, "growth": 4, "features": 2}
+        IICNet(6, 3, **few).save_pretrained(folder / "p2")
+        IICNet(9, 3, **few).save_pretrained(folder / "p3")
+        IICNet(9, 3, scale=2, **few).save_pretrained(folder / "p3h")
     return folder
 
 
 @pytest.fixture
 def wic(tmp_path, weights, monkeypatch, capsys):
-    """Runs a command in a folder with a.png (11x8) and b.png (6x5); h, h2, r, d are weights."""
+    """Runs a command in a folder with a.png (11x8) and b.png (6x5).
+
+    h, h2, r, d, p2, p3, p3h are weights.
+    """
     monkeypatch.chdir(tmp_path)
     write_png(random_pixels(11, 8), "a.png")
     write_png(random_pixels(6, 5, 1), "b.png")
 
     def run(command):
         words = [
-            str(weights / word) if word in ("h", "h2", "r", "d") else word
+            str(weights / word) if word in os.listdir(weights) else word
             for word in command.split()
         ]
         try:
@@ -128,6 +135,76 @@ def test_gray_and_color(wic):
     with Image.open("g.png") as image:
         assert (image.mode, image.size) == ("L", (12, 8))
     assert wic("color g.png -o c.png --weights d") == (0, "c.png: 11x8\n", "")
+
+
+NUMBER = r"\S+ dB PSNR"
+
+
+def test_pack_and_unpack(wic):
+    write_png(random_pixels(11, 8, 2), "c.png")
+    code, out, err = wic("pack stereo a.png c.png -o s.png --weights p2")
+    assert (code, err) == (0, "")
+    assert re.fullmatch(
+        rf"s.png: 12x8, {NUMBER} from the left view; view 1 comes back at 11x8, {NUMBER}; view 2 "
+        rf"comes back at 11x8, {NUMBER}\n", out,
+    )  # fmt: skip
+    assert wic("unpack s.png -o v.png --weights p2") == (0, "v-1.png: 11x8\nv-2.png: 11x8\n", "")
+    assert "v-1.png exists" in wic("unpack s.png -o v.png --weights p2")[2]
+    found = json.loads(wic("pack zoom-x4 a.png c.png -o z.png --weights p2 --json")[1])
+    assert (found["inputs"], found["returns"]) == (["a.png", "c.png"], [[11, 8], [11, 8]])
+    # the task is in the file
+    assert "was made for 'zoom-x4'; `wic reveal`" in wic("reveal z.png -o y.png --weights p2")[2]
+    assert wic("unpack z.png -o y.png --weights p2")[0] == 0
+    assert "no weights for 'iicnet-stereo" not in wic("pack stereo a.png c.png -o q.png")[2]
+
+
+def test_pack_of_folders(wic):
+    for side, seeds in (("left", (0, 1)), ("right", (2, 3))):
+        Path(side).mkdir()
+        for seed in seeds:
+            write_png(random_pixels(8, 6, seed), f"{side}/{seed}.png")
+    code, out, _ = wic("pack stereo left right -o packed --weights p2")
+    assert (code, sorted(os.listdir("packed"))) == (0, ["0.png", "1.png"])
+    assert len(out.splitlines()) == 2
+    assert wic("unpack packed -o back --weights p2")[0] == 0
+    assert sorted(os.listdir("back")) == ["0-1.png", "0-2.png", "1-1.png", "1-2.png"]
+    Path("right/3.png").unlink()
+    expected = "as many rights as lefts, 2; right holds 1 images"
+    assert expected in wic("pack stereo left right -o other --weights p2")[2]
+
+
+def test_layers(wic):
+    alpha = Image.linear_gradient("L").resize((11, 8))
+    foreground = Image.new("RGB", (11, 8), "red")
+    foreground.putalpha(alpha)
+    foreground.save("f.png")
+    code, out, err = wic("pack layers a.png f.png -o l.png --weights p3")
+    assert (code, err) == (0, "")
+    assert "from the composition; layer 1 comes back at 11x8" in out
+    assert wic("unpack l.png -o m.png --weights p3")[1].splitlines()[2] == "m-3.png: 11x8"
+
+
+def test_clips(wic):
+    Path("clip").mkdir()
+    for index in range(1, 12):  # 10 comes after 9, not after 1
+        write_png(random_pixels(8, 6, index), f"clip/f{index}.png")
+    code, out, err = wic("pack clip-3 clip -o packed --weights p3")
+    assert (code, err) == (0, "")
+    names = [f"clip-000{index}.png" for index in range(1, 5)]
+    assert sorted(os.listdir("packed")) == names
+    assert "frame 3 comes back" in out.splitlines()[0]
+    assert "frame 3 comes back" not in out.splitlines()[-1]  # two are left
+    assert wic("unpack packed -o back --weights p3")[0] == 0
+    assert len(os.listdir("back")) == 11
+    assert "clip-0001.png exists" in wic("pack clip-3 clip -o packed --weights p3")[2]
+    assert wic("pack clip-3 clip -o packed --weights p3 --force")[0] == 0
+    expected = "clip holds more than 3 frames; expected a folder"
+    assert expected in wic("pack clip-3 clip -o one.png --weights p3")[2]
+    files = "clip/f1.png clip/f2.png clip/f3.png"
+    code, out, _ = wic(f"pack clip-3-x2 {files} -o one.png --weights p3h")
+    assert out.startswith("one.png: 4x3, ")
+    assert "from the middle frame; frame 1 comes back at 8x6" in out
+    assert wic("unpack one.png -o two.png --weights p3h")[0] == 0
 
 
 def test_folders(wic):
@@ -235,7 +312,14 @@ def test_a_new_process_needs_the_file_alone(wic, weights, tmp_path):
         ("hide a.png b.png -o s.png --weights r", "Expected a network for hiding-1"),
         ("hide a.png b.png b.png -o s.png --weights h", "Expected a network for hiding-2"),
         ("hide a.png b.png b.png b.png b.png b.png -o s.png", "1 to 4 secrets; got 5"),
-        ("hide a.png . -o s.png --weights h", "a file to hide in a.png; . is a folder"),
+        ("pack pair a.png b.png -o s.png", "Expected one of stereo, zoom-x2,.* got 'pair'"),
+        ("pack stereo a.png -o s.png", r"2 images for stereo \(left, right\); got 1"),
+        ("pack clip-3 a.png a.png a.png a.png -o s.png", "3 images for clip-3 .* got 4"),
+        ("pack stereo a.png b.png -o s.png --weights p2", "of one size; got 11x8, 6x5"),
+        ("pack layers a.png a.png -o s.png --weights p3", "foreground with transparency"),
+        ("pack clip-3 a.txt -o s.png --weights p3", "a.txt does not exist"),
+        ("pack stereo a.png . -o s.png", "a file to go with a.png; . is a folder"),
+        ("hide a.png . -o s.png --weights h", "a file to go with a.png; . is a folder"),
         ("hide . b.png -o s.png --weights h", "Expected a folder to write several .* got s.png"),
         ("down a.png b.png -o s.png --weights r", "Expected a folder to write several"),
         (

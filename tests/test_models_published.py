@@ -1,4 +1,4 @@
-"""IRN and HiNet: their sizes, with a random z and with a WIC in its place."""
+"""IRN, HiNet and IICNet: their sizes, as published and with a WIC at their end."""
 
 import pytest
 import torch
@@ -8,11 +8,20 @@ from cases import shaken
 from wic_layers import WIC, det_loss, record_wic, shift_loss
 from wic_layers.blocks import AffineCoupling, LearnedSqueeze
 from wic_layers.errors import WICArgumentError
-from wic_layers.models import IRN, NETWORKS, PRESETS, HiNet, WINNaive, from_pretrained, with_wic
+from wic_layers.models import (
+    IRN,
+    NETWORKS,
+    PRESETS,
+    HiNet,
+    IICNet,
+    WINNaive,
+    from_pretrained,
+    with_wic,
+)
 from wic_layers.tasks import TASKS
 from wic_layers.testing import check
 
-OTHERS = [name for name, entry in PRESETS.items() if entry.network in ("IRN", "HiNet")]
+OTHERS = [name for name, entry in PRESETS.items() if entry.network in ("IRN", "HiNet", "IICNet")]
 # millions of parameters, as published
 PAPER = {
     "irn-x2-z": 1.668,
@@ -20,6 +29,12 @@ PAPER = {
     "irn-x4-z": 4.355,
     "irn-decolorization-z": 1.414,
     "hinet-z": 4.050,
+    "iicnet-hiding-1-squeeze": 3.276,
+    "iicnet-hiding-2-squeeze": 4.305,
+    "iicnet-hiding-3-squeeze": 5.482,
+    "iicnet-hiding-4-squeeze": 6.806,
+    "iicnet-clip-5-squeeze": 6.806,
+    "iicnet-stereo-squeeze": 4.400,
 }
 
 
@@ -35,7 +50,7 @@ def parameters(model):
 def test_sizes_of_the_papers(name):
     assert round(parameters(build(name)) / 1e6, 3) == PAPER[name]
     # a WIC adds its kernel: n x n numbers for n channels
-    upgraded = build(name.replace("-z", ""))
+    upgraded = build(name.removesuffix("-z").removesuffix("-squeeze"))
     (kernel,) = [m for m in upgraded.modules() if getattr(m, "completion", None) is not None]
     assert parameters(upgraded) == parameters(build(name)) + kernel.in_channels**2
 
@@ -45,7 +60,9 @@ def test_presets_are_of_their_task_and_run_both_ways(name):
     entry = PRESETS[name]
     model = build(name).eval()
     assert model.preset == name
-    assert ("-z" in name) == model.config["random_z"]
+    is_published = name.removesuffix("-small").endswith(("-z", "-squeeze"))
+    assert is_published == model.config[model.published]
+    assert model.task == entry.task
     channels, results, scale = TASKS[entry.task].channels
     x = torch.rand(1, channels, 12, 24)
     with torch.no_grad():
@@ -53,7 +70,18 @@ def test_presets_are_of_their_task_and_run_both_ways(name):
         assert y.shape == (1, results, 12 // scale, 24 // scale)
         back, again = model.inverse(y), model.inverse(y)
     assert back.shape == x.shape
-    assert torch.equal(back, again) != model.config["random_z"]
+    assert torch.equal(back, again) != model.config.get("random_z", False)
+
+
+def test_presets_of_iicnet_have_the_settings_of_its_authors():
+    found = {name: PRESETS[f"iicnet-{name}"] for name in ("clip-3-x2", "clip-5-x2", "stereo")}
+    assert found["clip-3-x2"].arguments.items() >= {"scale": 2, "in_channels": 9}.items()
+    assert found["clip-5-x2"].arguments.items() >= {"haar": False, "order": "images"}.items()
+    weights = [found[name].recipe["weights"][1] for name in found]
+    assert weights == pytest.approx([0.4 / 3, 0.4 / 5, 3 / 2])
+    assert found["stereo"].recipe["rounding"] == "noise"
+    assert found["stereo"].recipe["frequency"] == pytest.approx(0.001 * 144**2, rel=0.01)
+    assert PRESETS["iicnet-stereo-squeeze"].recipe["weights"] == (1.0, 1.5, 0.0, 0.0)
 
 
 @pytest.mark.parametrize("make", [IRN, HiNet])
@@ -74,8 +102,24 @@ def test_with_wic_keeps_the_picture_and_every_weight(make):
     assert bool(model[1].F.conv1.weight.any())
 
 
+@pytest.mark.parametrize("arguments", [{}, {"in_channels": 9, "scale": 2}])
+def test_with_wic_keeps_both_directions_of_iicnet(arguments):
+    given = {"couplings": 2, "growth": 4, "features": 3, **arguments}
+    model = shaken(IICNet(channel_squeeze=True, **given)).eval()
+    upgraded, x = with_wic(model), torch.rand(2, model.config["in_channels"], 8, 12)
+    assert upgraded.config == {**model.config, "channel_squeeze": False}
+    trained = {name for name, _ in upgraded.named_parameters()}
+    last = f"{len(model) - 1}.weight"
+    assert trained - {name for name, _ in model.named_parameters()} == {last}
+    with torch.no_grad():
+        y = model(x)
+        torch.testing.assert_close(upgraded(x), y, atol=1e-6, rtol=0)
+        torch.testing.assert_close(upgraded.inverse(y), model.inverse(y), atol=1e-5, rtol=0)
+
+
 def test_with_wic_names_the_preset_and_takes_a_completion():
     assert with_wic(build("irn-x2-z-small")).preset == "irn-x2-small"
+    assert with_wic(build("iicnet-stereo-squeeze-small")).preset == "iicnet-stereo-small"
     assert with_wic(build("hinet-z-small"), "zero").preset == "hinet-small"
     learned = with_wic(build("irn-x2-z-small"), "learned")
     assert learned.preset is None
@@ -136,6 +180,13 @@ def test_weights_in_and_out(tmp_path):
         (lambda: HiNet(5, 3), "several images of 3 channels.* got 5"),
         (lambda: HiNet(3, 3), "got 3"),
         (lambda: HiNet(random_z=True, completion="shift"), "no completion"),
+        (lambda: IICNet(4), "channels of RGB images; got 4"),
+        (lambda: IICNet(scale=4), r"scale 1 or 2 \(half the size\); got 4"),
+        (lambda: IICNet(order="x"), '"bands" or "images"; got .x'),
+        (lambda: IICNet(6, 4), "several make up 6, which come in at scale 1; got 4"),
+        (lambda: IICNet(3, 3), "got 3"),
+        (lambda: IICNet(channel_squeeze=True, completion="zero"), "no completion with channel_s"),
+        (lambda: with_wic(IICNet(couplings=1)), "channel_squeeze=True; got IICNet without"),
         (lambda: LearnedSqueeze(1), "factor of at least 2"),
         (lambda: with_wic(IRN(couplings=1, growth=4)), "random_z=True; got IRN without"),
         (lambda: with_wic(WINNaive(6, 3, couplings=1, growth=4)), "got WINNaive without"),

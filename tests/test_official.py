@@ -8,10 +8,11 @@ from cases import shaken
 
 from wic_layers.blocks import Chain
 from wic_layers.errors import WICArgumentError, WICFileError
-from wic_layers.models import IRN, WIN, HiNet, WINNaive, load_official, save_official
+from wic_layers.models import IRN, WIN, HiNet, IICNet, WINNaive, load_official, save_official
 
 SMALL = {"growth": 4, "layout": "published"}
 SMALL_X4 = {**SMALL, "scale": 4}
+MEAN = {"growth": 4, "features": 2, "channel_squeeze": True}
 NETWORKS = {
     "hiding": lambda: WIN(6, 3, width=32, couplings=2, **SMALL),
     "hiding two": lambda: WIN(9, 3, width=48, couplings=1, **SMALL),
@@ -33,6 +34,12 @@ NETWORKS = {
     "IRN decolorization": lambda: IRN(3, 1, scale=1, couplings=1, growth=4, random_z=True),
     "HiNet": lambda: HiNet(couplings=11, growth=4, random_z=True),
     "HiNet two": lambda: HiNet(9, couplings=1, growth=4, random_z=True),
+    "IICNet": lambda: IICNet(9, 3, couplings=2, **MEAN),
+    "IICNet without relations": lambda: IICNet(6, 3, couplings=11, **{**MEAN, "features": 0}),
+    "IICNet grey": lambda: IICNet(3, 1, couplings=1, **MEAN),
+    "IICNet x2": lambda: IICNet(9, 3, scale=2, couplings=1, **MEAN),
+    "IICNet x2 of one": lambda: IICNet(3, 3, scale=2, haar=False, couplings=1, **MEAN),
+    "IICNet x2 by image": lambda: IICNet(15, 3, scale=2, order="images", couplings=1, **MEAN),
     "rescaling x4, naive, plain": lambda: WINNaive(3, 3, couplings=1, **SMALL_X4),
 }
 
@@ -46,7 +53,7 @@ def theirs(model, folder):
 def test_out_and_in_again(name, tmp_path):
     model = shaken(NETWORKS[name]()).eval()
     state = theirs(model, tmp_path)
-    assert all(key.startswith(("operations.", "inv")) for key in state)
+    assert all(key.startswith(("operations.", "inv", "0.", "1.", "2.")) for key in state)
     assert all(value.ndim == 4 for key, value in state.items() if "iConv2d" in key)
     # the authors' x4 has copies; whoever wants none has to say so where the shapes allow both
     chosen = {"copies": 1} if "plain" in name else {}
@@ -176,6 +183,41 @@ def test_irns_that_are_not_known(tmp_path):
         load_official(state, copies=2)
 
 
+def test_iicnets_names(tmp_path):
+    state = theirs(NETWORKS["IICNet x2 by image"](), tmp_path)
+    assert {
+        "0.forw_rel.DB_heads.4.conv5.bias",
+        "0.back_rel.conv_1x1_heads.0.weight",
+        "0.forw_rel.conv_merges.2.weight",
+        "0.back_rel.conv_1x1_tails.3.bias",
+        "0.back_rel.DB_tails.1.conv1.weight",
+        "2.operations.0.H.conv5.bias",
+    } <= state.keys()
+    assert state["1.operations.0.haar_weights"].shape == (60, 1, 2, 2)
+    assert state["1.operations.1.weight"].shape == (60, 60)
+    assert load_official({f"module.{k}": v for k, v in state.items()}).config["couplings"] == 1
+
+
+def test_iicnets_whose_shapes_leave_something_open(tmp_path):
+    """Four images at half the size have as many channels in their first half either way."""
+    made = {
+        order: IICNet(12, 3, scale=2, couplings=1, order=order, **MEAN)
+        for order in ("bands", "images")
+    }
+    states = {order: theirs(model, tmp_path) for order, model in made.items()}
+    assert {k: v.shape for k, v in states["bands"].items()} == {
+        k: v.shape for k, v in states["images"].items()
+    }
+    assert load_official(states["images"]).config["order"] == "bands"
+    grey = theirs(IICNet(3, 1, scale=2, couplings=1, **MEAN), tmp_path)
+    assert load_official(grey).config["out_channels"] == 3
+    assert load_official(grey, out_channels=1).config["out_channels"] == 1
+    with pytest.raises(WICArgumentError, match=r"out_channels of 3, .* has 3 channels; got 1"):
+        load_official(theirs(NETWORKS["IICNet"](), tmp_path), out_channels=1)
+    with pytest.raises(WICArgumentError, match="no copies for IICNet"):
+        load_official(grey, copies=4)
+
+
 def test_shapes_that_leave_the_result_open(tmp_path):
     state = theirs(WINNaive(3, 6, scale=2, couplings=1, **SMALL), tmp_path)
     assert load_official(state).config["out_channels"] == 3
@@ -252,7 +294,8 @@ def test_a_file_that_is_not_there(tmp_path):
         ),
         (IRN(couplings=1, growth=4), "IRN with random_z=True"),
         (HiNet(couplings=1, growth=4), "HiNet with random_z=True"),
-        (torch.nn.Identity(), "WIN, WIN-Naive, IRN or HiNet; got Identity"),
+        (IICNet(couplings=1, growth=4, features=2), "IICNet with channel_squeeze=True"),
+        (torch.nn.Identity(), "WIN, WIN-Naive, IRN, HiNet or IICNet; got Identity"),
     ],
 )
 def test_what_their_code_cannot_read_is_not_written(model, message, tmp_path):

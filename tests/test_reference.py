@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from wic_layers import WIC, det_loss, record_wic
-from wic_layers.models import IRN, WIN, HiNet, WINNaive, load_official, with_wic
+from wic_layers.models import IRN, WIN, HiNet, IICNet, WINNaive, load_official, with_wic
 
 safetensors = pytest.importorskip("safetensors.torch")
 
@@ -29,6 +29,14 @@ NETWORKS = {
     "win_hiding": WIN(6, 3, width=32, couplings=1, layout="published"),
     "win_rescaling_x2": WIN(3, 3, scale=2, width=16, couplings=1, layout="published"),
     "win_decolorization": WIN(3, 1, width=16, couplings=1, layout="published"),
+}
+
+SQUEEZED = {"couplings": 1, "features": 8, "channel_squeeze": True}
+AVERAGING = {
+    "iicnet_hide2": IICNet(6, 3, **SQUEEZED),
+    "iicnet_video3_x2_haar_hl": IICNet(9, 3, scale=2, **SQUEEZED),
+    "iicnet_video3_x2_squeeze_ref": IICNet(9, 3, scale=2, haar=False, order="images", **SQUEEZED),
+    "iicnet_grey": IICNet(3, 1, **SQUEEZED),
 }
 
 
@@ -70,12 +78,13 @@ def larger_reference(name):
     return reference(path)
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", NETWORKS | AVERAGING)
 def test_network(name):
     state, expected = larger_reference(name)
     network = load_official(state)
-    assert type(network) is type(NETWORKS[name])
-    assert network.config == NETWORKS[name].config
+    known = (NETWORKS | AVERAGING)[name]
+    assert type(network) is type(known)
+    assert network.config == known.config
     with torch.no_grad():
         assert_within(network(expected["x"]), expected["y"])
         assert_within(network.inverse(expected["y_in"]), expected["x_out"])
@@ -120,3 +129,13 @@ def test_network_with_a_random_z(name):
         ulp = torch.nextafter(y.abs(), torch.tensor(torch.inf)) - y.abs()
         assert ((upgraded(x) - y).abs() <= ulp).all()
         assert torch.equal(upgraded.inverse(y), upgraded.inverse(y))
+
+
+@pytest.mark.parametrize("completion", ["zero", "repeat", "learned"])
+@pytest.mark.parametrize("name", AVERAGING)
+def test_a_wic_in_place_of_the_channel_squeeze_starts_as_it(name, completion):
+    state, expected = larger_reference(name)
+    upgraded = with_wic(load_official(state), completion)
+    with torch.no_grad():
+        assert_within(upgraded(expected["x"]), expected["y"])
+        assert_within(upgraded.inverse(expected["y_in"]), expected["x_out"])

@@ -13,7 +13,7 @@ from wic_layers.models import HiNet
 from wic_layers.quantization import quantize_by_noise
 from wic_layers.tasks import TASKS
 from wic_layers.training import Objective
-from wic_layers.training.objective import TERMS
+from wic_layers.training.objective import TERMS, frequencies
 
 
 def packed(task="rescaling-x2"):
@@ -103,6 +103,10 @@ def test_each_part_can_be_exchanged():
     assert not torch.equal(noisy, losses(rounding="noise").reverse)
     low = losses(low=1.0).low
     torch.testing.assert_close(low, (F.avg_pool2d(y - reference, 2) * 2).square().sum() / 2)
+    # the authors' transform is not scaled, and of real numbers they keep one side
+    theirs = torch.view_as_real(torch.fft.rfft2(y) - torch.fft.rfft2(reference)).square().sum() / 2
+    found = losses(frequency=1.0).frequency
+    torch.testing.assert_close(found * y[0, 0].numel(), theirs)
     weighted = Objective(task, (1.0, 2.0, 0.0, 0.0)).weighted(plain)
     assert set(weighted) == {"forward", "reverse"}
     assert torch.equal(weighted["reverse"], 2 * plain.reverse)
@@ -164,7 +168,7 @@ def test_each_parameter_learns_from_the_documented_losses(task):
     with torch.no_grad():  # the last convolutions start at zero, which hides those before them
         for parameter in model.parameters():
             parameter.add_(0.01 * torch.randn_like(parameter))
-    losses = Objective(task, low=1.0)(model, x, task.reference(x))
+    losses = Objective(task, low=1.0, frequency=1.0)(model, x, task.reference(x))
     names = [name for name, _ in model.named_parameters()]
     learns = {}
     for name, loss in zip(TERMS, losses, strict=True):
@@ -182,4 +186,14 @@ def test_each_parameter_learns_from_the_documented_losses(task):
     assert learns["det"] == kernels
     assert learns["reverse"] == set(names)
     # the last coupling scales and shifts its second half; all of it is seen by the narrowing WIC
-    assert learns["forward"] == learns["shift"] == learns["low"] == set(names)
+    for name in ("forward", "shift", "low", "frequency"):
+        assert learns[name] == set(names)
+
+
+def test_the_frequency_loss_is_at_least_half_the_squared_distance_and_at_most_all_of_it():
+    y, reference = torch.rand(2, 3, 12, 9), torch.rand(2, 3, 12, 9)
+    whole = (y - reference).square().sum()
+    assert whole / 2 < frequencies(y, reference).sum() < whole
+    flat = reference + torch.rand(2, 3, 12, 1)  # no change from left to right: counted whole
+    expected = (flat - reference).square().sum()
+    torch.testing.assert_close(frequencies(flat, reference).sum(), expected)
