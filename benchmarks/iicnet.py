@@ -198,7 +198,7 @@ def main() -> None:
     trains.add_argument("--photos", type=Path, required=True)
     trains.add_argument("--eval", type=Path, required=True)
     trains.add_argument("--networks", nargs="+", choices=KINDS, default=KINDS)
-    trains.add_argument("--steps", type=int, default=500)
+    trains.add_argument("--steps", type=int, default=400)
     trains.add_argument("--seeds", type=int, default=1)
     trains.add_argument("--weights", type=Path, default=Path("runs/iicnet"))
     trains.add_argument("--hours", type=float, default=math.inf)

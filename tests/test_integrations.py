@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from wic_layers import WellPosed
+from wic_layers import WIC, WellPosed
 
 ROOT = Path(__file__).parents[1]
 INTEGRATIONS = ROOT / "integrations"
@@ -48,7 +48,7 @@ def upstream(name, *, changed):
     return module
 
 
-@pytest.mark.parametrize("name", ["irn", "hinet", "dlv"])
+@pytest.mark.parametrize("name", ["irn", "hinet", "dlv", "iicnet"])
 def test_few_lines_change(name):
     assert sum(max(len(removed), len(added)) for removed, added in changes(name)) <= FEWEST
 
@@ -135,7 +135,31 @@ def test_hinet_in_its_own_code():
     new.start().load_state_dict(after.state_dict())
 
 
-@pytest.mark.parametrize("name", ["irn", "hinet", "dlv"])
+def test_iicnet_in_its_own_code():
+    size = {"in_nc": 6, "out_nc": 3}
+    old, new = (upstream("iicnet", changed=changed).InvNet(size) for changed in (False, True))
+    assert isinstance(new.cs, WIC)
+    x = torch.rand(2, 6, 16, 16)
+    for parameter in old.net.parameters():
+        parameter.data.add_(0.05 * torch.randn_like(parameter))
+    # a checkpoint from before loads, and both directions are what they were
+    new.load_current_state_dict({f"module.{key}": v for key, v in old.net.state_dict().items()})
+    embedding = old.embed(x)
+    assert (new.embed(x) - embedding).abs().max() <= 1 / 255 + 1e-6
+    assert ((new.embed(x) - embedding).abs() > 1e-6).float().mean() < 1e-3
+    torch.testing.assert_close(new.restore(embedding), old.restore(embedding))
+    # it trains, the kernel too, and its own checkpoints load
+    kernel = new.cs.weight.detach().clone()
+    losses = [new.train(x) for _ in range(20)]
+    assert losses[-1] < losses[0]
+    assert not torch.equal(new.cs.weight, kernel)
+    other = upstream("iicnet", changed=True).InvNet(size)
+    other.load_current_state_dict(new.net.state_dict())
+    assert torch.equal(other.embed(x), new.embed(x))
+    assert "3.weight" in new.net.state_dict()
+
+
+@pytest.mark.parametrize("name", ["irn", "hinet", "dlv", "iicnet"])
 def test_the_readmes_python_runs(name, tmp_path, monkeypatch):
     pytest.importorskip("FrEIA")
     text = (INTEGRATIONS / name / "README.md").read_text(encoding="utf-8")
@@ -147,7 +171,7 @@ def test_the_readmes_python_runs(name, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["irn", "hinet", "dlv"])
+@pytest.mark.parametrize("name", ["irn", "hinet", "dlv", "iicnet"])
 def test_examples_run(name, tmp_path):
     pytest.importorskip("skimage")
     done = subprocess.run(

@@ -9,7 +9,7 @@ import yaml
 from cases import shaken
 
 from wic_layers.errors import WICArgumentError, WICFileError
-from wic_layers.models import IRN, HiNet, from_pretrained, save_official
+from wic_layers.models import IRN, HiNet, IICNet, from_pretrained, save_official
 from wic_layers.tasks import TASKS
 from wic_layers.training.upgrade import Outcome, add_arguments, run
 
@@ -83,6 +83,59 @@ def test_hinet_is_tuned_by_its_own_losses(folder, tmp_path, capsys):
     settings = yaml.safe_load((tmp_path / "out/settings.yaml").read_text())
     assert (settings["returned"], settings["low"], settings["reverse"]) == ("wanted", 1.0, "l2")
     assert settings["weights"] == [1.0, 5.0, 0.1, 1.0]
+
+
+IICNETS = {
+    "stereo": {"in_channels": 6},
+    "clip-3-x2": {"in_channels": 9, "scale": 2, "order": "images", "haar": False},
+}
+
+
+@pytest.mark.parametrize("task", IICNETS)
+def test_both_directions_of_iicnet_stay(task, tmp_path, capsys):
+    given = {"couplings": 1, "growth": 4, "features": 3, **IICNETS[task]}
+    model = shaken(IICNet(channel_squeeze=True, **given)).half().float().eval()
+    save_official(model, tmp_path / "iicnet.pth")
+    assert command("iicnet", tmp_path / "iicnet.pth", "-o", tmp_path / "o", "--task", task) == 0
+    assert "a WIC that starts as the channel squeeze, for" in capsys.readouterr().out
+    found = from_pretrained(tmp_path / "o")
+    assert found.config == {**model.config, "channel_squeeze": False}
+    assert found.task == task
+    assert found.card["start"] == "iicnet.pth, IICNet, its channel squeeze a WIC"
+    x = torch.rand(1, model.config["in_channels"], 16, 20)
+    with torch.no_grad():
+        y = model(x)
+        torch.testing.assert_close(found(x), y, atol=1e-6, rtol=0)
+        torch.testing.assert_close(found.inverse(y), model.inverse(y), atol=1e-5, rtol=0)
+
+
+def test_iicnet_is_fine_tuned_and_judged(folder, tmp_path, capsys):
+    model = shaken(IICNet(couplings=1, growth=4, features=2, channel_squeeze=True))
+    save_official(model, tmp_path / "i.pth")
+    out = tmp_path / "out"
+    given = ("iicnet", tmp_path / "i.pth", "-o", out, "--task", "stereo", "--data", folder)
+    assert command(*given, *FEW) == 0
+    rows = [line.split("|") for line in capsys.readouterr().out.splitlines() if "|" in line]
+    titles = [row[1].strip() for row in rows[2:]]
+    names = ["original, channel squeeze", "upgraded, as it starts", "upgraded, after 2 steps"]
+    assert titles == names
+    assert rows[2][2:4] == rows[3][2:4]  # in both directions
+    assert rows[3][2:4] != rows[4][2:4]
+    assert from_pretrained(out).task == "stereo"
+    settings = yaml.safe_load((out / "settings.yaml").read_text())
+    assert (settings["rounding"], settings["frequency"]) == ("noise", 20.7)
+    assert settings["weights"] == [1.0, 1.5, 0.1, 1.0]
+
+
+def test_what_an_iicnet_is_for_has_to_be_said(tmp_path):
+    save_official(IICNet(couplings=1, growth=4, channel_squeeze=True), tmp_path / "i.pth")
+    given = ("iicnet", tmp_path / "i.pth", "-o", tmp_path / "out")
+    expected = "--task with what .*: hiding-1, stereo, zoom-x2, zoom-x4, zoom-x8"
+    with pytest.raises(WICArgumentError, match=expected):
+        command(*given)
+    with pytest.raises(WICArgumentError, match=r"--task hiding-1 or stereo .*; got layers"):
+        command(*given, "--task", "layers")
+    assert not (tmp_path / "out").exists()
 
 
 def test_spread_is_that_of_the_decodings():

@@ -91,9 +91,10 @@ TITLES = ("forward picture", "what comes back", "spread of 10 decodings")
 
 
 def judge_decodings(rows: dict[str, Outcome]) -> str:
-    """Returns outcomes side by side, as a table in Markdown."""
-    lines = [f"| PSNR, dB, 8 bits | {' | '.join(TITLES)} |", f"|---|{'---|' * len(TITLES)}"]
-    lines += [f"| {name} | {' | '.join(row.cells())} |" for name, row in rows.items()]
+    """Returns outcomes side by side, as a table in Markdown; no spread where none can be."""
+    shown = len(TITLES) if any(len(row.back) > 1 for row in rows.values()) else len(TITLES) - 1
+    lines = [f"| PSNR, dB, 8 bits | {' | '.join(TITLES[:shown])} |", f"|---|{'---|' * shown}"]
+    lines += [f"| {name} | {' | '.join(row.cells()[:shown])} |" for name, row in rows.items()]
     return "\n".join(lines)
 
 
@@ -141,10 +142,15 @@ def run(args: argparse.Namespace) -> int:
         return 0
     tuned = fitted.model.eval()
     tuned.save_pretrained(args.out, {**card, **fitted.card})
+    decodings = _DECODINGS if original.published == "random_z" else 1
+    networks = {
+        f"original, {drawn}": original,
+        "upgraded, as it starts": untuned,
+        f"upgraded, after {settings.steps} steps": tuned,
+    }
     rows = {
-        f"original, {drawn}": Outcome(original, task, fitted.held_out),
-        "upgraded, as it starts": Outcome(untuned, task, fitted.held_out),
-        f"upgraded, after {settings.steps} steps": Outcome(tuned, task, fitted.held_out),
+        name: Outcome(network, task, fitted.held_out, decodings)
+        for name, network in networks.items()
     }
     print(
         f"\n{len(fitted.held_out)} photographs that were not trained on:\n\n"
