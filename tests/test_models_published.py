@@ -61,7 +61,7 @@ def test_presets_are_of_their_task_and_run_both_ways(name):
     model = build(name).eval()
     assert model.preset == name
     is_published = name.removesuffix("-small").endswith(("-z", "-squeeze"))
-    assert is_published == model.config[model.published]
+    assert is_published == bool(model.config[next(iter(model.closed_by))])
     assert model.task == entry.task
     channels, results, scale = TASKS[entry.task].channels
     x = torch.rand(1, channels, 12, 24)
@@ -186,7 +186,7 @@ def test_weights_in_and_out(tmp_path):
         (lambda: IICNet(6, 4), "several make up 6, which come in at scale 1; got 4"),
         (lambda: IICNet(3, 3), "got 3"),
         (lambda: IICNet(channel_squeeze=True, completion="zero"), "no completion with channel_s"),
-        (lambda: with_wic(IICNet(couplings=1)), "channel_squeeze=True; got IICNet without"),
+        (lambda: with_wic(IICNet(couplings=1)), "channel_squeeze=True or .* got IICNet without"),
         (lambda: LearnedSqueeze(1), "factor of at least 2"),
         (lambda: with_wic(IRN(couplings=1, growth=4)), "random_z=True; got IRN without"),
         (lambda: with_wic(WINNaive(6, 3, couplings=1, growth=4)), "got WINNaive without"),

@@ -352,3 +352,32 @@ def test_networks_say_what_they_were_trained_for(tmp_path):
     hiding = WINNaive.from_preset("hiding-1-naive-tiny", growth=4)
     with pytest.raises(WICArgumentError, match="for stereo; WINNaive was trained for hiding-1"):
         tasks.pack("stereo", images, model=hiding)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["stereo", "clip-3-x2"])
+def test_networks_leave_python_with_their_task(name, tmp_path):
+    """Both directions as ONNX: frames in their order, views that belong together."""
+    pytest.importorskip("onnx")
+    runtime = pytest.importorskip("onnxruntime")
+    from wic_layers.deploy import export_onnx
+
+    model = network(TASKS[name])
+    model.task = name
+    images = [image.contiguous() for image in images_for(name, 32)]
+    expected = [tasks.pack(name, images, model=model)]
+    expected += tasks.unpack(expected[0], name, size=size_of(images[0]), model=model)
+    given = [image.permute(1, 2, 0).numpy() for image in images]
+    found = []
+    for direction in ("forward", "reverse"):
+        path = tmp_path / f"{direction}.onnx"
+        export_onnx(model, path, direction)
+        session = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+        names = [each.name for each in session.get_inputs()]
+        found += session.run(None, dict(zip(names, given, strict=True)))
+        given = [found[0]]
+    for a, b in zip(found, expected, strict=True):
+        difference = (
+            torch.from_numpy(a[: b.shape[1], : b.shape[2]]).permute(2, 0, 1).int() - b.int()
+        )
+        assert difference.abs().max() <= 1

@@ -216,6 +216,8 @@ def _network_and_task(model: str | Path | nn.Module) -> tuple[Any, Task]:
         )
     if network.preset in PRESETS:
         return network, TASKS[PRESETS[network.preset].task]
+    if getattr(network, "task", None) in TASKS:
+        return network, TASKS[network.task]
     config = network.config
     channels = (config["in_channels"], config["out_channels"], config.get("scale", 1))
     for task in TASKS.values():

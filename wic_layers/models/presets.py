@@ -131,6 +131,7 @@ _IICNETS: tuple[_Other, ...] = (
     _iicnet("decolorization", 1, out_channels=1, couplings=16),
 )
 
+
 def _presets() -> Iterator[tuple[str, Preset]]:
     for variant, task, shared, width in _VARIANTS:
         for size, (naive, win) in _SIZES.items():

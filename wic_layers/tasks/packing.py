@@ -30,6 +30,7 @@ class Packing(Task):
 
     forward_criterion = "l2"
     commands = ("wic pack", "wic unpack")
+    picture_name = "packed"
     titles: ClassVar[tuple[str, str]] = ("packed", "image")
     looks_like: ClassVar[str] = "the first image"
     is_composed = True
@@ -39,6 +40,11 @@ class Packing(Task):
     def given(self) -> int:
         """How many images are asked for; of a clip fewer will do."""
         return len(self.parts)
+
+    @property
+    def image_names(self) -> tuple[str, ...]:
+        """What the images are called that go in."""
+        return tuple(part.replace(" ", "_") for part in self.parts)
 
     @property
     def returned(self) -> int:
@@ -162,6 +168,11 @@ class Layers(Packing):
     titles = ("composition", "layer")
     looks_like = "the composition"
     parts = ("background", "foreground")
+
+    @property
+    def image_names(self) -> tuple[str, ...]:
+        """What the images are called that go in; the first is made of the others."""
+        return ("composition", *self.parts)
 
     @property
     def sources(self) -> int:

@@ -142,7 +142,7 @@ def run(args: argparse.Namespace) -> int:
         return 0
     tuned = fitted.model.eval()
     tuned.save_pretrained(args.out, {**card, **fitted.card})
-    decodings = _DECODINGS if original.published == "random_z" else 1
+    decodings = 1 if "channel_squeeze" in original.closed_by else _DECODINGS
     networks = {
         f"original, {drawn}": original,
         "upgraded, as it starts": untuned,
