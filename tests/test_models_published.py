@@ -80,7 +80,10 @@ def test_presets_of_iicnet_have_the_settings_of_its_authors():
     weights = [found[name].recipe["weights"][1] for name in found]
     assert weights == pytest.approx([0.4 / 3, 0.4 / 5, 3 / 2])
     assert found["stereo"].recipe["rounding"] == "noise"
+    assert found["stereo"].recipe["crop"] == 144
     assert found["stereo"].recipe["frequency"] == pytest.approx(0.001 * 144**2, rel=0.01)
+    small = PRESETS["iicnet-stereo-small"].recipe
+    assert small["frequency"] == pytest.approx(0.001 * 64**2, rel=0.01)
     assert PRESETS["iicnet-stereo-squeeze"].recipe["weights"] == (1.0, 1.5, 0.0, 0.0)
 
 

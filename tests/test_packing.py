@@ -381,3 +381,35 @@ def test_networks_leave_python_with_their_task(name, tmp_path):
             torch.from_numpy(a[: b.shape[1], : b.shape[2]]).permute(2, 0, 1).int() - b.int()
         )
         assert difference.abs().max() <= 1
+
+
+@pytest.mark.parametrize(("name", "tile"), [("stereo", 30), ("clip-3-x2", 20), ("layers", 64)])
+def test_tiles_change_nothing(name, tile):
+    """But for ties in rounding, which another order of additions may decide otherwise."""
+    model, images = network(TASKS[name]), images_for(name, 90)
+    whole = tasks.pack(name, images, model=model, tile=1000)
+    seen = []
+    tiled = tasks.pack(name, images, model=model, tile=tile, progress=lambda *n: seen.append(n))
+    assert len(seen) > 1
+    pairs = [(whole, tiled)]
+    backs = [tasks.unpack(whole, name, model=model, tile=side) for side in (1000, tile)]
+    for a, b in (*pairs, *zip(*backs, strict=True)):
+        assert (a.int() - b.int()).abs().max() <= 1
+        assert (a != b).float().mean() < 1e-3
+
+
+@pytest.mark.parametrize("name", ["stereo", "clip-3-x2", "zoom-x2"])
+def test_judged_by_what_is_made_of_photographs(name):
+    pytest.importorskip("torchmetrics")
+    from wic_layers.training.evaluation import evaluate
+
+    task = TASKS[name]
+    photos = [picture("astronaut")[:, :101, :120], picture("coffee")[:, :90, :151]]
+    first, again = (list(evaluate(task, network(task), photos)) for _ in range(2))
+    assert first == again
+    titles = [row.what for row in first[0]]
+    assert titles[: 1 + task.images] == [
+        task.titles[0],
+        *(f"{task.titles[1]} {k}" for k in range(1, task.images + 1)),
+    ]
+    assert first[0][0].bits > 0

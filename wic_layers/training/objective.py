@@ -74,11 +74,11 @@ def frequencies(y: Tensor, reference: Tensor) -> Tensor:
     """IICNet's: the squared distance of the one-sided Fourier transforms, per frequency.
 
     The transform is orthonormal here, so that a weight means the same for crops of all sizes: with
-    the authors' unscaled one the sum is H W times as large, and their weight of 0.001, for their
-    crops of 144, is 20.7 here. By Parseval's theorem the sum is half the squared distance of the
-    pixels, and for the frequencies that a one-sided transform does not leave out (no change, or
-    the fastest, from left to right) the other half too: the loss adds no new aim, but weight to
-    the forward picture, most of all to its rows' means.
+    the authors' unscaled one the sum is H W times as large, and their weight of 0.001 is 20.7 here
+    for their crops of 144, and 4.1 for crops of 64. By Parseval's theorem the sum is half the
+    squared distance of the pixels, and for the frequencies that a one-sided transform does not
+    leave out (no change, or the fastest, from left to right) the other half too: the loss adds no
+    new aim, but weight to the forward picture, most of all to its rows' means.
     """
     difference: Tensor = torch.fft.rfft2(y.float() - reference.float(), norm="ortho")
     return torch.view_as_real(difference).square()

@@ -70,7 +70,9 @@ class Settings:
     )
     shift_target: str = _is("reference", "what L_shift completes", choices=("reference", "output"))
     low: float = _is(0.0, "weight of the forward picture's low frequencies (HiNet: 1)")
-    frequency: float = _is(0.0, "weight of the forward picture's frequencies (IICNet: 20.7)")
+    frequency: float = _is(
+        0.0, "weight of the forward picture's frequencies (IICNet: 0.001 times a crop's pixels)"
+    )
     returned: str = _is(
         "all", "what comes back is judged by all images, or by those wanted (HiNet)",
         choices=("all", "wanted"),

@@ -163,13 +163,14 @@ def _like(model: Any, task: str | None) -> Preset:
     """The preset with a WIC of a published network's shape and task, whatever its depth."""
     shape = {key: model.config.get(key) for key in ("in_channels", "out_channels", "scale")}
     kind = type(model).__name__
-    fitting = {
-        preset.task: preset
-        for preset in PRESETS.values()
-        if preset.network == kind
-        and not any(preset.arguments.get(name) for name in model.closed_by)
-        and {key: preset.arguments.get(key) for key in shape} == shape
-    }
+    fitting: dict[str, Preset] = {}
+    for preset in PRESETS.values():
+        if (
+            preset.network == kind
+            and not any(preset.arguments.get(name) for name in model.closed_by)
+            and {key: preset.arguments.get(key) for key in shape} == shape
+        ):
+            fitting.setdefault(preset.task, preset)  # the paper's size comes first
     if not fitting:
         raise WICArgumentError(
             f"Expected a network for one of the tasks; this {kind} has {shape}."
