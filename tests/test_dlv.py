@@ -297,7 +297,7 @@ def test_invariance_is_the_deviation_over_three_draws():
         losses.forward, (pictures[0] - task.reference(x)).square().sum() / len(x)
     )
     assert list(objective.weighted(losses)) == ["forward", "reverse", "shift", "invariance"]
-    assert TERMS[-1] == "invariance"
+    assert "invariance" in TERMS
 
 
 def test_invariance_has_a_gradient_where_w_changes_nothing():
@@ -361,7 +361,7 @@ def test_copies_and_state():
         (lambda: DLVHiNet(w_channels=3), WICArgumentError, "2 images can share; got 3"),
         (lambda: DLVHiNet(5), WICArgumentError, "several images of 3 channels.*got 5"),
         (lambda: Latent(2, 2)(torch.ones(1, 3, 2, 2)), WICShapeError, "divisible by 2"),
-        (lambda: with_wic(DLVIRN(**SMALL)), WICArgumentError, "or with random_z=True; got DLVIRN"),
+        (lambda: with_wic(DLVIRN(**SMALL)), WICArgumentError, "or random_z=True; got DLVIRN"),
         (
             lambda: Objective(TASKS["rescaling-x2"], w="one"),
             WICArgumentError,

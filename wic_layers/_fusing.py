@@ -23,6 +23,8 @@ from wic_layers._one_way import (
     Repeated,
     Shifted,
     Uncouple,
+    WithLatent,
+    WithoutLatent,
     joined,
 )
 from wic_layers._probe import naming
@@ -32,6 +34,7 @@ from wic_layers.blocks import (
     ChannelMean,
     Haar,
     InverseHaar,
+    Latent,
     LearnedSqueeze,
     LongTermMemory,
     Squeeze,
@@ -118,6 +121,10 @@ def _copied(part: Any, memo: Memo) -> Any:
 
 def _squeezed(block: Squeeze, reverse: bool, memo: Memo) -> list[nn.Module]:  # noqa: FBT001
     into_channels = isinstance(block, Unsqueeze) == reverse
+    if block.groups is not None:  # what single pixels become is what they are
+        same = torch.eye(block.factor**2, dtype=torch.float64)
+        kind = Bands if into_channels else Pixels
+        return [kind(same, block.factor, block.groups, torch.float32)]
     return [(nn.PixelUnshuffle if into_channels else nn.PixelShuffle)(block.factor)]
 
 
@@ -146,6 +153,10 @@ def _averaged(block: ChannelMean, reverse: bool, memo: Memo) -> list[nn.Module]:
     return [(Repeated if reverse else Mean)(block.groups)]
 
 
+def _latent(block: Latent, reverse: bool, memo: Memo) -> list[nn.Module]:  # noqa: FBT001
+    return [(WithoutLatent if reverse else WithLatent)(block.channels, block.groups)]
+
+
 def _coupled(block: AffineCoupling, reverse: bool, memo: Memo) -> list[nn.Module]:  # noqa: FBT001
     return [(Uncouple if reverse else Couple)(_copied(block, memo))]
 
@@ -159,6 +170,7 @@ _CONVERTERS: dict[type, Callable[[Any, bool, Memo], list[nn.Module]]] = {
     AffineCoupling: _coupled,
     ChannelMean: _averaged,
     Haar: _transformed,
+    Latent: _latent,
     InverseHaar: _transformed,
     LearnedSqueeze: _learned_squeeze,
     LongTermMemory: _remembered,

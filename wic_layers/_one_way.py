@@ -31,6 +31,8 @@ __all__ = [
     "Repeated",
     "Shifted",
     "Uncouple",
+    "WithLatent",
+    "WithoutLatent",
     "joined",
     "lowered",
 ]
@@ -174,6 +176,40 @@ class Repeated(Mean):
     def forward(self, x: Tensor) -> Tensor:
         """Maps (B, C, *spatial) to (B, groups C, *spatial)."""
         return torch.cat([x] * self.groups, dim=1)
+
+
+class WithLatent(nn.Module):
+    """Zeros behind the channels of every image, where a latent stands in training.
+
+    Args:
+        channels: Channels of the latent, of all images together.
+        groups: How many images stand in the channels of the input.
+    """
+
+    def __init__(self, channels: int, groups: int) -> None:
+        super().__init__()
+        self.channels = channels
+        self.groups = groups
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps (B, C, H, W) to (B, C + channels, H, W)."""
+        batch, height, width = x.shape[0], x.shape[2], x.shape[3]
+        images = x.reshape(batch, self.groups, x.shape[1] // self.groups, height, width)
+        latent = images.new_zeros(
+            [batch, self.groups, self.channels // self.groups, height, width]
+        )
+        return torch.cat([images, latent], dim=2).reshape(batch, -1, height, width)
+
+
+class WithoutLatent(WithLatent):
+    """The channels of the images, without those of the latent."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps (B, C + channels, H, W) to (B, C, H, W)."""
+        batch, height, width = x.shape[0], x.shape[2], x.shape[3]
+        images = x.reshape(batch, self.groups, x.shape[1] // self.groups, height, width)
+        kept = images.shape[2] - self.channels // self.groups
+        return images[:, :, :kept].reshape(batch, -1, height, width)
 
 
 class Bands(nn.Module):
