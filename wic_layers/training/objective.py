@@ -194,7 +194,9 @@ class Objective:
         reverse = self._reverse_distance(back, wanted).sum() / len(x)
         target = aims if self._aims_at_reference else None
         # IICNet as published has no WIC, or none that drops channels
-        shift = shift_loss(records, target, self._forward_distance) if aims else y.new_zeros(())
+        shift = y.new_zeros(())
+        if len(records):
+            shift = shift_loss(records, target, self._forward_distance)
         det = det_loss(model) if any(map(_is_wic, model.modules())) else y.new_zeros(())
         low, frequency = (
             distance(y, reference).sum() / len(x) if self._weight(name) else y.new_zeros(())
