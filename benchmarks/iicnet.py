@@ -3,17 +3,18 @@ r"""IICNet with its channel squeeze and with a WIC in its place, task by task, a
     python benchmarks/iicnet.py run --photos PHOTOS --eval EVAL --hours 1
     python benchmarks/iicnet.py report
 
-``run`` trains the small preset of every task twice, as published and with a WIC (which starts as
-the channel squeeze), adds a line for each to ``results/iicnet.jsonl``, and keeps the weights in
+``run`` trains the small preset of every task as published and with a WIC (which starts as the
+channel squeeze), adds a line for each to ``results/iicnet.jsonl``, and keeps the weights in
 ``--weights``; it leaves out what is there already, so that it can be stopped and started again.
 EVAL holds Set14. ``report`` writes ``results/iicnet.md`` and ``.csv``.
 
-Equal in both rows of a task: couplings and relation module and, by seed, their start; photographs,
+Equal in all rows of a task: couplings and relation module and, by seed, their start; photographs,
 crops, batches, steps, rates; the losses of IICNet's authors with their weights (that of the
 frequencies by ``--frequency``: 0.001 times the pixels of a crop are 2.3 here and 20.7 at their
-crops of 144), to which the row with a WIC adds its own two. Clips, pairs, views and layers are
-made of photographs, see ``wic_layers/tasks/composing.py``; "motorcycle" is scikit-image's stereo
-pair, from a camera. Pictures are rounded to 8 bits; PSNR is in dB, RGB, the mean over pictures.
+crops of 144), to which a row with a WIC adds its own two, or L_det alone. Clips, pairs, views and
+layers are made of photographs, see ``wic_layers/tasks/composing.py``; "motorcycle" is
+scikit-image's stereo pair, from a camera. Pictures are rounded to 8 bits; PSNR is in dB, RGB, the
+mean over pictures.
 """
 
 from __future__ import annotations
@@ -49,7 +50,11 @@ KINDS = (
     "iicnet-hiding-1", "iicnet-decolorization", "iicnet-x2", "iicnet-clip-5", "iicnet-zoom-x2",
     "iicnet-zoom-x8",
 )  # fmt: skip
-ROWS = {"channel squeeze": "-squeeze-small", "WIC": "-small"}
+ROWS = {
+    "channel squeeze": "-squeeze-small",
+    "WIC": "-small",
+    "WIC without L_shift": "-small",
+}
 SETS = ("Set14", "held out", "motorcycle")
 BATCH, CROP, SIDE = 2, 48, 192
 FREQUENCY = 0.001 * CROP**2
@@ -93,8 +98,11 @@ def fit(model: Any, task: Task, images: Photographs, preset: str, row: dict[str,
     steps, seed = row["steps"], row["seed"]
     recipe = {**PRESETS[preset].recipe, "frequency": row["frequency"]}
     settings = Settings(steps=steps, batch=BATCH, crop=CROP, seed=seed, warmup=50, **recipe)
+    weights = settings.weights
+    if row["closed by"] == "WIC without L_shift":  # which draws the groups of channels together
+        weights = (*weights[:3], 0.0)
     objective = Objective(
-        task, settings.weights, forward=settings.forward, reverse=settings.reverse,  # type: ignore[arg-type]
+        task, weights, forward=settings.forward, reverse=settings.reverse,  # type: ignore[arg-type]
         rounding=settings.rounding, frequency=settings.frequency,
     )  # fmt: skip
     optimizer = torch.optim.AdamW(model.parameters(), settings.learning_rate, fused=True)
@@ -148,7 +156,9 @@ def run(args: argparse.Namespace) -> None:
                     result[f"{title} forward"] = statistics.mean(each.forward for each in found)
                     result[f"{title} back"] = statistics.mean(each.back[0] for each in found)
                 card = {"data": f"{len(chosen)} photographs", "steps": f"{args.steps}"}
-                model.save_pretrained(args.weights / f"{preset}-{seed}", card)
+                model.save_pretrained(
+                    args.weights / f"{kind}-{closed}-{seed}".replace(" ", "-"), card
+                )
                 with LINES.open("a", encoding="utf-8") as file:
                     file.write(json.dumps(result) + "\n")
                 shown = {key: round(v, 2) for key, v in result.items() if isinstance(v, float)}
