@@ -63,7 +63,7 @@ def test_a_short_training_learns(images, tmp_path, bf16):
     enlarged = torch.nn.functional.interpolate(
         task.reference(whole), scale_factor=2, mode="bicubic"
     )
-    bicubic = engine._psnr(quantize(enlarged), whole)
+    bicubic = engine.psnr(quantize(enlarged), whole)
     chosen = settings(steps=400, batch=4, warmup=20, learning_rate=2e-3, bf16=bf16, every=400)
     model = network(size="small")
     before = judge(model, task, whole)
