@@ -192,7 +192,8 @@ def test_threads_and_batches_change_ties_only(task):
 
 
 def test_packaged_weights_are_those_of_their_commands():
-    assert set(tasks.TASKS) - set(PACKAGED) == {"rescaling-x3"}
+    ours = {task.name for task in (*tasks.HIDING, *tasks.RESCALING, *tasks.COLORING)}
+    assert ours - set(PACKAGED) == {"rescaling-x3"}
     for task in map(tasks.TASKS.get, PACKAGED):
         assert from_pretrained(task.preset).preset == task.preset
         assert task.channels == tuple(
