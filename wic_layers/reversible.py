@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from wic_layers._pointwise import is_transformed
-from wic_layers.blocks import AffineCoupling, Chain, InvertibleBlock, LongTermMemory
+from wic_layers.blocks import AffineCoupling, Chain, InvertibleBlock, LongTermMemory, _run
 from wic_layers.conv import WIC
 from wic_layers.errors import WICError
 
@@ -85,7 +85,7 @@ class _Runner:
                 piece = _Piece(rest[:exact], rev=rev, check=self.check)
                 x = _Reversible.apply(piece, x, *piece.parameters)
             else:
-                x = _run(*rest[0], x, rev=rev)
+                x = _step(*rest[0], x, rev=rev)
             rest = rest[max(exact, 1) :]
         return x
 
@@ -101,11 +101,8 @@ def _is_exact(block: nn.Module, *, rev: bool) -> bool:
     return isinstance(block, InvertibleBlock) and block.is_exact
 
 
-def _run(name: str, block: Any, x: Tensor, *, rev: bool) -> Tensor:
-    try:
-        found: Tensor = block.inverse(x) if rev else block(x)
-    except WICError as error:
-        raise error.inside(name) from None
+def _step(name: str, block: Any, x: Tensor, *, rev: bool) -> Tensor:
+    found: Tensor = _run(name, block.inverse if rev else block, x)
     return found
 
 
@@ -126,7 +123,7 @@ class _Piece:
         for name, block in self.blocks:
             if self.check:
                 seen.append(x)
-            x = _run(name, block, x, rev=self.rev)
+            x = _step(name, block, x, rev=self.rev)
         return x, seen
 
     def undo(

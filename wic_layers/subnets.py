@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -125,12 +126,8 @@ class DenseBlock(nn.Module):
                 (conv.weight.detach().to(dtype, memory_format=last), conv.bias.detach().to(dtype))
                 for conv in convolutions
             ]
-        *hidden, (weight, bias) = self._cast
         features = x.to(dtype, memory_format=torch.channels_last)
-        for kernel, shift in hidden:
-            new = F.leaky_relu_(F.conv2d(features, kernel, shift, padding=1), self.slope)
-            features = torch.cat((features, new), dim=1)
-        return F.conv2d(features, weight, bias, padding=1).to(x.dtype)
+        return _convolved(features, self.slope, self._cast, F.leaky_relu_)[0].to(x.dtype)
 
     def train(self: _Self, mode: bool = True) -> _Self:  # noqa: FBT001, FBT002 - torch's own signature
         """Switches between training and evaluation, and forgets cast weights."""
@@ -152,19 +149,34 @@ class DenseBlock(nn.Module):
         return f"slope={self.slope}"
 
 
+def _convolved(
+    features: Tensor,
+    slope: float,
+    convolutions: Sequence[tuple[Tensor, Tensor]],
+    activation: Callable[[Tensor, float], Tensor],
+) -> tuple[Tensor, Tensor]:
+    """The result of a dense block's weights and biases, and the last one's input."""
+    *hidden, (last, last_bias) = convolutions
+    for weight, bias in hidden:
+        new = activation(F.conv2d(features, weight, bias, padding=1), slope)
+        features = torch.cat((features, new), dim=1)
+    return F.conv2d(features, last, last_bias, padding=1), features
+
+
+def _paired(parameters: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
+    return list(zip(parameters[::2], parameters[1::2], strict=True))
+
+
 class _Dense(torch.autograd.Function):
     """The convolutions of a dense block; kept is the last one's input, which holds all others."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, slope: float, *parameters: Tensor) -> Tensor:
-        features = x.contiguous(memory_format=torch.channels_last)
-        weights, biases = parameters[::2], parameters[1::2]
-        for weight, bias in zip(weights[:-1], biases[:-1], strict=True):
-            new = F.leaky_relu_(F.conv2d(features, weight, bias, padding=1), slope)
-            features = torch.cat((features, new), dim=1)
+        given = x.contiguous(memory_format=torch.channels_last)
+        out, features = _convolved(given, slope, _paired(parameters), F.leaky_relu_)
         ctx.save_for_backward(features, x, *parameters)  # x for gradients of higher order
         ctx.slope = slope
-        return F.conv2d(features, weights[-1], biases[-1], padding=1)
+        return out
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
@@ -202,12 +214,7 @@ def _again(
     x: Tensor, slope: float, parameters: list[Tensor], gradient: Tensor, wanted: Any
 ) -> tuple[Tensor | None, ...]:
     """The gradients by plain autograd, which can be differentiated again."""
-    weights, biases = parameters[::2], parameters[1::2]
-    seen = x
-    for weight, bias in zip(weights[:-1], biases[:-1], strict=True):
-        new = F.leaky_relu(F.conv2d(seen, weight, bias, padding=1), slope)
-        seen = torch.cat((seen, new), dim=1)
-    out = F.conv2d(seen, weights[-1], biases[-1], padding=1)
+    out, _ = _convolved(x, slope, _paired(parameters), F.leaky_relu)
     inputs = [x, *parameters]
     needed = [each for each, needs in zip(inputs, [wanted[0], *wanted[2:]], strict=True) if needs]
     given = iter(torch.autograd.grad(out, needed, gradient, create_graph=True))
