@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from wic_layers.blocks import InvertibleBlock, _run
+from wic_layers.blocks import InvertibleBlock
+from wic_layers.blocks.chain import run_named
 from wic_layers.completion import Completion, CompletionName
 from wic_layers.conv import WIC
 from wic_layers.errors import WICArgumentError, WICError, WICShapeError
@@ -91,7 +92,7 @@ class WellPosed(InvertibleBlock):
             self.wic.weight.copy_(torch.eye(in_channels))
 
     def _forward(self, x: Tensor) -> Tensor:
-        return _run("wic", self.wic, self._tensor(self.net(x)))
+        return run_named("wic", self.wic, self._tensor(self.net(x)))
 
     def _load_from_state_dict(
         self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
@@ -105,7 +106,7 @@ class WellPosed(InvertibleBlock):
 
     def inverse(self, y: Tensor) -> Tensor:
         """Maps the picture back to the network's input."""
-        return self._tensor(self.net(_run("wic", self.wic.inverse, y), rev=True))
+        return self._tensor(self.net(run_named("wic", self.wic.inverse, y), rev=True))
 
     def _tensor(self, found: Any) -> Tensor:
         if not isinstance(found, Tensor):

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from wic_layers._pointwise import is_transformed
-from wic_layers.blocks import AffineCoupling, Chain, InvertibleBlock, LongTermMemory, _run
+from wic_layers.blocks import AffineCoupling, Chain, InvertibleBlock, LongTermMemory
+from wic_layers.blocks.chain import run_named
 from wic_layers.conv import WIC
 from wic_layers.errors import WICError
 
@@ -102,7 +103,7 @@ def _is_exact(block: nn.Module, *, rev: bool) -> bool:
 
 
 def _step(name: str, block: Any, x: Tensor, *, rev: bool) -> Tensor:
-    found: Tensor = _run(name, block.inverse if rev else block, x)
+    found: Tensor = run_named(name, block.inverse if rev else block, x)
     return found
 
 

@@ -11,7 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wic_layers import auxiliary
-from wic_layers.blocks import Chain, InvertibleBlock, _run, _seen
+from wic_layers.blocks import Chain, InvertibleBlock
+from wic_layers.blocks.chain import run_named
+from wic_layers.blocks.couplings import with_condition
 from wic_layers.conv import WIC
 from wic_layers.errors import WICArgumentError, WICShapeError
 from wic_layers.subnets import DenseBlock
@@ -103,7 +105,7 @@ class HalfCoupling(InvertibleBlock):
         r"""Maps ``x`` forward, with a condition (B, condition, \*spatial)."""
         first, second = self._halves(x)
         if self.changes_first:
-            first = first + self.f(_seen(second, condition)).to(x.dtype)
+            first = first + self.f(with_condition(second, condition)).to(x.dtype)
         else:
             shift, scale = self._affine(first, condition)
             second = (second + shift) * scale.exp()
@@ -113,7 +115,7 @@ class HalfCoupling(InvertibleBlock):
         """Maps ``y`` back."""
         first, second = self._halves(y)
         if self.changes_first:
-            first = first - self.f(_seen(second, condition)).to(y.dtype)
+            first = first - self.f(with_condition(second, condition)).to(y.dtype)
         else:
             shift, scale = self._affine(first, condition)
             second = second * (-scale).exp() - shift
@@ -129,7 +131,7 @@ class HalfCoupling(InvertibleBlock):
         return first, second
 
     def _affine(self, seen: Tensor, condition: Tensor | None) -> tuple[Tensor, Tensor]:
-        return _shift_and_scale(self.f(_seen(seen, condition)).to(seen.dtype))
+        return _shift_and_scale(self.f(with_condition(seen, condition)).to(seen.dtype))
 
     def extra_repr(self) -> str:
         marks = ("*", "") if self.changes_first else ("", "*")
@@ -217,10 +219,10 @@ class _ConditionalStep(nn.Module):
         self.coupling = HalfCoupling(channels, channels // 2, condition=width, subnet=subnet)
 
     def forward(self, a: Tensor, features: Tensor) -> Tensor:
-        return self.coupling.couple(_run("wic", self.wic, self.norm(a)), features)
+        return self.coupling.couple(run_named("wic", self.wic, self.norm(a)), features)
 
     def inverse(self, z: Tensor, features: Tensor) -> Tensor:
-        a = _run("wic", self.wic.inverse, self.coupling.uncouple(z, features))
+        a = run_named("wic", self.wic.inverse, self.coupling.uncouple(z, features))
         return self.norm.inverse(a)
 
 
@@ -305,34 +307,34 @@ class ConditionalSplit(InvertibleBlock):
 
     def descend(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         """Maps ``x`` forward and returns, where z is recorded, the features that it came from."""
-        mixed = _run("mix", self.mix, x)
+        mixed = run_named("mix", self.mix, x)
         y, a = mixed[:, : self.kept], mixed[:, self.kept :]
-        picture, below = (y, None) if self.inner is None else _run("inner", self._into, y)
+        picture, below = (y, None) if self.inner is None else run_named("inner", self._into, y)
         if not auxiliary.is_recording():
             return picture, None
         features = self._features(y, below)
-        _run("drop", self.drop, torch.cat((y, self.flow(a, features)), dim=1))
+        run_named("drop", self.drop, torch.cat((y, self.flow(a, features)), dim=1))
         return picture, features
 
     def ascend(self, y: Tensor) -> tuple[Tensor, Tensor]:
         """Maps ``y`` back and returns the features of this level."""
-        y, below = (y, None) if self.inner is None else _run("inner", self._out_of, y)
+        y, below = (y, None) if self.inner is None else run_named("inner", self._out_of, y)
         features = self._features(y, below)
         z = self.drop.complete(y)
         mixed = torch.cat((y, self.flow.inverse(z, features)), dim=1)
-        return _run("mix", self.mix.inverse, mixed), features
+        return run_named("mix", self.mix.inverse, mixed), features
 
     def _into(self, y: Tensor) -> tuple[Tensor, Tensor | None]:
         """Through ``inner`` to the picture and what its split saw."""
         chain: Any = self.inner
         *blocks, (name, deeper) = chain._blocks()
-        return _run(name, deeper.descend, chain._through(blocks, y))
+        return run_named(name, deeper.descend, chain._through(blocks, y))
 
     def _out_of(self, picture: Tensor) -> tuple[Tensor, Tensor]:
         """The way back."""
         chain: Any = self.inner
         *blocks, (name, deeper) = chain._blocks()
-        y, below = _run(name, deeper.ascend, picture)
+        y, below = run_named(name, deeper.ascend, picture)
         return chain._through(blocks[::-1], y, rev=True), below
 
     def _features(self, y: Tensor, below: Tensor | None) -> Tensor:

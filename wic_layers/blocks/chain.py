@@ -1,0 +1,133 @@
+"""What all blocks share, and blocks in a row."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from wic_layers.errors import WICArgumentError, WICError, WICShapeError
+
+__all__ = [
+    "Chain",
+    "InvertibleBlock",
+    "check_channels",
+    "check_divisible",
+    "run_named",
+    "title_of",
+]
+
+
+class InvertibleBlock(nn.Module):
+    """Base of the blocks: ``forward(x)``, ``inverse(y)`` and ``forward(y, rev=True)``.
+
+    Attributes:
+        is_exact: Whether both directions give back what went into the other.
+    """
+
+    is_exact = False
+
+    def forward(self, x: Tensor, rev: bool = False) -> Tensor:  # noqa: FBT001, FBT002 - as IRN calls it
+        """Maps ``x`` forward, or back with ``rev=True``."""
+        return self.inverse(x) if rev else self._forward(x)
+
+    def _forward(self, x: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def inverse(self, y: Tensor) -> Tensor:
+        """Maps ``y`` back."""
+        raise NotImplementedError
+
+
+class Chain(InvertibleBlock):
+    """Blocks in a row: one list, walked forwards or backwards.
+
+    Args:
+        *blocks: Modules with ``forward`` and ``inverse``.
+
+    Raises:
+        WICArgumentError: If a block has no ``inverse``.
+
+    Example:
+        >>> from wic_layers import WIC
+        >>> from wic_layers.blocks import Squeeze
+        >>> chain = Chain(Squeeze(2), WIC(12, 16))
+        >>> x = torch.rand(1, 3, 8, 8)
+        >>> torch.allclose(chain.inverse(chain(x)), x, atol=1e-5)
+        True
+    """
+
+    runner: Any = None  # what wic_layers.reversible.save_memory puts there
+
+    def __init__(self, *blocks: nn.Module) -> None:
+        super().__init__()
+        for index, block in enumerate(blocks):
+            if not callable(getattr(block, "inverse", None)):
+                raise WICArgumentError(
+                    f"Expected blocks with an inverse method; block {index} is "
+                    f"{type(block).__name__}."
+                )
+            self.add_module(str(index), block)
+
+    def _forward(self, x: Tensor) -> Tensor:
+        return self._through(self._blocks(), x)
+
+    def inverse(self, y: Tensor) -> Tensor:
+        """Runs the blocks' inverses, last block first."""
+        return self._through(self._blocks()[::-1], y, rev=True)
+
+    def _through(self, blocks: list[tuple[str, Any]], x: Tensor, *, rev: bool = False) -> Tensor:
+        """Runs blocks with their names, in this order."""
+        if self.runner is not None and self.runner.is_wanted():
+            return self.runner(blocks, x, rev=rev)
+        for name, block in blocks:
+            x = run_named(name, block.inverse if rev else block, x)
+        return x
+
+    def _blocks(self) -> list[tuple[str, Any]]:
+        # not named_children(), which leaves out the second use of a block
+        return list(self._modules.items())
+
+    def __len__(self) -> int:
+        return len(self._modules)
+
+    def __getitem__(self, index: int) -> nn.Module:
+        return list(self)[index]
+
+    def __iter__(self) -> Iterator[nn.Module]:
+        return iter([block for _, block in self._blocks()])
+
+
+def run_named(name: str, function: Callable[[Tensor], Any], x: Tensor) -> Any:
+    """Calls a part of a module; its errors say its name."""
+    if torch.compiler.is_compiling():
+        return function(x)
+    try:
+        return function(x)
+    except WICError as error:
+        raise error.inside(name) from None
+
+
+def title_of(block: nn.Module) -> str:
+    """A block as messages name it."""
+    return f"{type(block).__name__}({block.extra_repr()})"
+
+
+def check_divisible(x: Tensor, factor: int, block: nn.Module) -> None:
+    """Raises WICShapeError if the sides of images are not divisible by ``factor``."""
+    if x.ndim != 4 or x.shape[-2] % factor or x.shape[-1] % factor:
+        raise WICShapeError(
+            f"{title_of(block)}: expected images (B, C, H, W) with H and W divisible by {factor}; "
+            f"got {tuple(x.shape)}. Pad them first."
+        )
+
+
+def check_channels(y: Tensor, groups: int, block: nn.Module) -> None:
+    """Raises WICShapeError if the channels of images are not divisible by ``groups``."""
+    if y.ndim != 4 or y.shape[1] % groups:
+        raise WICShapeError(
+            f"{title_of(block)}: expected images (B, C, H, W) with C divisible by {groups}; got "
+            f"{tuple(y.shape)}."
+        )

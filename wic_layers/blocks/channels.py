@@ -1,0 +1,195 @@
+"""What stands at the ends of networks of other papers: means, latents, relations of images."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from wic_layers.blocks.chain import InvertibleBlock, check_channels, title_of
+from wic_layers.completion import Completion, CompletionName, Repeat, Shift
+from wic_layers.conv import WIC
+from wic_layers.errors import WICArgumentError, WICShapeError
+from wic_layers.subnets import CrossImage
+
+__all__ = [
+    "ChannelMean",
+    "Latent",
+    "Relation",
+]
+
+
+class ChannelMean(InvertibleBlock):
+    """The mean of groups of channels: (B, groups C, ...) to (B, C, ...); repeated on the way back.
+
+    ``forward(inverse(y)) == y``: a layer before it may use all its channels, if it learns to make
+    the groups alike.
+
+    Args:
+        groups: How many groups of C channels come in, one behind the other.
+
+    References:
+        | IICNet: A Generic Framework for Reversible Image Conversion (Cheng et al., 2021), Section
+        | 3.4 (channel squeeze)
+
+    Raises:
+        WICShapeError: If the channels are not divisible by ``groups``.
+    """
+
+    def __init__(self, groups: int) -> None:
+        super().__init__()
+        if groups < 1:
+            raise WICArgumentError(f"Expected groups of at least 1; got {groups!r}.")
+        self.groups = groups
+
+    def _forward(self, x: Tensor) -> Tensor:
+        if x.ndim < 2 or x.shape[1] % self.groups:
+            raise WICShapeError(
+                f"{self}: expected channels divisible by {self.groups}; got {tuple(x.shape)}."
+            )
+        return x.unflatten(1, (self.groups, -1)).mean(1)
+
+    def inverse(self, y: Tensor) -> Tensor:
+        """The same channels once for every group."""
+        return torch.cat([y] * self.groups, dim=1)
+
+    def as_wic(self, out_channels: int, completion: CompletionName | Completion = "zero") -> WIC:
+        r"""Returns a layer to stand here, that starts as this block in both directions.
+
+        Its first rows are the mean; the others compare the G groups by vectors :math:`q` that are
+        orthonormal and sum to zero, which is what the completion is for:
+
+        .. math:: y = \frac{1}{G} \sum_g x_g, \quad
+            e_k = \sum_g q_{kg} x_g, \quad x_g = y + \sum_k q_{kg} c_k(y)
+
+        Groups that are alike have :math:`e = 0`, what ``"zero"`` and an untrained ``"learned"``
+        say. Completions that say :math:`y` itself, or it from a pixel away (``"repeat"``,
+        ``"shift"``), are for :math:`e_k + y`.
+
+        Args:
+            out_channels: Channels C of a group.
+            completion: See :class:`~wic_layers.WIC`.
+
+        Raises:
+            WICArgumentError: If there is one group only, and so nothing to complete.
+        """
+        groups = self.groups
+        if groups < 2:
+            raise WICArgumentError("Expected at least 2 groups, of which a WIC drops; got 1.")
+        # Helmert's contrasts: each group against those before it
+        rows = torch.ones(groups, groups, dtype=torch.float64)
+        for k in range(1, groups):
+            rows[k, k], rows[k, k + 1 :] = -k, 0
+        rows[1:] /= rows[1:].norm(dim=1, keepdim=True)
+        rows[0] /= groups
+        if isinstance(completion, (Repeat, Shift)) or completion in ("repeat", "shift"):
+            rows[1:] += rows[0]
+        kernel = torch.kron(rows, torch.eye(out_channels, dtype=torch.float64))
+        return WIC.from_kernel(
+            kernel.to(torch.get_default_dtype()), out_channels, completion=completion
+        )
+
+    def extra_repr(self) -> str:
+        return f"{self.groups}"
+
+
+class Relation(InvertibleBlock):
+    """What images have to say about each other, added to each: IICNet's relation module.
+
+    ``x + 0.2 there(x)`` forward and ``y + 0.2 back(y)`` on the way back, with two networks of the
+    same kind. The second is trained to undo the first and does not do so by its construction: this
+    is the one block whose inverse is learned. At the start both directions are the identity.
+
+    Args:
+        images: How many RGB images stand in the channels.
+        features: Channels in which each is described to the others.
+        growth: Width of the dense blocks inside.
+
+    References:
+        | IICNet: A Generic Framework for Reversible Image Conversion (Cheng et al., 2021), Eq.
+        | (1), with the factor 0.2 and the layers of its code
+
+    Raises:
+        WICArgumentError: If an argument is less than 1.
+        WICShapeError: If another number of channels comes in.
+    """
+
+    def __init__(self, images: int, features: int = 64, growth: int = 32) -> None:
+        super().__init__()
+        for name, value in (("images", images), ("features", features), ("growth", growth)):
+            if value < 1:
+                raise WICArgumentError(f"Expected {name} of at least 1; got {value!r}.")
+        self.images = images
+        self.features = features
+        self.there = CrossImage(images, features, growth)
+        self.back = CrossImage(images, features, growth)
+
+    def _forward(self, x: Tensor) -> Tensor:
+        return self._with(x, self.there)
+
+    def inverse(self, y: Tensor) -> Tensor:
+        """What was learned to undo the forward direction."""
+        return self._with(y, self.back)
+
+    def _with(self, x: Tensor, network: nn.Module) -> Tensor:
+        if x.ndim != 4 or x.shape[1] != 3 * self.images:
+            raise WICShapeError(
+                f"{title_of(self)}: expected {3 * self.images} channels; got {tuple(x.shape)}."
+            )
+        return x + 0.2 * network(x).to(x.dtype)
+
+    def extra_repr(self) -> str:
+        return f"{self.images}, {self.features}"
+
+
+class Latent(InvertibleBlock):
+    """Room for a latent: zeros behind the channels of every image, which go on the way back.
+
+    ``inverse(forward(x)) == x``, and ``inverse(join(x, w)) == x`` for every w.
+
+    Args:
+        channels: Channels of the latent, of all images together.
+        groups: How many images stand in the channels of the input, one behind the other.
+
+    Shape:
+        (B, C, H, W) to (B, C + channels, H, W).
+
+    Raises:
+        WICArgumentError: If there are no channels, or the images cannot share them.
+        WICShapeError: If the channels of the input cannot be grouped, or w has another shape.
+
+    References:
+        | Enhancing Image Rescaling using Dual Latent Variables in Invertible Neural Network (Zhang
+        | et al., 2022), Section 3.3
+    """
+
+    def __init__(self, channels: int, groups: int = 1) -> None:
+        super().__init__()
+        if groups < 1 or channels < 1 or channels % groups:
+            raise WICArgumentError(
+                f"Expected channels of a latent that {groups} images can share; got {channels}."
+            )
+        self.channels = channels
+        self.groups = groups
+
+    def _forward(self, x: Tensor) -> Tensor:
+        return self.join(x, x.new_zeros((x.shape[0], self.channels, *x.shape[2:])))
+
+    def join(self, x: Tensor, w: Tensor) -> Tensor:
+        """Puts a latent ``w``, (B, channels, H, W), where ``forward`` puts zeros."""
+        check_channels(x, self.groups, self)
+        if w.shape != (x.shape[0], self.channels, *x.shape[2:]):
+            raise WICShapeError(
+                f"{self}: expected w of shape {(x.shape[0], self.channels, *x.shape[2:])}; got "
+                f"{tuple(w.shape)}."
+            )
+        parts = [z.unflatten(1, (self.groups, -1)) for z in (x, w)]
+        return torch.cat(parts, dim=2).flatten(1, 2)
+
+    def inverse(self, y: Tensor) -> Tensor:
+        """The images, without the latent."""
+        check_channels(y, self.groups, self)
+        images = y.unflatten(1, (self.groups, -1))
+        return images[:, :, : -(self.channels // self.groups)].flatten(1, 2)
+
+    def extra_repr(self) -> str:
+        return f"{self.channels}" + (f", {self.groups}" if self.groups > 1 else "")
