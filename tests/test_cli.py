@@ -14,7 +14,7 @@ import wic_layers
 from wic_layers import cli
 from wic_layers.images import KEYWORD, read_image, size_of, write_png
 from wic_layers.models import WIN, IICNet
-from wic_layers.tasks import files, running
+from wic_layers.tasks import files, running, writing
 
 ROOT = Path(wic_layers.__file__).parents[1]
 
@@ -365,7 +365,7 @@ def test_ctrl_c(wic, monkeypatch):
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(files, "forward_pixels", interrupted)
+    monkeypatch.setattr(writing, "forward_pixels", interrupted)
     before = sorted(os.listdir())
     assert wic("down a.png -o s.png --weights r") == (130, "", "")
     assert sorted(os.listdir()) == before

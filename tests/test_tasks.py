@@ -15,7 +15,7 @@ from wic_layers.errors import WICArgumentError, WICError, WICFileError, WICShape
 from wic_layers.images import KEYWORD, psnr, read_carrier, read_image, size_of, write_png
 from wic_layers.models import WIN, from_pretrained
 from wic_layers.models import weights as models_weights
-from wic_layers.tasks import files
+from wic_layers.tasks import writing
 from wic_layers.tasks.mark import Mark, digest
 from wic_layers.tasks.running import backward_pixels, forward_pixels
 
@@ -348,7 +348,7 @@ def test_the_file_says_which_preset(tmp_path, hidden, weights, monkeypatch):
     model.preset = "hiding-1-naive-small"
     packaged = {"hiding-1-naive-small": tmp_path / "hiding-1-naive-small"}
     model.save_pretrained(packaged["hiding-1-naive-small"])
-    for module in (files, models_weights):
+    for module in (writing, models_weights):
         monkeypatch.setattr(module, "packaged_weights", lambda: packaged)
     images = tmp_path / "cover.png", [tmp_path / "secret.png"]
     stego, back = tmp_path / "by_preset.png", tmp_path / "back.png"

@@ -8,22 +8,17 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 from wic_layers import __version__
-from wic_layers.errors import WICArgumentError, WICDependencyError, WICError
-
-if TYPE_CHECKING:
-    from wic_layers.tasks import Written
-    from wic_layers.tasks.batch import Job
+from wic_layers._console import complain, progress_bar
+from wic_layers.errors import WICDependencyError, WICError
 
 __all__ = ["main"]
 
@@ -35,12 +30,8 @@ class _Parser(argparse.ArgumentParser):
     """One whose errors look like all others."""
 
     def error(self, message: str) -> NoReturn:
-        _complain(f"{message} (see {self.prog} --help)")
+        complain(f"{message} (see {self.prog} --help)")
         raise SystemExit(ERROR)
-
-
-def _complain(message: str) -> None:
-    print("wic: error:", " ".join(message.splitlines()), file=sys.stderr)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -61,10 +52,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         args = _parser(words).parse_args(words)
         return int(args.run(args))
     except WICError as error:
-        _complain(str(error))
+        complain(str(error))
         return ERROR
     except MemoryError:
-        _complain("There is not enough memory for these images; take smaller ones.")
+        complain("There is not enough memory for these images; take smaller ones.")
         return ERROR
     except KeyboardInterrupt:
         return INTERRUPTED
@@ -87,11 +78,11 @@ def _parser(words: list[str]) -> argparse.ArgumentParser:
         command = commands.add_parser(
             name, help=summary, description=f"{summary}. {more}".strip(), allow_abbrev=False
         )
-        command.set_defaults(run=run)
+        command.set_defaults(run=run, called=name)
         return command
 
     hide = add(
-        "hide", "Hide one to four images in another one", _hide,
+        "hide", "Hide one to four images in another one", _converting,
         "Writes a PNG that looks like COVER and gives the secrets back; nothing protects them "
         "from others who have this program. An odd side of COVER becomes one pixel longer. With a "
         "folder of covers a secret goes into all of them, or the images of a folder one into "
@@ -109,14 +100,14 @@ def _parser(words: list[str]) -> argparse.ArgumentParser:
     _add_common(hide, "STEGO", forward=True)
 
     reveal = add(
-        "reveal", "Bring hidden images back", _reveal,
+        "reveal", "Bring hidden images back", _converting,
         "STEGO is all that is needed. Of several secrets, the outputs' names end in -1, -2, ...",
     )  # fmt: skip
     reveal.add_argument("sources", metavar="STEGO", type=Path, nargs="+", help=_from("hide"))
     _add_common(reveal, "SECRET", forward=False)
 
     down = add(
-        "down", "Make images half, a third or a quarter as wide and high", _down,
+        "down", "Make images half, a third or a quarter as wide and high", _converting,
         "Writes a PNG that looks like the bicubic reduction of PHOTO, and from which wic up "
         "brings the photo back at its own size.",
     )  # fmt: skip
@@ -125,14 +116,14 @@ def _parser(words: list[str]) -> argparse.ArgumentParser:
     _add_common(down, "SMALL", forward=True)
 
     up = add(
-        "up", "Bring images back that wic down made small", _up,
+        "up", "Bring images back that wic down made small", _converting,
         "This is not super-resolution: other small images are refused.",
     )  # fmt: skip
     up.add_argument("sources", metavar="SMALL", type=Path, nargs="+", help=_from("down"))
     _add_common(up, "PHOTO", forward=False)
 
     gray = add(
-        "gray", "Make grey images that keep their colours", _gray,
+        "gray", "Make grey images that keep their colours", _converting,
         "Writes a PNG of one channel that looks like the lightness of PHOTO, and from which wic "
         "color brings the colours back. An odd side of PHOTO becomes one pixel longer.",
     )  # fmt: skip
@@ -140,14 +131,14 @@ def _parser(words: list[str]) -> argparse.ArgumentParser:
     _add_common(gray, "GRAY", forward=True)
 
     color = add(
-        "color", "Bring the colours back that wic gray put away", _color,
+        "color", "Bring the colours back that wic gray put away", _converting,
         "This does not colour photographs: other grey images are refused.",
     )  # fmt: skip
     color.add_argument("sources", metavar="GRAY", type=Path, nargs="+", help=_from("gray"))
     _add_common(color, "PHOTO", forward=False)
 
     pack = add(
-        "pack", "Make one image of several that gives all of them back", _pack,
+        "pack", "Make one image of several that gives all of them back", _converting,
         "Writes a PNG that looks like one of them: of a stereo pair (stereo LEFT RIGHT) the left "
         "view; of dual views, as two cameras of a phone take them (zoom-x2, zoom-x4, zoom-x8 "
         "NORMAL ZOOMED), the normal one; of layers (layers BACKGROUND FOREGROUND, whose "
@@ -165,7 +156,7 @@ def _parser(words: list[str]) -> argparse.ArgumentParser:
     _add_common(pack, "PACKED", forward=True)
 
     unpack = add(
-        "unpack", "Bring back the images that wic pack made one of", _unpack,
+        "unpack", "Bring back the images that wic pack made one of", _converting,
         "PACKED is all that is needed. The outputs' names end in -1, -2, ...: of layers the "
         "composition, the background, and the foreground on black.",
     )  # fmt: skip
@@ -274,291 +265,11 @@ def _size(text: str) -> tuple[int, int]:
     return int(found[1]), int(found[2])
 
 
-def _model(args: argparse.Namespace) -> Any:
-    """What --weights or --preset name; None if neither is given."""
-    from wic_layers.models.presets import find_preset
-
-    if args.weights is not None:
-        if not args.weights.exists():
-            raise WICArgumentError(f"Expected --weights to be there; {args.weights} is not.")
-        return args.weights
-    if args.preset is not None:
-        find_preset(args.preset)
-    return args.preset
-
-
-def _times(size: tuple[int, int]) -> str:
-    return f"{size[0]}x{size[1]}"
-
-
-def _decibel(value: float | None) -> str:
-    if value is None or math.isinf(value):
-        return "no difference"
-    return f"{value:.2f} dB PSNR"
-
-
-def _run(
-    args: argparse.Namespace,
-    convert: Callable[[Job, dict[str, Any]], list[Written]],
-    describe: Callable[[Written], Iterator[str]],
-    **planned: Any,
-) -> int:
-    """Runs a command on each of its files; one that fails does not stop the others."""
-    from wic_layers.tasks.batch import plan
-
-    shared = _shared(args)
-    jobs = plan(args.sources, args.out, **planned)
-    failed = 0
-    with _bar(len(jobs), "file") as tick, _precision(args):
-        for job in jobs:
-            try:
-                with _bar(0, "tile") as progress:
-                    found = convert(job, {**shared, "progress": progress})
-            except WICError as error:
-                if len(jobs) == 1:
-                    raise
-                _complain(str(error))
-                failed += 1
-            else:
-                if found[0].doubt is not None:
-                    print("wic: warning:", found[0].doubt, file=sys.stderr)
-                for written in found:
-                    _tell(args, [job.source, *job.secrets], written, describe)
-            tick(1, len(jobs))
-    if failed:
-        _complain(f"{failed} of {len(jobs)} files failed")
-    return ERROR if failed else 0
-
-
-def _shared(args: argparse.Namespace) -> dict[str, Any]:
-    """What every function on files is given."""
-    shared = {
-        "model": _model(args), "force": args.force, "tile": args.tile, "device": args.device,
-    }  # fmt: skip
-    return {**shared, "refine": args.refine} if "refine" in args else shared
-
-
-def _tell(
-    args: argparse.Namespace,
-    inputs: list[Path],
-    written: Written,
-    describe: Callable[[Written], Iterator[str]],
-) -> None:
-    """Prints what was written."""
-    for line in [_as_json(inputs, written)] if args.json else describe(written):
-        _print(line)
-
-
-def _precision(args: argparse.Namespace) -> AbstractContextManager[None]:
-    from wic_layers.tasks.running import fast
-
-    return fast() if args.fast else nullcontext()
-
-
-def _print(line: str) -> None:
-    """Prints a line above the progress bars."""
-    try:
-        from tqdm import tqdm
-    except ImportError:
-        print(line, flush=True)
-    else:
-        tqdm.write(line)
-        sys.stdout.flush()
-
-
-@contextmanager
-def _bar(total: int, unit: str) -> Iterator[Callable[[int, int], None]]:
-    """A progress bar on a terminal, where there is more than one of what it counts."""
-    try:
-        from tqdm import tqdm
-    except ImportError:
-        yield lambda done, total: None
-        return
-    hidden = None if total != 1 and sys.stderr.isatty() else True
-    with tqdm(total=total, unit=unit, leave=False, disable=hidden) as bar:
-
-        def progress(done: int, of: int) -> None:
-            if unit == "file":
-                bar.update(done)
-            elif of > 1:
-                bar.total = of
-                bar.update(done - bar.n)
-
-        yield progress
-
-
-def _as_json(inputs: list[Path], written: Written) -> str:
-    """What was written, as a line of JSON; an infinite PSNR is the text "inf"."""
-
-    def plain(value: Any) -> Any:
-        if isinstance(value, float) and math.isinf(value):
-            return "inf"
-        if isinstance(value, (list, tuple)):
-            return [plain(item) for item in value]
-        return str(value) if isinstance(value, Path) else value
-
-    found = {"inputs": inputs, **asdict(written)}
-    return json.dumps({key: plain(value) for key, value in found.items()})
-
-
-def _forward_lines(written: Written, against: str, returned: str) -> Iterator[str]:
-    several = len(written.returns) > 1
-    back = "; ".join(
-        f"{returned}{f' {index}' if several else ''} comes back at {_times(size)}, "
-        f"{_decibel(psnr)}"
-        for index, (size, psnr) in enumerate(
-            zip(written.returns, written.psnr_back, strict=True), start=1
-        )
-    )
-    yield (
-        f"{written.path}: {_times(written.size)}, {_decibel(written.psnr)} from {against}; {back}"
-    )
-
-
-def _back_lines(written: Written) -> Iterator[str]:
-    yield f"{written.path}: {_times(written.size)}"
-
-
-def _hide(args: argparse.Namespace) -> int:
-    from wic_layers.tasks import hide_file
-
-    def convert(job: Job, shared: dict[str, Any]) -> list[Written]:
-        return [
-            hide_file(
-                job.source, job.secrets, job.out, marked=not args.unmarked, fit=args.fit, **shared
-            )
-        ]
-
-    def describe(written: Written) -> Iterator[str]:
-        yield from _forward_lines(written, "the cover", "the secret")
-        notes = []
-        for index, size in enumerate(written.reduced_from, start=1):
-            if size is not None:
-                which = f" {index}" if len(written.reduced_from) > 1 else ""
-                notes.append(f"the secret{which} was reduced from {_times(size)}")
-        if written.size != written.source:
-            notes.append(
-                f"the cover, {_times(written.source)}, was padded to even sides; do not crop the "
-                f"file"
-            )
-        if args.unmarked:
-            from wic_layers.tasks import HIDING
-
-            preset = args.preset or HIDING[len(written.returns) - 1].preset
-            network = f"--weights {args.weights}" if args.weights else f"--preset {preset}"
-            sizes = " ".join(f"--size {_times(size)}" for size in written.returns)
-            notes.append(f"unmarked: wic reveal needs {network} {sizes}")
-        if notes:
-            yield f"note: {'; '.join(notes)}"
-
-    args.sources = [args.cover]
-    return _run(args, convert, describe, secrets=args.secrets)
-
-
-def _reveal(args: argparse.Namespace) -> int:
-    from wic_layers.tasks import reveal_file
-
-    def convert(job: Job, shared: dict[str, Any]) -> list[Written]:
-        return reveal_file(job.source, job.out, sizes=args.size, **shared)
-
-    return _run(args, convert, _back_lines)
-
-
-def _down(args: argparse.Namespace) -> int:
-    from wic_layers.tasks import down_file
-
-    if args.scale not in (None, "2", "3", "4"):
-        raise WICArgumentError(
-            f"wic down makes images 2, 3 or 4 times smaller (-s 2, -s 3, -s 4); -s {args.scale} "
-            f"is not available."
-        )
-    if args.scale == "3" and args.preset is None and args.weights is None:
-        raise WICArgumentError(
-            "-s 3 is not available without --weights: no weights for it come with the package. "
-            "Train some with `wic train irn-x3-small`."
-        )
-    scale = None if args.scale is None else int(args.scale)
-
-    def convert(job: Job, shared: dict[str, Any]) -> list[Written]:
-        return [down_file(job.source, job.out, scale=scale, **shared)]
-
-    return _run(args, convert, lambda written: _forward_lines(written, "bicubic", "the photo"))
-
-
-def _up(args: argparse.Namespace) -> int:
-    from wic_layers.tasks import up_file
-
-    def convert(job: Job, shared: dict[str, Any]) -> list[Written]:
-        return [up_file(job.source, job.out, size=_one(args.size), **shared)]
-
-    return _run(args, convert, _back_lines)
-
-
-def _gray(args: argparse.Namespace) -> int:
-    from wic_layers.tasks import gray_file
-
-    def convert(job: Job, shared: dict[str, Any]) -> list[Written]:
-        return [gray_file(job.source, job.out, **shared)]
-
-    return _run(
-        args, convert, lambda written: _forward_lines(written, "its lightness", "the photo")
-    )
-
-
-def _color(args: argparse.Namespace) -> int:
-    from wic_layers.tasks import color_file
-
-    def convert(job: Job, shared: dict[str, Any]) -> list[Written]:
-        return [color_file(job.source, job.out, size=_one(args.size), **shared)]
-
-    return _run(args, convert, _back_lines)
-
-
-def _pack(args: argparse.Namespace) -> int:
-    from wic_layers.tasks import pack_clip, pack_file
-    from wic_layers.tasks.packed import find_packing
-    from wic_layers.tasks.packing import Clip
-    from wic_layers.video import is_clip
-
-    task = find_packing(args.task)
-
-    def describe(written: Written) -> Iterator[str]:
-        yield from _forward_lines(written, task.looks_like, task.titles[1])
-
-    if isinstance(task, Clip):
-        if len(args.sources) == 1 and is_clip(args.sources[0]):
-            shared = _shared(args)
-            with _precision(args):
-                for written in pack_clip(args.task, args.sources[0], args.out, **shared):
-                    _tell(args, [args.sources[0]], written, describe)
-            return 0
-    elif len(args.sources) != task.given:
-        raise WICArgumentError(
-            f"Expected {task.given} images for {task.name} ({', '.join(task.parts)}); got "
-            f"{len(args.sources)}."
-        )
-    first, *others = args.sources
-    args.sources = [first]
-
-    def convert(job: Job, shared: dict[str, Any]) -> list[Written]:
-        return [pack_file(args.task, [job.source, *job.secrets], job.out, **shared)]
-
-    return _run(args, convert, describe, secrets=others, called=task.parts[:2])
-
-
-def _unpack(args: argparse.Namespace) -> int:
-    from wic_layers.tasks import unpack_file
-
-    def convert(job: Job, shared: dict[str, Any]) -> list[Written]:
-        return unpack_file(job.source, job.out, sizes=args.size, **shared)
-
-    return _run(args, convert, _back_lines)
-
-
-def _one(sizes: list[tuple[int, int]] | None) -> tuple[int, int] | None:
-    if sizes is not None and len(sizes) > 1:
-        raise WICArgumentError(f"Expected --size once; got it {len(sizes)} times.")
-    return sizes[0] if sizes else None
+def _converting(args: argparse.Namespace) -> int:
+    """Runs a command that turns files into files."""
+    from wic_layers.tasks import commands
+
+    return int(getattr(commands, args.called)(args))
 
 
 def _inspect(args: argparse.Namespace) -> int:
@@ -621,8 +332,7 @@ def _export(args: argparse.Namespace) -> int:
 
 
 def _eval(args: argparse.Namespace) -> int:
-    with _precision(args):
-        return int(_training("evaluation").run(args, _bar))
+    return int(_training("evaluation").run(args, progress_bar))
 
 
 def _training(part: str = "command") -> Any:

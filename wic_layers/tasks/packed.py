@@ -24,11 +24,11 @@ from wic_layers.images import (
     read_layer,
     size_of,
 )
-from wic_layers.tasks.files import Written, write_back, write_forward
 from wic_layers.tasks.memory import Device, Model, bring_back
 from wic_layers.tasks.packing import Clip, Layers, Packing, Stereo, Zoom
 from wic_layers.tasks.running import forward_pixels, load_network
 from wic_layers.tasks.tiles import Progress
+from wic_layers.tasks.writing import Written, write_back, write_forward
 from wic_layers.video import read_frames
 
 __all__ = ["PACKING", "find_packing", "pack", "pack_clip", "pack_file", "unpack", "unpack_file"]

@@ -38,9 +38,9 @@ _IS_FAST: ContextVar[bool] = ContextVar("fast", default=False)
 
 
 @contextmanager
-def fast() -> Iterator[None]:
-    """Networks that are loaded by name inside run their couplings in bfloat16."""
-    token = _IS_FAST.set(True)
+def fast(*, enabled: bool = True) -> Iterator[None]:
+    """Networks that are loaded by name inside run their couplings in bfloat16, if enabled."""
+    token = _IS_FAST.set(enabled)
     try:
         yield
     finally:

@@ -27,6 +27,7 @@ from wic_layers.images import (
 from wic_layers.tasks import TASKS, Task
 from wic_layers.tasks.running import (
     backward_pixels,
+    fast,
     forward_pixels,
     load_network,
     reference_pixels,
@@ -287,12 +288,13 @@ def run(args: argparse.Namespace, bar: Callable[[int, str], Any]) -> int:
     if args.csv is not None and args.csv.exists() and not args.force:
         raise WICFileError(f"{args.csv} exists; choose another name, or replace it with --force.")
     _metrics()
-    task, network = load_network(list(TASKS.values()), args.network, args.device)
+    with fast(enabled=args.fast):
+        task, network = load_network(list(TASKS.values()), args.network, args.device)
     files = {folder: find_images(folder) for folder in args.folders}
     refined = f", refined in {args.refine} steps" if args.refine else ""
-    fast = ", couplings in bfloat16" if args.fast else ""
+    precision = ", couplings in bfloat16" if args.fast else ""
     title = f"{network.preset or args.network}, {task.name}, weights {network.weights_id}"
-    print(f"{title}{refined}{fast}")
+    print(f"{title}{refined}{precision}")
     rows: list[dict[str, Any]] = []
     for folder, paths in files.items():
         images = [reduce_by(read_image(path), args.reduce) for path in paths]
