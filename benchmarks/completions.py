@@ -22,11 +22,8 @@ time of a step is the processor's, one thread, so that other work on the machine
 from __future__ import annotations
 
 import argparse
-import csv
-import json
 import math
 import statistics
-import time
 from collections import defaultdict
 from collections.abc import Iterator
 from functools import partial
@@ -34,7 +31,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import trials
 from torch import Tensor, nn
+from trials import spread
 
 from wic_layers.blocks import AffineCoupling, Chain, Haar, InverseHaar, Squeeze, Unsqueeze
 from wic_layers.conv import WIC
@@ -43,13 +42,11 @@ from wic_layers.models import WIN
 from wic_layers.quantization import quantize
 from wic_layers.subnets import DenseBlock
 from wic_layers.tasks import TASKS, Task
-from wic_layers.training import Guard, Objective, Photographs, Settings
+from wic_layers.training import Photographs, Settings
 from wic_layers.training.command import pack_middles, split_off
-from wic_layers.training.engine import Batches, pack_crops
 from wic_layers.training.evaluation import reduce_by
 
-RESULTS = Path(__file__).parent / "results"
-LINES = RESULTS / "completions.jsonl"
+TRIALS = trials.Trials("completions")
 
 COMPLETIONS: dict[str, dict[str, Any]] = {
     "gaussian": {"completion": "gaussian"},
@@ -153,7 +150,7 @@ def plan(task: str, name: str) -> Iterator[dict[str, Any]]:
 def leading(task: str, number: int = 3) -> list[dict[str, Any]]:
     """Completions and starts that did best on the held-out photographs, one of each completion."""
     scores: dict[tuple[str, str], list[float]] = defaultdict(list)
-    for line in read_lines():
+    for line in TRIALS.read():
         usual = (line["squeeze"], line["losses"], line["growth"], line["couplings"])
         if (line["task"], line["steps"]) == (task, STEPS) and usual == ("haar", "both", 12, 4):
             both = line["held out forward"] + line["held out back"]
@@ -218,76 +215,28 @@ def run_one(
         weights=weights,
     )  # fmt: skip
     torch.manual_seed(row["seed"])  # the couplings come first, so that they start alike
-    model = network(task, row).train()
-    objective = Objective(task, weights)
-    optimizer = torch.optim.AdamW(model.parameters(), settings.learning_rate, fused=True)
-    guard = Guard(model, optimizer, every=200)
-    batches = Batches(images, task, settings, 0, 1)
-    losses, times, incidents = [], [], 0
-    while guard.steps < settings.steps:
-        began = time.process_time()
-        step = guard.steps
-        optimizer.param_groups[0]["lr"] = settings.rate(step)
-        x, reference = pack_crops(batches[step], task)
-        with torch.autocast("cpu", torch.bfloat16):
-            found = objective(model, x, reference)
-        incidents += not guard.step(objective.weighted(found))
-        losses.append(sum(float(loss.detach()) for loss in objective.weighted(found).values()))
-        times.append(time.process_time() - began)
-    model.eval()
+    model = network(task, row)
+    result = trials.fit(model, task, images, settings, seeded=False)
     (last,) = [m for m in model.modules() if isinstance(m, WIC) and m.in_channels > m.out_channels]
-    result = {
-        **row,
-        "loss": statistics.mean(losses[-len(losses) // 10 :]),
-        "condition": float(last.condition_number().detach()),
-        "milliseconds": statistics.median(times) * 1e3,
-        "parameters": sum(p.numel() for p in model.parameters()),
-        "not taken": incidents,
-        "torch": torch.__version__,
-    }
-    for name, several in sets.items():
-        rows = [judged(model, task, x) for x in several]
-        for key in rows[0]:
-            result[f"{name} {key}"] = statistics.mean(each[key] for each in rows)
-    return result
+    result["condition"] = float(last.condition_number().detach())
+    result["torch"] = torch.__version__
+    return {**result, **trials.means(partial(judged, model, task), sets)}
 
 
 def run(args: argparse.Namespace) -> None:
-    torch.set_num_threads(1)
     task = TASKS[args.task]
     chosen, held_out_paths = split_off(find_images(args.photos), 4)
     images = Photographs(chosen, levels=3, smallest=CROP + 16)
     held_out = pack_middles(task, Photographs(held_out_paths, smallest=2))
     sets = judging_sets(task, args.eval, held_out)
-    RESULTS.mkdir(exist_ok=True)
-    lines = read_lines()
-    until = time.monotonic() + args.hours * 3600
-    for row in plan(args.task, args.plan):
-        if any(row.items() <= line.items() for line in lines):
-            continue
-        if time.monotonic() > until:
-            print("time is up; start again to go on")
-            return
-        result = run_one(row, task, images, sets)
-        with LINES.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(result) + "\n")
-        print(
-            f"{', '.join(map(str, row.values()))}: held out "
-            f"{result['held out forward']:.2f} / {result['held out back']:.2f}, "
-            f"Set5 {result['Set5 forward']:.2f} / {result['Set5 back']:.2f}", flush=True,
-        )  # fmt: skip
-
-
-def read_lines() -> list[dict[str, Any]]:
-    if not LINES.exists():
-        return []
-    return [json.loads(line) for line in LINES.read_text(encoding="utf-8").splitlines()]
+    for row in TRIALS.missing(plan(args.task, args.plan), args.hours):
+        TRIALS.add(row, run_one(row, task, images, sets))
 
 
 def report() -> None:
     """Writes a table for every task and budget: means over seeds, and half their range."""
     groups: dict[tuple[Any, ...], list[dict[str, Any]]] = defaultdict(list)
-    for line in read_lines():
+    for line in TRIALS.read():
         structure = f"{line['squeeze']}, {line['start']}"
         if line["losses"] != "both":
             structure += f", L_det and L_shift: {line['losses']}"
@@ -313,29 +262,18 @@ def report() -> None:
         for start, completion in order:
             lines = rows[start, completion]
 
-            def mean(key: str, lines: list[dict[str, Any]] = lines) -> str:
-                values = [line[key] for line in lines]
-                spread = (max(values) - min(values)) / 2
-                shown = f"{statistics.mean(values):.2f}"
-                return f"{shown} ± {spread:.2f}" if len(values) > 1 else shown
-
             cells = [completion, start, str(len(lines))]
             cells += [
-                f"{mean(f'{name} forward')} / {mean(f'{name} back')}"
+                f"{spread(lines, f'{name} forward')} / {spread(lines, f'{name} back')}"
                 for name in ("held out", *SETS)
             ]
-            cells += [mean("loss"), mean("BSD100 second"), mean("condition")]
+            cells += [spread(lines, key) for key in ("loss", "BSD100 second", "condition")]
             cells.append(f"{statistics.mean(x['milliseconds'] for x in lines) / base:.2f}")
             text.append(f"| {' | '.join(cells)} |")
             flat += lines
-    (RESULTS / "completions.md").write_text("\n".join(text).strip() + "\n", encoding="utf-8")
+    TRIALS.write(text, flat)
     if flat:
-        with (RESULTS / "completions.csv").open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, list(flat[0]))
-            writer.writeheader()
-            writer.writerows(flat)
         plot(groups)
-    print("\n".join(text))
 
 
 def plot(groups: dict[tuple[Any, ...], list[dict[str, Any]]]) -> None:
@@ -374,28 +312,17 @@ def plot(groups: dict[tuple[Any, ...], list[dict[str, Any]]]) -> None:
         for name, marker in markers.items()
     ]
     figure.legend(handles=handles, loc="outside right upper", fontsize=8)
-    figure.savefig(RESULTS / "completions.png", dpi=110)
+    figure.savefig(trials.RESULTS / "completions.png", dpi=110)
     pyplot.close(figure)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    commands = parser.add_subparsers(required=True, dest="command")
-    trains = commands.add_parser("run")
-    trains.add_argument("--photos", type=Path, required=True)
-    trains.add_argument("--eval", type=Path, required=True)
-    trains.add_argument("--task", choices=list(WEIGHTS), default="rescaling-x2")
-    trains.add_argument(
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--task", choices=list(WEIGHTS), default="rescaling-x2")
+    parser.add_argument(
         "--plan", choices=["completions", "long", "structure", "ablation", "compute"],
         default="completions",
     )  # fmt: skip
-    trains.add_argument("--hours", type=float, default=math.inf)
-    commands.add_parser("report")
-    args = parser.parse_args()
-    run(args) if args.command == "run" else report()
 
 
 if __name__ == "__main__":
-    main()
+    trials.main(__doc__, arguments, run, report)

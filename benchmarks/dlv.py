@@ -20,30 +20,27 @@ what comes back with another w, as the paper judges.
 from __future__ import annotations
 
 import argparse
-import csv
-import json
 import math
 import statistics
-import time
 from collections.abc import Iterator
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import torch
+import trials
 from completions import judging_sets
 from torch import Tensor
+from trials import spread
 
 from wic_layers.conv import WIC
 from wic_layers.images import find_images
 from wic_layers.models import NETWORKS, PRESETS, with_wic
 from wic_layers.quantization import quantize
 from wic_layers.tasks import TASKS, Task
-from wic_layers.training import Guard, Objective, Photographs, Settings
+from wic_layers.training import Photographs, Settings
 from wic_layers.training.command import pack_middles, split_off
-from wic_layers.training.engine import Batches, pack_crops
 
-RESULTS = Path(__file__).parent / "results"
-LINES = RESULTS / "dlv.jsonl"
+TRIALS = trials.Trials("dlv")
 STEPS = {"irn-x2": 800}  # of the others 400
 BATCH, CROP = 2, 48
 # size of each network, and what it is judged on beside the held-out photographs
@@ -119,42 +116,6 @@ def build(row: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
     return model, recipe
 
 
-def fit(
-    model: Any, task: Task, images: Photographs, recipe: dict[str, Any], row: dict[str, Any]
-) -> dict[str, float]:
-    """Trains a network in place; returns its loss over the last tenth, and the time of a step."""
-    seed, steps = row["seed"], row["steps"]
-    settings = Settings(
-        **{**recipe, "crop": CROP}, steps=steps, batch=BATCH, seed=seed, bf16=True, warmup=50
-    )
-    objective = Objective(
-        task, settings.weights, forward=settings.forward, reverse=settings.reverse,  # type: ignore[arg-type]
-        low=settings.low, returned=settings.returned, invariance=settings.invariance,
-        w=settings.w,
-    )  # fmt: skip
-    optimizer = torch.optim.AdamW(model.parameters(), settings.learning_rate, fused=True)
-    guard = Guard(model.train(), optimizer, every=100)
-    batches = Batches(images, task, settings, 0, 1)
-    losses, times, incidents = [], [], 0
-    while guard.steps < steps:
-        began, step = time.process_time(), guard.steps
-        optimizer.param_groups[0]["lr"] = settings.rate(step)
-        x, reference = pack_crops(batches[step], task)
-        torch.manual_seed(seed * 1_000_003 + step)  # of z and w
-        with torch.autocast("cpu", torch.bfloat16):
-            weighted = objective.weighted(objective(model, x, reference))
-        incidents += not guard.step(weighted)
-        weighted.pop("invariance", None)  # a part that only some rows have
-        losses.append(sum(float(loss.detach()) for loss in weighted.values()))
-        times.append(time.process_time() - began)
-    model.eval()
-    return {
-        "loss": statistics.mean(losses[-len(losses) // 10 :]),
-        "milliseconds": statistics.median(times) * 1e3,
-        "not taken": incidents,
-    }
-
-
 def psnr(a: Tensor, b: Tensor, crop: int) -> float:
     """PSNR in dB, without ``crop`` pixels at each border."""
     inner = slice(crop, -crop or None)
@@ -181,53 +142,28 @@ def judged(model: Any, task: Task, x: Tensor) -> dict[str, float]:
 
 
 def run(args: argparse.Namespace) -> None:
-    torch.set_num_threads(1)
     kind = "irn-x4" if args.plan == "settings" else args.network
     task = TASKS[PRESETS[kind].task]
     chosen, held_out_paths = split_off(find_images(args.photos), 4)
     images = Photographs(chosen, levels=3, smallest=CROP + 32)
     held_out = pack_middles(task, Photographs(held_out_paths, smallest=task.multiple))
     sets = judging_sets(task, args.eval, held_out)
-    RESULTS.mkdir(exist_ok=True)
-    until = time.monotonic() + args.hours * 3600
-    for row in plan(args.plan, kind):
-        if any(row.items() <= line.items() for line in read_lines()):
-            continue  # another run of this script may have added it
-        if time.monotonic() > until:
-            print("time is up; start again to go on")
-            return
+    judged_on = {name: sets[name] for name in ("held out", KINDS[kind][1])}
+    for row in TRIALS.missing(plan(args.plan, kind), args.hours):
         torch.manual_seed(row["seed"])
         model, recipe = build(row)
-        result = {**row, "parameters": sum(p.numel() for p in model.parameters())}
-        result.update(fit(model, task, images, recipe, row))
-        for name in ("held out", KINDS[kind][1]):
-            each = [judged(model, task, x) for x in sets[name]]
-            for key in each[0]:
-                result[f"{name} {key}"] = statistics.mean(found[key] for found in each)
-        with LINES.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(result) + "\n")
-        shown = {key: round(v, 2) for key, v in result.items() if isinstance(v, float)}
-        print(f"{', '.join(map(str, row.values()))}: {shown}", flush=True)
-
-
-def read_lines() -> list[dict[str, Any]]:
-    if not LINES.exists():
-        return []
-    return [json.loads(line) for line in LINES.read_text(encoding="utf-8").splitlines()]
-
-
-def _mean(lines: list[dict[str, Any]], key: str) -> str:
-    values = [line[key] for line in lines if key in line]
-    if not values:
-        return ""
-    spread = (max(values) - min(values)) / 2
-    shown = f"{statistics.mean(values):.2f}"
-    return f"{shown} ± {spread:.2f}" if len(values) > 1 else shown
+        settings = Settings(
+            **{**recipe, "crop": CROP}, steps=row["steps"], batch=BATCH, seed=row["seed"],
+            bf16=True, warmup=50,
+        )  # fmt: skip
+        # the invariance is a part of the loss that only some rows have
+        result = trials.fit(model, task, images, settings, without=("invariance",))
+        TRIALS.add(row, {**result, **trials.means(partial(judged, model, task), judged_on)})
 
 
 def report() -> None:
     """Writes the tables: means over seeds, and half their range."""
-    lines, text = read_lines(), []
+    lines, text = TRIALS.read(), []
     tables = [("settings", "irn-x4"), *(("networks", kind) for kind in KINDS)]
     for name, kind in tables:
         title = KINDS[kind][1]
@@ -248,41 +184,24 @@ def report() -> None:
             if not found:
                 continue
             pictures = [
-                f"{_mean(found, f'{title} forward{end}')} / {_mean(found, f'{title} back{end}')}"
+                f"{spread(found, f'{title} forward{end}')} / {spread(found, f'{title} back{end}')}"
                 for end in ("", ", w drawn")
             ]
             cells = [
                 f"{channels or ''}", z, "" if w == "none" else w, "yes" if has_loss else "",
                 str(len(found)), f"{found[0]['parameters']:,}", pictures[0],
                 pictures[1] if channels else "",
-                f"{_mean(found, 'held out forward')} / {_mean(found, 'held out back')}",
-                _mean(found, "loss"), f"{statistics.mean(x['milliseconds'] for x in found):.0f}",
+                f"{spread(found, 'held out forward')} / {spread(found, 'held out back')}",
+                spread(found, "loss"), f"{statistics.mean(x['milliseconds'] for x in found):.0f}",
             ]  # fmt: skip
             text.append(f"| {' | '.join(cells)} |")
-    (RESULTS / "dlv.md").write_text("\n".join(text).strip() + "\n", encoding="utf-8")
-    keys = list(dict.fromkeys(key for line in lines for key in line))
-    with (RESULTS / "dlv.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, keys)
-        writer.writeheader()
-        writer.writerows(lines)
-    print("\n".join(text))
+    TRIALS.write(text, lines)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    commands = parser.add_subparsers(required=True, dest="command")
-    trains = commands.add_parser("run")
-    trains.add_argument("--photos", type=Path, required=True)
-    trains.add_argument("--eval", type=Path, required=True)
-    trains.add_argument("--plan", choices=["settings", "networks"], default="settings")
-    trains.add_argument("--network", choices=list(KINDS), default="irn-x4")
-    trains.add_argument("--hours", type=float, default=math.inf)
-    commands.add_parser("report")
-    args = parser.parse_args()
-    run(args) if args.command == "run" else report()
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--plan", choices=["settings", "networks"], default="settings")
+    parser.add_argument("--network", choices=list(KINDS), default="irn-x4")
 
 
 if __name__ == "__main__":
-    main()
+    trials.main(__doc__, arguments, run, report)

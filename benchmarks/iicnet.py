@@ -20,31 +20,28 @@ mean over pictures.
 from __future__ import annotations
 
 import argparse
-import csv
-import json
-import math
 import os
 import statistics
-import time
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import skimage
 import torch
+import trials
 from PIL import Image
 from torch import Tensor
 
 from wic_layers.images import find_images, read_image
 from wic_layers.models import NETWORKS, PRESETS
 from wic_layers.tasks import TASKS, Task
-from wic_layers.training import Guard, Objective, Photographs, Settings
+from wic_layers.training import Photographs, Settings
 from wic_layers.training.command import pack_middles, split_off
-from wic_layers.training.engine import Batches, pack_crops
 from wic_layers.training.upgrade import Outcome
 
-RESULTS = Path(__file__).parent / "results"
-LINES = RESULTS / "iicnet.jsonl"
+TRIALS = trials.Trials("iicnet")
 KINDS = (
     "iicnet-stereo", "iicnet-clip-3", "iicnet-zoom-x4", "iicnet-layers", "iicnet-clip-3-x2",
     "iicnet-hiding-1", "iicnet-decolorization", "iicnet-x2", "iicnet-clip-5", "iicnet-zoom-x2",
@@ -93,87 +90,51 @@ def judging_sets(task: Task, folder: Path, held_out: Tensor) -> dict[str, list[T
     return sets
 
 
-def fit(model: Any, task: Task, images: Photographs, preset: str, row: dict[str, Any]) -> float:
-    """Trains a network in place; returns the seconds of processor time that a step took."""
-    steps, seed = row["steps"], row["seed"]
-    recipe = {**PRESETS[preset].recipe, "frequency": row["frequency"]}
-    settings = Settings(steps=steps, batch=BATCH, crop=CROP, seed=seed, warmup=50, **recipe)
-    weights = settings.weights
-    if row["closed by"] == "WIC without L_shift":  # which draws the groups of channels together
-        weights = (*weights[:3], 0.0)
-    objective = Objective(
-        task, weights, forward=settings.forward, reverse=settings.reverse,  # type: ignore[arg-type]
-        rounding=settings.rounding, frequency=settings.frequency,
-    )  # fmt: skip
-    optimizer = torch.optim.AdamW(model.parameters(), settings.learning_rate, fused=True)
-    guard = Guard(model.train(), optimizer, every=100)
-    batches = Batches(images, task, settings, 0, 1)
-    began = time.process_time()
-    while guard.steps < steps:
-        step = guard.steps
-        optimizer.param_groups[0]["lr"] = settings.rate(step)
-        torch.manual_seed(seed * 1_000_003 + step)  # of what is composed, and of the noise
-        x, reference = pack_crops(batches[step], task)
-        with torch.autocast("cpu", torch.bfloat16):
-            guard.step(objective.weighted(objective(model, x, reference)))
-    model.eval()
-    return (time.process_time() - began) / steps
-
-
-def run(args: argparse.Namespace) -> None:
-    torch.set_num_threads(1)
-    chosen, held_out_paths = split_off(find_images(args.photos), 4)
-    RESULTS.mkdir(exist_ok=True)
-    until = time.monotonic() + args.hours * 3600
-    lines = read_lines()
+def rows(args: argparse.Namespace) -> Iterator[trials.Row]:
     for seed in range(args.seeds):
         for kind in args.networks:
-            task = TASKS[PRESETS[kind].task]
-            sets = None
-            for closed, ending in ROWS.items():
-                row = {
+            for closed in ROWS:
+                yield {
                     "network": kind, "closed by": closed, "frequency": args.frequency,
                     "steps": args.steps, "seed": seed,
                 }  # fmt: skip
-                if any(row.items() <= line.items() for line in lines):
-                    continue
-                if time.monotonic() > until:
-                    print("time is up; start again to go on")
-                    return
-                if sets is None:
-                    images = Photographs(chosen, levels=3, smallest=task.source_side(CROP + 16))
-                    least = task.source_side(task.multiple)
-                    middles = pack_middles(task, Photographs(held_out_paths, smallest=least))
-                    sets = judging_sets(task, args.eval, middles)
-                preset = f"{kind}{ending}"
-                torch.manual_seed(seed)  # all but the last layer, which draws nothing, is alike
-                model = NETWORKS["IICNet"].from_preset(preset)
-                seconds = fit(model, task, images, preset, row)
-                result = {**row, "seconds": seconds}
-                result["parameters"] = sum(p.numel() for p in model.parameters())
-                for title, samples in sets.items():
-                    found = [Outcome(model, task, x, decodings=1) for x in samples]
-                    result[f"{title} forward"] = statistics.mean(each.forward for each in found)
-                    result[f"{title} back"] = statistics.mean(each.back[0] for each in found)
-                card = {"data": f"{len(chosen)} photographs", "steps": f"{args.steps}"}
-                model.save_pretrained(
-                    args.weights / f"{kind}-{closed}-{seed}".replace(" ", "-"), card
-                )
-                with LINES.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps(result) + "\n")
-                shown = {key: round(v, 2) for key, v in result.items() if isinstance(v, float)}
-                print(f"{', '.join(map(str, row.values()))}: {shown}", flush=True)
 
 
-def read_lines() -> list[dict[str, Any]]:
-    if not LINES.exists():
-        return []
-    return [json.loads(line) for line in LINES.read_text(encoding="utf-8").splitlines()]
+def outcome(model: Any, task: Task, x: Tensor) -> dict[str, float]:
+    found = Outcome(model, task, x, decodings=1)
+    return {"forward": found.forward, "back": found.back[0]}
+
+
+def run(args: argparse.Namespace) -> None:
+    chosen, held_out_paths = split_off(find_images(args.photos), 4)
+    task, images, sets = None, None, {}
+    for row in TRIALS.missing(rows(args), args.hours):
+        kind, seed, closed = row["network"], row["seed"], row["closed by"]
+        if task is not TASKS[PRESETS[kind].task]:
+            task = TASKS[PRESETS[kind].task]
+            images = Photographs(chosen, levels=3, smallest=task.source_side(CROP + 16))
+            least = task.source_side(task.multiple)
+            middles = pack_middles(task, Photographs(held_out_paths, smallest=least))
+            sets = judging_sets(task, args.eval, middles)
+        preset = f"{kind}{ROWS[closed]}"
+        recipe = {**PRESETS[preset].recipe, "frequency": row["frequency"]}
+        if closed == "WIC without L_shift":  # which draws the groups of channels together
+            recipe["weights"] = (*recipe["weights"][:3], 0.0)
+        settings = Settings(
+            steps=row["steps"], batch=BATCH, crop=CROP, seed=seed, warmup=50, bf16=True, **recipe
+        )
+        torch.manual_seed(seed)  # all but the last layer, which draws nothing, is alike
+        model = NETWORKS["IICNet"].from_preset(preset)
+        result = trials.fit(model, task, images, settings)
+        card = {"data": f"{len(chosen)} photographs", "steps": f"{args.steps}"}
+        folder = args.weights / f"{kind}-{closed}-{seed}".replace(" ", "-")
+        model.save_pretrained(folder, card)
+        TRIALS.add(row, {**result, **trials.means(partial(outcome, model, task), sets)})
 
 
 def report() -> None:
     """Writes a row for every task and steps: means over seeds, squeeze beside WIC."""
-    lines, table = read_lines(), []
+    lines, table = TRIALS.read(), []
     columns = [f"{title} {what}" for title in SETS for what in ("forward", "back")]
     heads = [f"{title}: {what}" for title in SETS for what in ("picture", "what comes back")]
     table.append(f"| | closed by | frequencies | steps | seeds | {' | '.join(heads)} |")
@@ -194,34 +155,16 @@ def report() -> None:
                     values = [row[column] for row in rows if column in row]
                     cells.append(f"{statistics.mean(values):.2f}" if values else "")
                 table.append(f"| {' | '.join(cells)} |")
-    text = "\n".join(table) + "\n"
-    (RESULTS / "iicnet.md").write_text(text, encoding="utf-8")
-    keys = list({key: None for line in lines for key in line})
-    with (RESULTS / "iicnet.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, keys)
-        writer.writeheader()
-        writer.writerows(lines)
-    print(text)
+    TRIALS.write(table, lines)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    commands = parser.add_subparsers(required=True, dest="command")
-    trains = commands.add_parser("run")
-    trains.add_argument("--photos", type=Path, required=True)
-    trains.add_argument("--eval", type=Path, required=True)
-    trains.add_argument("--networks", nargs="+", choices=KINDS, default=KINDS)
-    trains.add_argument("--steps", type=int, default=400)
-    trains.add_argument("--seeds", type=int, default=1)
-    trains.add_argument("--frequency", type=float, default=FREQUENCY)
-    trains.add_argument("--weights", type=Path, default=Path("runs/iicnet"))
-    trains.add_argument("--hours", type=float, default=math.inf)
-    commands.add_parser("report")
-    args = parser.parse_args()
-    run(args) if args.command == "run" else report()
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--networks", nargs="+", choices=KINDS, default=KINDS)
+    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--frequency", type=float, default=FREQUENCY)
+    parser.add_argument("--weights", type=Path, default=Path("runs/iicnet"))
 
 
 if __name__ == "__main__":
-    main()
+    trials.main(__doc__, arguments, run, report)

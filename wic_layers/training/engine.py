@@ -32,6 +32,7 @@ __all__ = [
     "Judgement",
     "judge",
     "make_fabric",
+    "make_objective",
     "margin",
     "pack_crops",
     "psnr",
@@ -131,6 +132,23 @@ def pack_crops(crops: Crops, task: Task, *, saturate: float = 0.0) -> tuple[Tens
     inner = slice(around, -around)
     edge = slice(around // task.scale, -(around // task.scale))
     return packed[..., inner, inner], task.reference(packed)[..., edge, edge]
+
+
+def make_objective(task: Task, settings: Settings) -> Objective:
+    """Returns the objective that settings ask for."""
+    return Objective(
+        task,
+        settings.weights,  # type: ignore[arg-type]
+        forward=settings.forward,
+        reverse=settings.reverse,
+        rounding=settings.rounding,
+        shift_target=settings.shift_target,
+        low=settings.low,
+        frequency=settings.frequency,
+        returned=settings.returned,
+        invariance=settings.invariance,
+        w=settings.w,
+    )
 
 
 class Judgement:
@@ -271,19 +289,7 @@ def train(
         fabric = make_fabric(settings)
         fabric.launch()
     model.to(fabric.device).train()
-    objective = Objective(
-        task,
-        settings.weights,  # type: ignore[arg-type]
-        forward=settings.forward,
-        reverse=settings.reverse,
-        rounding=settings.rounding,
-        shift_target=settings.shift_target,
-        low=settings.low,
-        frequency=settings.frequency,
-        returned=settings.returned,
-        invariance=settings.invariance,
-        w=settings.w,
-    )
+    objective = make_objective(task, settings)
     save_memory(model, enabled=settings.save_memory)
     whole = Step(model, objective, bf16=settings.bf16)
     optimizer = _optimizer(model, settings, fabric)
