@@ -2,6 +2,7 @@ r"""What stands in for the dropped channels, and what else decides: all other th
 
     python benchmarks/completions.py run --photos PHOTOS --eval EVAL --task hiding-1 \
         --plan completions --hours 2
+    python benchmarks/completions.py time --photos PHOTOS
     python benchmarks/completions.py report
 
 ``run`` trains one small network for every row of the plan that ``results/completions.jsonl`` does
@@ -15,8 +16,9 @@ Equal in all rows of a task, but for what the row names: the couplings, the phot
 three sizes, first reduced by 2 where its chroma is halved), crops, batches, steps, rates, losses
 and their weights, and, by seed, the start of the couplings. The learned completion has parameters
 of its own beside. Pictures are rounded to 8 bits in training and judging. "held out" are four
-photographs that no network was trained on; choices are made by them, never by the test sets. The
-time of a step is the processor's, one thread, so that other work on the machine hardly counts.
+photographs that no network was trained on; choices are made by them, never by the test sets.
+``time`` lets all networks of a task take steps in turns, one thread: what the step of each takes,
+of the one with the zero completion.
 """
 
 from __future__ import annotations
@@ -203,10 +205,7 @@ def judged(model: Any, task: Task, x: Tensor) -> dict[str, float]:
     }
 
 
-def run_one(
-    row: dict[str, Any], task: Task, images: Photographs, sets: dict[str, list[Tensor]]
-) -> dict[str, Any]:
-    """Trains and judges the network of a row."""
+def training_of(row: dict[str, Any], task: Task, images: Photographs) -> trials.Training:
     forward, back, det, shift = WEIGHTS[task.name]
     counted = LOSSES[row["losses"]]
     weights = (forward, back, det * counted[0], shift * counted[1])
@@ -215,8 +214,15 @@ def run_one(
         weights=weights,
     )  # fmt: skip
     torch.manual_seed(row["seed"])  # the couplings come first, so that they start alike
-    model = network(task, row)
-    result = trials.fit(model, task, images, settings, seeded=False)
+    return trials.Training(network(task, row), task, images, settings, seeded=False)
+
+
+def run_one(
+    row: dict[str, Any], task: Task, images: Photographs, sets: dict[str, list[Tensor]]
+) -> dict[str, Any]:
+    """Trains and judges the network of a row."""
+    training = training_of(row, task, images)
+    result, model = trials.fit(training), training.model
     (last,) = [m for m in model.modules() if isinstance(m, WIC) and m.in_channels > m.out_channels]
     result["condition"] = float(last.condition_number().detach())
     result["torch"] = torch.__version__
@@ -233,16 +239,34 @@ def run(args: argparse.Namespace) -> None:
         TRIALS.add(row, run_one(row, task, images, sets))
 
 
+def structure_of(row: dict[str, Any]) -> str:
+    """What a row is beside its completion."""
+    structure = f"{row['squeeze']}, {row['start']}"
+    if row["losses"] != "both":
+        structure += f", L_det and L_shift: {row['losses']}"
+    if (row["couplings"], row["growth"]) != (4, 12):
+        structure += f", {row['couplings']} couplings of growth {row['growth']}"
+    return structure
+
+
+def measure(args: argparse.Namespace) -> None:
+    """Lets the networks of all rows of a task take steps in turns."""
+    images = Photographs(find_images(args.photos)[:4], smallest=CROP + 16)
+    for name in sorted({line["task"] for line in TRIALS.read()}):
+        rows = {
+            f"{row['completion']}; {structure_of(row)}": row
+            for row in [next(plan(name, "structure")), *TRIALS.read()] if row["task"] == name
+        }  # fmt: skip
+        steps = {key: training_of(row, TASKS[name], images).step for key, row in rows.items()}
+        TRIALS.add_times(name, trials.step_times(steps))
+
+
 def report() -> None:
     """Writes a table for every task and budget: means over seeds, and half their range."""
     groups: dict[tuple[Any, ...], list[dict[str, Any]]] = defaultdict(list)
     for line in TRIALS.read():
-        structure = f"{line['squeeze']}, {line['start']}"
-        if line["losses"] != "both":
-            structure += f", L_det and L_shift: {line['losses']}"
-        if (line["couplings"], line["growth"]) != (4, 12):
-            structure += f", {line['couplings']} couplings of growth {line['growth']}"
-        groups[line["task"], line["steps"], structure, line["completion"]].append(line)
+        groups[line["task"], line["steps"], structure_of(line), line["completion"]].append(line)
+    times = TRIALS.read_times()
     text, flat = [], []
     for task, steps in sorted({key[:2] for key in groups}):
         text.append(
@@ -252,10 +276,6 @@ def report() -> None:
             + "---|" * (8 + len(SETS))
         )
         rows = {key[2:]: lines for key, lines in groups.items() if key[:2] == (task, steps)}
-        base = statistics.mean(
-            line["milliseconds"] for (_, name), lines in rows.items() for line in lines
-            if name == "zero" or not any(other == "zero" for _, other in rows)
-        )  # fmt: skip
         order = sorted(
             rows, key=lambda key: (key[0], statistics.mean(line["loss"] for line in rows[key]))
         )
@@ -268,7 +288,8 @@ def report() -> None:
                 for name in ("held out", *SETS)
             ]
             cells += [spread(lines, key) for key in ("loss", "BSD100 second", "condition")]
-            cells.append(f"{statistics.mean(x['milliseconds'] for x in lines) / base:.2f}")
+            time = times.get(task, {}).get(f"{completion}; {start}")
+            cells.append("" if time is None else f"{time:.2f}")
             text.append(f"| {' | '.join(cells)} |")
             flat += lines
     TRIALS.write(text, flat)
@@ -325,4 +346,4 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 if __name__ == "__main__":
-    trials.main(__doc__, arguments, run, report)
+    trials.main(__doc__, arguments, run, report, measure)

@@ -2,6 +2,7 @@ r"""Does a latent w on the way forward help, and does it still where no z is dra
 
     python benchmarks/dlv.py run --photos PHOTOS --eval EVAL --plan settings --hours 1
     python benchmarks/dlv.py run --photos PHOTOS --eval EVAL --plan networks --network hinet
+    python benchmarks/dlv.py time --photos PHOTOS
     python benchmarks/dlv.py report
 
 ``run`` trains one small network for every row that ``results/dlv.jsonl`` does not hold yet, and
@@ -14,14 +15,14 @@ Equal in all rows of a network: couplings, photographs, crops, batches, steps, r
 of the authors' losses (rows with a WIC add L_det), and that the picture is the low band, or the
 cover, at the start. DLV adds channels, and parameters with them: the row with w at zero has these
 too. Pictures are rounded to 8 bits in training and judging. Judged with w at zero; "w drawn" is
-what comes back with another w, as the paper judges.
+what comes back with another w, as the paper judges. ``time`` lets all networks of a table take
+steps in turns, one thread: what the step of each takes, of the first one's.
 """
 
 from __future__ import annotations
 
 import argparse
 import math
-import statistics
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
@@ -53,6 +54,7 @@ KINDS: dict[str, tuple[dict[str, Any], str]] = {
         "Set5",
     ),
 }
+TABLES = [("settings", "irn-x4"), *(("networks", kind) for kind in KINDS)]
 # the rows of the paper's Table 1: channels of w, z, w in training, and whether L_i counts
 TABLE_1 = (
     (2, "drawn", "drawn", False),
@@ -150,37 +152,59 @@ def run(args: argparse.Namespace) -> None:
     sets = judging_sets(task, args.eval, held_out)
     judged_on = {name: sets[name] for name in ("held out", KINDS[kind][1])}
     for row in TRIALS.missing(plan(args.plan, kind), args.hours):
-        torch.manual_seed(row["seed"])
-        model, recipe = build(row)
-        settings = Settings(
-            **{**recipe, "crop": CROP}, steps=row["steps"], batch=BATCH, seed=row["seed"],
-            bf16=True, warmup=50,
-        )  # fmt: skip
+        training = training_of(row, task, images)
         # the invariance is a part of the loss that only some rows have
-        result = trials.fit(model, task, images, settings, without=("invariance",))
-        TRIALS.add(row, {**result, **trials.means(partial(judged, model, task), judged_on)})
+        result = trials.fit(training, without=("invariance",))
+        judges = partial(judged, training.model, task)
+        TRIALS.add(row, {**result, **trials.means(judges, judged_on)})
+
+
+def training_of(row: dict[str, Any], task: Task, images: Photographs) -> trials.Training:
+    torch.manual_seed(row["seed"])
+    model, recipe = build(row)
+    settings = Settings(
+        **{**recipe, "crop": CROP}, steps=row["steps"], batch=BATCH, seed=row["seed"], bf16=True,
+        warmup=50,
+    )  # fmt: skip
+    return trials.Training(model, task, images, settings)
+
+
+def key_of(row: dict[str, Any]) -> tuple[Any, ...]:
+    return tuple(row[name] for name in ("w channels", "z", "w", "L_i"))
+
+
+def measure(args: argparse.Namespace) -> None:
+    """Lets the networks of every table take steps in turns."""
+    images = Photographs(find_images(args.photos)[:4], smallest=CROP + 32)
+    for name, kind in TABLES:
+        task, rows = TASKS[PRESETS[kind].task], {str(key_of(r)): r for r in plan(name, kind)}
+        steps = {key: training_of(row, task, images).step for key, row in rows.items()}
+        TRIALS.add_times(f"{kind}, {name}", trials.step_times(steps))
 
 
 def report() -> None:
     """Writes the tables: means over seeds, and half their range."""
     lines, text = TRIALS.read(), []
-    tables = [("settings", "irn-x4"), *(("networks", kind) for kind in KINDS)]
-    for name, kind in tables:
+    times = TRIALS.read_times()
+    for name, kind in TABLES:
         title = KINDS[kind][1]
         shown = f"{title} reduced by 2" if title == "BSD100" else title
         seen: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
         for row in plan(name, kind):
-            key = (row["w channels"], row["z"], row["w"], row["L_i"])
             wanted = row.items()
-            seen.setdefault(key, []).extend(line for line in lines if wanted <= line.items())
+            seen.setdefault(key_of(row), []).extend(
+                line for line in lines if wanted <= line.items()
+            )
         if name == "networks" and not any(not key[0] and found for key, found in seen.items()):
             continue
         text.append(
             f"\n### {kind}, {name}, {STEPS.get(kind, 400)} steps\n\n"
             f"| C_w | z | w in training | L_i | seeds | parameters | {shown}: forward / back "
-            f"| with w drawn | held out: forward / back | loss | step, ms |\n|{'---|' * 11}"
+            f"| with w drawn | held out: forward / back | loss | time of a step |\n|{'---|' * 11}"
         )
-        for (channels, z, w, has_loss), found in seen.items():
+        for key, found in seen.items():
+            channels, z, w, has_loss = key
+            time = times.get(f"{kind}, {name}", {}).get(str(key))
             if not found:
                 continue
             pictures = [
@@ -192,7 +216,7 @@ def report() -> None:
                 str(len(found)), f"{found[0]['parameters']:,}", pictures[0],
                 pictures[1] if channels else "",
                 f"{spread(found, 'held out forward')} / {spread(found, 'held out back')}",
-                spread(found, "loss"), f"{statistics.mean(x['milliseconds'] for x in found):.0f}",
+                spread(found, "loss"), "" if time is None else f"{time:.2f}",
             ]  # fmt: skip
             text.append(f"| {' | '.join(cells)} |")
     TRIALS.write(text, lines)
@@ -204,4 +228,4 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 if __name__ == "__main__":
-    trials.main(__doc__, arguments, run, report)
+    trials.main(__doc__, arguments, run, report, measure)

@@ -125,7 +125,7 @@ def run(args: argparse.Namespace) -> None:
         )
         torch.manual_seed(seed)  # all but the last layer, which draws nothing, is alike
         model = NETWORKS["IICNet"].from_preset(preset)
-        result = trials.fit(model, task, images, settings)
+        result = trials.fit(trials.Training(model, task, images, settings))
         card = {"data": f"{len(chosen)} photographs", "steps": f"{args.steps}"}
         folder = args.weights / f"{kind}-{closed}-{seed}".replace(" ", "-")
         model.save_pretrained(folder, card)

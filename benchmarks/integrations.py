@@ -61,22 +61,27 @@ def run_one(
 ) -> dict[str, Any]:
     """Trains and judges the network of a row; keeps a random z's weights for those that follow."""
     kind, seed, kept = row["network"], row["seed"], folder / f"{row['network']}-{row['seed']}.pt"
+    random_z = row["closed by"] == "random z"
+    if row["started from"] and not kept.exists():  # another machine has trained them
+        run_one(
+            {**row, "closed by": row["started from"], "started from": None, "steps": STEPS},
+            task, images, {}, folder,
+        )  # fmt: skip
     torch.manual_seed(seed)  # the couplings come first, so that they start alike
-    model, steps = build(kind, row["closed by"]), row["steps"]
+    model = build(kind, row["closed by"])
     if row["started from"]:
         start = build(kind, row["started from"])
         start.load_state_dict(torch.load(kept, weights_only=True))
-        is_same = row["closed by"] == row["started from"]
-        model = start if is_same else with_wic(start, row["closed by"].partition(", ")[2])
-    name = f"{kind}-z-small" if row["closed by"] == "random z" else f"{kind}-small"
+        model = start if random_z else with_wic(start, row["closed by"].partition(", ")[2])
+    name = f"{kind}-z-small" if random_z else f"{kind}-small"
     settings = Settings(
-        **{**PRESETS[name].recipe, "crop": CROP}, steps=steps, batch=BATCH, seed=seed, bf16=True,
-        warmup=100,
+        **{**PRESETS[name].recipe, "crop": CROP}, steps=row["steps"], batch=BATCH, seed=seed,
+        bf16=True, warmup=100,
     )  # fmt: skip
-    result = trials.fit(model, task, images, settings)
-    if row["closed by"] == "random z" and not row["started from"]:
+    result = trials.fit(trials.Training(model, task, images, settings))
+    if random_z and not row["started from"]:
         torch.save(model.state_dict(), kept)
-    judged = {name: sets[name] for name in ("held out", SETS.get(kind, "Set5"))}
+    judged = {name: sets[name] for name in ("held out", SETS.get(kind, "Set5")) if name in sets}
     return {**result, **trials.means(partial(outcome, model, task), judged)}
 
 

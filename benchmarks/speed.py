@@ -28,7 +28,6 @@ import platform
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -36,6 +35,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from trials import alternate
 
 from wic_layers.models import NETWORKS, PRESETS
 from wic_layers.reversible import save_memory
@@ -92,18 +92,6 @@ def build(preset: str) -> Any:
         if isinstance(module, nn.Conv2d):
             nn.init.normal_(module.weight, std=0.1 / module.weight[0].numel() ** 0.5)
     return model
-
-
-def alternate(variants: dict[str, Callable[[], object]], repeats: int) -> dict[str, list[float]]:
-    """Times of every variant, in turns, after one round to warm up."""
-    times: dict[str, list[float]] = {name: [] for name in variants}
-    for turn in range(repeats + 1):
-        for name, run in variants.items():
-            began = time.perf_counter()
-            run()
-            if turn:
-                times[name].append(time.perf_counter() - began)
-    return times
 
 
 def show(title: str, times: dict[str, list[float]]) -> None:

@@ -54,6 +54,20 @@ class Trials:
         shown = {key: round(v, 2) for key, v in result.items() if isinstance(v, float)}
         print(f"{', '.join(map(str, row.values()))}: {shown}", flush=True)
 
+    @property
+    def _times(self) -> Path:
+        return RESULTS / f"{self.name}-times.json"
+
+    def add_times(self, title: str, times: dict[str, float]) -> None:
+        """Keeps and prints how long a step takes, of the first one's, by what is trained."""
+        known = self.read_times()
+        whole = json.dumps({**known, title: times}, indent=1)
+        self._times.write_text(whole + "\n", encoding="utf-8")
+        print(title, {name: round(value, 2) for name, value in times.items()}, flush=True)
+
+    def read_times(self) -> dict[str, dict[str, float]]:
+        return json.loads(self._times.read_text(encoding="utf-8")) if self._times.exists() else {}
+
     def write(self, text: list[str], lines: list[Row]) -> None:
         """Writes and prints the tables, and every line as CSV."""
         whole = "\n".join(text).strip() + "\n"
@@ -76,43 +90,79 @@ def spread(lines: list[Row], key: str) -> str:
     return f"{shown} ± {half:.2f}" if len(values) > 1 else shown
 
 
-def fit(
-    model: Any,
-    task: Task,
-    images: Photographs,
-    settings: Settings,
-    *,
-    seeded: bool = True,
-    without: Collection[str] = (),
-) -> Row:
-    """Trains a network in place, one thread, couplings in bfloat16.
+class Training:
+    """A network's training on one thread, couplings in bfloat16; :meth:`step` takes a step.
 
-    ``seeded`` draws what is random in a step (z, w, noise) from the step's own seed; ``without``
-    names losses that do not count in the reported one, as only some rows have them. The time of a
-    step is the processor's, so that other work on the machine hardly counts.
+    ``seeded`` draws what is random in a step (z, w, noise) from the step's own seed.
     """
-    objective = make_objective(task, settings)
-    optimizer = torch.optim.AdamW(model.parameters(), settings.learning_rate, fused=True)
-    guard = Guard(model.train(), optimizer, every=200)
-    batches = Batches(images, task, settings, 0, 1)
-    losses, times, incidents = [], [], 0
-    while guard.steps < settings.steps:
-        began, step = time.process_time(), guard.steps
-        optimizer.param_groups[0]["lr"] = settings.rate(step)
-        if seeded:
-            torch.manual_seed(settings.seed * 1_000_003 + step)
-        x, reference = pack_crops(batches[step], task)
+
+    def __init__(
+        self,
+        model: Any,
+        task: Task,
+        images: Photographs,
+        settings: Settings,
+        *,
+        seeded: bool = True,
+    ) -> None:
+        self.model, self.task, self.settings, self.seeded = model.train(), task, settings, seeded
+        self.objective = make_objective(task, settings)
+        self.optimizer = torch.optim.AdamW(model.parameters(), settings.learning_rate, fused=True)
+        self.guard = Guard(model, self.optimizer, every=200)
+        self.batches = Batches(images, task, settings, 0, 1)
+
+    def step(self) -> dict[str, float] | None:
+        """Returns the weighted losses; nothing where the step was not taken."""
+        step = self.guard.steps
+        self.optimizer.param_groups[0]["lr"] = self.settings.rate(step)
+        if self.seeded:
+            torch.manual_seed(self.settings.seed * 1_000_003 + step)
+        x, reference = pack_crops(self.batches[step], self.task)
         with torch.autocast("cpu", torch.bfloat16):
-            weighted = objective.weighted(objective(model, x, reference))
-        incidents += not guard.step(weighted)
-        losses.append(sum(float(v.detach()) for k, v in weighted.items() if k not in without))
-        times.append(time.process_time() - began)
-    model.eval()
+            weighted = self.objective.weighted(self.objective(self.model, x, reference))
+        taken = self.guard.step(weighted)
+        return {key: float(value.detach()) for key, value in weighted.items()} if taken else None
+
+
+def fit(training: Training, *, without: Collection[str] = ()) -> Row:
+    """Trains a network in place, to the end of its settings.
+
+    ``without`` names losses that do not count in the reported one, as only some rows have them.
+    """
+    losses, incidents = [], 0
+    while training.guard.steps < training.settings.steps:
+        found = training.step()
+        if found is None:
+            incidents += 1
+        else:
+            losses.append(sum(value for key, value in found.items() if key not in without))
+    training.model.eval()
     return {
         "loss": statistics.mean(losses[-len(losses) // 10 :]),
-        "milliseconds": statistics.median(times) * 1e3,
-        "parameters": sum(p.numel() for p in model.parameters()),
+        "parameters": sum(p.numel() for p in training.model.parameters()),
         "not taken": incidents,
+    }
+
+
+def alternate(variants: dict[str, Callable[[], object]], repeats: int) -> dict[str, list[float]]:
+    """Times of every variant in seconds, in turns, after one round to warm up."""
+    times: dict[str, list[float]] = {name: [] for name in variants}
+    for turn in range(repeats + 1):
+        for name, run in variants.items():
+            began = time.perf_counter()
+            run()
+            if turn:
+                times[name].append(time.perf_counter() - began)
+    return times
+
+
+def step_times(steps: dict[str, Callable[[], object]], repeats: int = 25) -> dict[str, float]:
+    """The time of a step of each, of the first one's: the median of alternating ones."""
+    times = alternate(steps, repeats)
+    first = times[next(iter(times))]
+    return {
+        name: statistics.median(one / other for one, other in zip(found, first, strict=True))
+        for name, found in times.items()
     }
 
 
@@ -131,8 +181,9 @@ def main(
     arguments: Callable[[argparse.ArgumentParser], object],
     run: Callable[[argparse.Namespace], None],
     report: Callable[[], None],
+    measure: Callable[[argparse.Namespace], None] | None = None,
 ) -> None:
-    """The command line of a comparison: ``run``, with arguments of its own, and ``report``."""
+    """The command line of a comparison; ``arguments`` adds those of ``run``."""
     parser = argparse.ArgumentParser(
         description=text, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -142,7 +193,14 @@ def main(
     trains.add_argument("--eval", type=Path, required=True)
     trains.add_argument("--hours", type=float, default=math.inf)
     arguments(trains)
+    if measure is not None:
+        commands.add_parser("time").add_argument("--photos", type=Path, required=True)
     commands.add_parser("report")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    run(args) if args.command == "run" else report()
+    if args.command == "run":
+        run(args)
+    elif args.command == "report":
+        report()
+    elif measure is not None:
+        measure(args)
