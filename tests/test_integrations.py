@@ -175,8 +175,11 @@ def test_the_readmes_python_runs(name, tmp_path, monkeypatch):
 def test_examples_run(name, tmp_path):
     pytest.importorskip("skimage")
     done = subprocess.run(
-        [sys.executable, INTEGRATIONS / name / "example.py", "--steps", "3", "--out", "a.png"],
-        cwd=tmp_path, capture_output=True, text=True, timeout=300,
+        [
+            sys.executable, "-m", f"integrations.{name}.example", "--steps", "3",
+            "--out", tmp_path / "a.png",
+        ],
+        cwd=INTEGRATIONS.parent, capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     expected = "dB; a pixel changes by" if name == "dlv" else "| upgraded, after 3 steps |"

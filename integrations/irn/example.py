@@ -1,6 +1,6 @@
 """A small IRN with its random z, upgraded by ``wic upgrade``, and a picture of both.
 
-    python integrations/irn/example.py
+    python -m integrations.irn.example
 
 Trains on crops of scikit-image's photographs for half a minute, writes the checkpoint as IRN's own
 code does, upgrades and fine-tunes it as long again, and draws what comes back of another
@@ -10,77 +10,32 @@ is good; what differs is that one draws numbers and the other does not.
 
 from __future__ import annotations
 
-import argparse
 import tempfile
-from pathlib import Path
 
-import numpy as np
-import torch
-from PIL import Image
 from skimage import data
 
-from wic_layers import cli, tasks
-from wic_layers.images import psnr
-from wic_layers.models import from_pretrained, save_official
-
-
-def photographs(folder: Path) -> None:
-    """Three to train on, of which one is held out for the table."""
-    for name in ("astronaut", "chelsea", "rocket"):
-        Image.fromarray(getattr(data, name)()).save(folder / f"{name}.png")
-
-
-def sheet(rows: list[list[np.ndarray]], gap: int = 8) -> Image.Image:
-    """Pictures in rows, on white."""
-    height, width = (
-        max(picture.shape[axis] for row in rows for picture in row) for axis in (0, 1)
-    )
-    columns = max(map(len, rows))
-    size = ((height + gap) * len(rows) - gap, (width + gap) * columns - gap, 3)
-    canvas = np.full(size, 255, np.uint8)
-    for y, row in enumerate(rows):
-        for x, picture in enumerate(row):
-            top, left = y * (height + gap), x * (width + gap)
-            canvas[top : top + picture.shape[0], left : left + picture.shape[1]] = picture
-    return Image.fromarray(canvas)
+from integrations.showing import Workshop, arguments, compared, decibel, write_sheet
+from wic_layers import tasks
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--steps", type=int, default=150, help="of each training")
-    parser.add_argument("--out", type=Path, default=Path("irn.png"), help="picture to write")
-    args = parser.parse_args()
-    torch.manual_seed(0)
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        (folder / "photographs").mkdir()
-        photographs(folder / "photographs")
-        given = [
-            "--data", f"{folder}/photographs", "--cache", f"{folder}/cache", "--held-out", "1",
-            "--steps", f"{args.steps}", "--crop", "48", "--warmup", "20", "--accelerator", "cpu",
-        ]  # fmt: skip
-        if cli.main(["train", "irn-x2-z-small", "-o", f"{folder}/published", *given]):
-            raise SystemExit("The training failed.")
-        published = from_pretrained(folder / "published")
-        save_official(published, folder / "irn.pth")
-        if cli.main(["upgrade", "irn", f"{folder}/irn.pth", "-o", f"{folder}/upgraded", *given]):
-            raise SystemExit("The upgrade failed.")
-        upgraded = from_pretrained(folder / "upgraded")
+    args = arguments(__doc__, "irn.png")
+    with tempfile.TemporaryDirectory() as folder:
+        workshop = Workshop(folder, args.steps)
+        published = workshop.train("irn-x2-z-small")
+        upgraded = workshop.upgrade("irn", published)
 
     photo = data.coffee()[60:316, 120:376]
     rows = []
     for title, network in (("with its random z", published), ("with a WIC", upgraded)):
         small = tasks.down(photo, scale=2, model=network)
-        first, second = (tasks.up(small, scale=2, model=network) for _ in range(2))
-        difference = np.abs(first.astype(int) - second.astype(int))
-        rows.append([photo, small, first, second, (20 * difference).clip(0, 255).astype(np.uint8)])
-        decibel = psnr(torch.from_numpy(first), torch.from_numpy(photo))
+        back, spread = compared(*(tasks.up(small, scale=2, model=network) for _ in range(2)))
+        rows.append([photo, small, *back])
         print(
-            f"{title}: {decibel:.2f} dB; from one time to the next a pixel changes by "
-            f"{difference.mean():.2f} grey levels"
+            f"{title}: {decibel(back[0], photo):.2f} dB; from one time to the next a pixel "
+            f"changes by {spread:.2f} grey levels"
         )
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    sheet(rows).save(args.out)
+    write_sheet(rows, args.out)
     print(
         f"{args.out}: above with z, below with a WIC; the photograph, the small picture, what "
         "came back first and second, their difference x20"
