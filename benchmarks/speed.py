@@ -3,6 +3,7 @@ r"""Networks against a plain implementation of the published structure: inferenc
     python benchmarks/speed.py infer [--preset hiding-1] [--sizes 128 256 512] [--threads 1]
     python benchmarks/speed.py step [--preset hiding-1] [--batch 4] [--crop 144]
     python benchmarks/speed.py growth [--sizes 128 1024 4896]
+    python benchmarks/speed.py cuda [--preset hiding-1]
 
 The plain one has the same blocks and weights; its dense blocks are written as the authors' code
 has them: memory in PyTorch's default order, a list of results, concatenated anew for every
@@ -10,7 +11,10 @@ convolution, under plain autograd. ``infer``: both directions, float32 and bfloa
 couplings. ``step``: a forward and a reverse pass, losses and gradients; time, and peak memory in a
 process of its own for each. ``growth``: how time grows with the pixels of an image, up to 24
 megapixels, for x2, x4 and one to four secrets, on one and two threads; writes
-``results/growth.csv`` and ``.png``.
+``results/growth.csv`` and ``.png``. ``cuda``: images per second at 256 x 256, 1024 x 1024 and
+3840 x 2160, in both directions, one image at a time, with no wait for the device in between
+(``torch.cuda.set_sync_debug_mode("error")``), and the fraction of what large convolutions in
+bfloat16 reach there.
 
 All variants alternate in one process; ratios are medians over the repeats, with their quartiles.
 Malloc's state counts: by default glibc returns large buffers to the system at once, and page
@@ -35,6 +39,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 from trials import alternate
 
 from wic_layers.models import NETWORKS, PRESETS
@@ -134,6 +139,95 @@ def infer(args: argparse.Namespace) -> None:
             for name in ("float32", "bfloat16"):
                 off = (runs[name]() - exact).square().mean() / exact.square().mean()
                 print(f"    {title}, {name}: {-10 * float(off.clamp(min=1e-20).log10()):.0f} dB")
+
+
+class Captured:
+    """A function of one tensor on CUDA as a graph, launched in one piece."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor], x: Tensor) -> None:
+        self.x = x.clone()
+        for _ in range(3):  # caches are filled, convolutions chosen
+            function(self.x)
+        torch.cuda.synchronize()
+        self.graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self.graph):
+            self.y = function(self.x)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        self.x.copy_(x)
+        self.graph.replay()
+        return self.y
+
+
+def device_time(function: Callable[[], object], repeats: int) -> float:
+    """The median of seconds between two events on the device, five launches apart."""
+    found = []
+    for _ in range(repeats):
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        start.record()
+        for _ in range(5):
+            function()
+        end.record()
+        torch.cuda.synchronize()
+        found.append(start.elapsed_time(end) / 5e3)
+    return statistics.median(found)
+
+
+def convolution_peak() -> float:
+    """Operations per second of a large 3x3 convolution in bfloat16, channels-last."""
+    last = torch.channels_last
+    x = torch.randn(8, 256, 512, 512, device="cuda", dtype=torch.bfloat16).to(memory_format=last)
+    weight = torch.randn(256, 256, 3, 3, device="cuda", dtype=torch.bfloat16)
+    weight = weight.to(memory_format=last)
+    run = partial(torch.conv2d, x, weight, padding=1)
+    for _ in range(3):
+        run()
+    return 2 * x.numel() * 256 * 9 / device_time(run, 5)
+
+
+@torch.no_grad()
+def cuda(args: argparse.Namespace) -> None:
+    torch.backends.cudnn.benchmark = True
+    peak_rate = convolution_peak()
+    print(
+        f"{args.preset}, {torch.cuda.get_device_name()}, torch {torch.__version__}; a large "
+        f"convolution in bfloat16 runs at {peak_rate / 1e12:.0f} TFLOP/s\n\n"
+        "| size, direction | | images per second | times as fast | of that peak | from plain |\n"
+        "|---|---|---|---|---|---|"
+    )
+    model = build(args.preset).cuda().eval()
+    variants = {
+        "plain": plain(model).cuda().eval(),
+        "float32": model,
+        "bfloat16": copy.deepcopy(model).optimize(torch.bfloat16),
+    }
+    for width, height in ((256, 256), (1024, 1024), (3840, 2160)):
+        x = torch.rand(1, model.config["in_channels"], height, width, device="cuda")
+        y = model(x)
+        for way, given in (("forward", x), ("reverse", y)):
+            runs: dict[str, Callable[[Tensor], Tensor]] = {
+                name: n if way == "forward" else n.inverse for name, n in variants.items()
+            }
+            with FlopCounterMode(display=False) as counter:
+                exact = runs["plain"](given)
+            runs["bfloat16, graph"] = Captured(runs["bfloat16"], given)
+            base = 0.0
+            for name, run in runs.items():
+                for _ in range(3):
+                    found = run(given)
+                off = (found - exact).square().mean() / exact.square().mean()
+                decibels = -10 * float(off.clamp(min=1e-20).log10())
+                torch.cuda.set_sync_debug_mode("error")
+                run(given)
+                torch.cuda.set_sync_debug_mode("default")
+                seconds = device_time(partial(run, given), args.repeats)
+                base = base or seconds
+                reached = counter.get_total_flops() / seconds / peak_rate
+                print(
+                    f"| {width} x {height}, {way} | {name} | {1 / seconds:.1f} | "
+                    f"{base / seconds:.2f} | {reached:.2f} | {decibels:.0f} dB |",
+                    flush=True,
+                )
 
 
 def one_step(args: argparse.Namespace, variant: str) -> Callable[[], object]:
@@ -249,14 +343,14 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     commands = parser.add_subparsers(required=True, dest="command")
-    for name, run in (("infer", infer), ("step", step), ("growth", growth)):
+    for name, run in (("infer", infer), ("step", step), ("growth", growth), ("cuda", cuda)):
         command = commands.add_parser(name)
         command.set_defaults(run=run)
         command.add_argument("--threads", type=int, default=1)
         command.add_argument("--repeats", type=int, default=9)
         if name != "growth":
             command.add_argument("--preset", default="hiding-1")
-        if name != "step":
+        if name in ("infer", "growth"):
             command.add_argument("--sizes", type=int, nargs="+", default=[128, 256, 512])
     step_command = commands.choices["step"]
     step_command.add_argument("--batch", type=int, default=4)

@@ -92,8 +92,10 @@ class DenseBlock(nn.Module):
             dtype = torch.get_autocast_dtype(kind)
             with torch.autocast(kind, enabled=False):
                 cast = [each.to(dtype) for each in parameters]
-                out: Tensor = _Dense.apply(x.to(dtype), self.slope, *cast)
-                return out
+                blocks = _block_size(kind, dtype)
+                padded = _pad_channels(x.to(dtype), blocks)
+                out: Tensor = _Dense.apply(padded, self.slope, *_in_blocks(cast, x, blocks))
+                return out[:, : len(parameters[-1])]
         out = _Dense.apply(x, self.slope, *parameters)
         return out  # noqa: RET504 - the type checker wants it named
 
@@ -119,15 +121,22 @@ class DenseBlock(nn.Module):
 
     def _infer(self, x: Tensor, dtype: torch.dtype) -> Tensor:
         """The same in ``dtype``; the result is in that of the input."""
+        convolutions: list[Any] = list(self.children())
+        blocks = _block_size(x.device.type, dtype)
         if self._cast is None:
             last = torch.channels_last
-            convolutions: list[Any] = list(self.children())
-            self._cast = [
-                (conv.weight.detach().to(dtype, memory_format=last), conv.bias.detach().to(dtype))
+            parameters = [
+                each.detach().to(dtype)
                 for conv in convolutions
+                for each in (conv.weight, conv.bias)
             ]
-        features = x.to(dtype, memory_format=torch.channels_last)
-        return _convolved(features, self.slope, self._cast, F.leaky_relu_)[0].to(x.dtype)
+            self._cast = [
+                (weight.contiguous(memory_format=last), bias)
+                for weight, bias in _paired(_in_blocks(parameters, x, blocks))
+            ]
+        features = _pad_channels(x.to(dtype, memory_format=torch.channels_last), blocks)
+        out, _ = _convolved(features, self.slope, self._cast, F.leaky_relu_)
+        return out[:, : len(convolutions[-1].bias)].to(x.dtype)
 
     def train(self: _Self, mode: bool = True) -> _Self:  # noqa: FBT001, FBT002 - torch's own signature
         """Switches between training and evaluation, and forgets cast weights."""
@@ -161,6 +170,33 @@ def _convolved(
         new = activation(F.conv2d(features, weight, bias, padding=1), slope)
         features = torch.cat((features, new), dim=1)
     return F.conv2d(features, last, last_bias, padding=1), features
+
+
+def _block_size(kind: str, dtype: torch.dtype) -> int:
+    """In what multiples of channels convolutions are fast: tensor cores read 16 bytes at once."""
+    return 8 if kind == "cuda" and dtype.itemsize == 2 else 1
+
+
+def _pad_channels(x: Tensor, blocks: int) -> Tensor:
+    """Channels of zeros behind those of ``x``, up to a multiple of ``blocks``."""
+    more = -x.shape[1] % blocks
+    return F.pad(x, (0, 0, 0, 0, 0, more)) if more else x
+
+
+def _in_blocks(parameters: Sequence[Tensor], x: Tensor, blocks: int) -> list[Tensor]:
+    """Weights and biases in turn, for an input of ``x``'s channels and zeros behind them."""
+    inputs = x.shape[1]
+    *given, bias = parameters
+    if inputs % blocks:
+        for index, weight in enumerate(given):
+            if weight.ndim == 4:
+                first = _pad_channels(weight[:, :inputs], blocks)
+                given[index] = torch.cat((first, weight[:, inputs:]), dim=1)
+    more = -len(bias) % blocks
+    if more:
+        given[-1] = F.pad(given[-1], (0, 0) * 3 + (0, more))
+        bias = F.pad(bias, (0, more))
+    return [*given, bias]
 
 
 def _paired(parameters: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:

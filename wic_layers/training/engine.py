@@ -30,6 +30,7 @@ __all__ = [
     "LOG",
     "Batches",
     "Judgement",
+    "capture",
     "judge",
     "make_fabric",
     "make_objective",
@@ -304,6 +305,13 @@ def train(
         if average is not None:
             average.load_state_dict(state["average"])
     run, optimizer = fabric.setup(torch.compile(whole) if settings.compile else whole, optimizer)
+    plain = Step(model, objective, bf16=settings.bf16)  # for looking back, layer by layer
+    if settings.graph and (fabric.world_size > 1 or fabric.device.type != "cuda"):
+        raise WICArgumentError(
+            f"Expected one process on CUDA to capture a graph of the step; got "
+            f"{fabric.world_size} on {fabric.device.type}. Leave out --graph."
+        )
+    is_captured = not settings.graph
     if state is not None:
         optimizer.load_state_dict(state["optimizer"])
 
@@ -358,8 +366,11 @@ def train(
             x, reference = pack_crops(crops.to(fabric.device), task, saturate=settings.saturate)
 
             def again(x: Tensor = x, reference: Tensor = reference) -> object:
-                return whole(x, reference)
+                return plain(x, reference)
 
+            if not is_captured:
+                capture(whole, x, reference)
+                is_captured = True
             try:
                 losses = Losses(*run(x, reference))
             except IllConditionedError as error:
@@ -384,6 +395,17 @@ def train(
             if report is not None and is_first:
                 report(done, losses, judged)
     return result
+
+
+def capture(step: Step, x: Tensor, reference: Tensor) -> None:
+    """Makes a step on CUDA one graph forward and one for its gradients, from now on.
+
+    Launching its thousands of small kernels one by one takes longer than they run. Shapes must
+    stay those of ``x`` and ``reference``.
+    """
+    # convolutions are timed, and the fastest kept, before the capture
+    with torch.backends.cudnn.flags(enabled=True, benchmark=True):
+        torch.cuda.make_graphed_callables(step, (x.clone(), reference.clone()))
 
 
 def _seed(seed: int, step: int, process: int) -> None:

@@ -107,6 +107,9 @@ class Settings:
     compile: bool = _is(
         default=False, help="compile the step (needs a C++ compiler or CUDA)", run=True
     )
+    graph: bool = _is(
+        default=False, help="capture the step in a CUDA graph: faster on one GPU", run=True
+    )
     cache: str | None = _is(
         None, "folder for decoded photographs (default: ~/.cache/wic-layers)",
         metavar="FOLDER", run=True,
