@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from cases import shaken
 
+from wic_layers import subnets
 from wic_layers.models import WINNaive
 from wic_layers.subnets import DenseBlock
 
@@ -144,3 +145,34 @@ def test_autocast(dtype):
     for one, other in zip(found, expected, strict=True):
         assert one.dtype == torch.float32
         assert (one - other).norm() <= 0.02 * other.norm()
+
+
+@pytest.mark.parametrize(("inputs", "outputs"), [(5, 7), (8, 7), (5, 8)])
+def test_channels_padded_for_tensor_cores_change_nothing(inputs, outputs, monkeypatch):
+    net, x = shaken(DenseBlock(inputs, outputs, growth=8)).eval(), torch.rand(2, inputs, 9, 6)
+    probe = torch.rand(2, outputs, 9, 6)
+    given = x.clone().requires_grad_()
+
+    def results():
+        with torch.autocast("cpu", torch.bfloat16):
+            y = net(given)
+        gradients = torch.autograd.grad((y * probe).sum(), [given, *net.parameters()])
+        net.optimize(torch.bfloat16)
+        with torch.no_grad():
+            return [y.detach(), net(x), *gradients]
+
+    expected = results()
+    monkeypatch.setattr(subnets, "_block_size", lambda kind, dtype: 8)
+    for found, wanted in zip(results(), expected, strict=True):
+        assert found.shape == wanted.shape
+        torch.testing.assert_close(found, wanted, rtol=0.02, atol=0.02 * float(wanted.abs().max()))
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_bfloat16_on_cuda_is_that_of_a_cpu():
+    net, x = block(), torch.rand(2, 5, 9, 6)
+    net.optimize(torch.bfloat16)
+    with torch.no_grad():
+        expected = net(x)
+        torch.testing.assert_close(net.cuda()(x.cuda()).cpu(), expected, rtol=0.02, atol=0.02)

@@ -18,7 +18,7 @@ from wic_layers.errors import WICArgumentError, WICError
 from wic_layers.images import find_images
 from wic_layers.tasks import TASKS
 from wic_layers.training import Photographs, engine, judge, train
-from wic_layers.training.objective import Objective, Step
+from wic_layers.training.objective import Losses, Objective, Step
 
 
 @pytest.fixture(scope="module")
@@ -292,6 +292,34 @@ def test_a_compiled_step_gives_the_same_losses(images):
     found = torch.compile(step, backend="aot_eager", fullgraph=True)(x, task.reference(x))
     for a, b in zip(found, expected, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
+
+
+def test_a_graph_is_for_one_process_on_cuda(images, tmp_path):
+    chosen = settings(steps=2, graph=True, accelerator="cpu")
+    with pytest.raises(WICArgumentError, match=r"one process on CUDA .*got 1 on cpu"):
+        fit(images, tmp_path, chosen)
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_captured_step_trains_as_one_that_is_not():
+    task = TASKS["rescaling-x2"]
+    x = held_out().cuda()
+    found = []
+    for is_captured in (False, True):
+        torch.manual_seed(0)
+        model = network().cuda()
+        objective = Objective(task)
+        step = Step(model, objective)
+        if is_captured:
+            engine.capture(step, x, task.reference(x))
+        optimizer = torch.optim.AdamW(model.parameters(), 1e-3)
+        for _ in range(3):
+            optimizer.zero_grad()
+            sum(objective.weighted(Losses(*step(x, task.reference(x)))).values()).backward()
+            optimizer.step()
+        found.append(torch.cat([each.detach().flatten() for each in model.parameters()]))
+    torch.testing.assert_close(*found, rtol=1e-3, atol=1e-4)
 
 
 def test_devices_that_are_not_there():

@@ -285,10 +285,16 @@ def train(
     Raises:
         WICError: If the checkpoint is damaged or of other settings, or the training exploded too
             often in a row; the last good state is in the checkpoint then.
+        WICArgumentError: If the step is to be captured in a graph where that cannot be.
     """
     if fabric is None:
         fabric = make_fabric(settings)
         fabric.launch()
+    if settings.graph and (fabric.world_size > 1 or fabric.device.type != "cuda"):
+        raise WICArgumentError(
+            f"Expected one process on CUDA to capture a graph of the step; got "
+            f"{fabric.world_size} on {fabric.device.type}. Leave out --graph."
+        )
     model.to(fabric.device).train()
     objective = make_objective(task, settings)
     save_memory(model, enabled=settings.save_memory)
@@ -306,11 +312,6 @@ def train(
             average.load_state_dict(state["average"])
     run, optimizer = fabric.setup(torch.compile(whole) if settings.compile else whole, optimizer)
     plain = Step(model, objective, bf16=settings.bf16)  # for looking back, layer by layer
-    if settings.graph and (fabric.world_size > 1 or fabric.device.type != "cuda"):
-        raise WICArgumentError(
-            f"Expected one process on CUDA to capture a graph of the step; got "
-            f"{fabric.world_size} on {fabric.device.type}. Leave out --graph."
-        )
     is_captured = not settings.graph
     if state is not None:
         optimizer.load_state_dict(state["optimizer"])
