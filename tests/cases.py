@@ -37,7 +37,7 @@ LAYERS = {
     "widen, orthogonal": lambda: WIC(3, 12, parametrization="orthogonal"),
     "widen, lu": lambda: WIC(3, 8, parametrization="lu"),
     "narrow": lambda: WIC(12, 3),
-    "narrow, prime": lambda: WIC(13, 7),
+    "narrow, prime": lambda: WIC(13, 7, completion="shift"),
     "narrow, zero": lambda: WIC(12, 3, completion="zero"),
     "narrow, repeat": lambda: WIC(11, 3, completion="repeat"),
     "narrow, shift": lambda: WIC(11, 3, completion="shift"),

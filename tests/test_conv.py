@@ -139,8 +139,8 @@ def test_published_inverse_is_moore_penrose_of_all_rows():
 
 
 @pytest.mark.parametrize("rows", ["n", 12])
-def test_default_completion_is_the_paper_shift(rows):
-    assert repr(WIC(11, 3, rows=rows).completion).startswith("Shift(3, ")
+def test_default_completion_is_zero_or_as_published(rows):
+    assert repr(WIC(11, 3, rows=rows).completion).startswith("Zero(3, ")
     assert WIC(11, 3, layout="published").completion.order == "published"
     assert WIC(11, 3, layout="published", completion="shift").completion.order == "published"
 

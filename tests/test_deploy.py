@@ -132,7 +132,8 @@ def test_what_becomes_one_constant():
         copies = Chain(WIC(12, 8, completion=completion), ChannelMean(4))
         assert type(fuse(copies)) is Matrix
         assert type(fuse(copies, "reverse")) is kind
-    naive = fuse(WINNaive(3, 3, scale=2, couplings=1, growth=4), "reverse")
+    model = WINNaive(3, 3, scale=2, couplings=1, growth=4, completion="shift")
+    naive = fuse(model, "reverse")
     assert [type(part) for part in naive] == [Shifted, Uncouple, nn.PixelShuffle]
 
 
@@ -407,7 +408,7 @@ def test_half_precision_inside_couplings():
 
 
 def test_representations():
-    text = repr(fuse(WINNaive(6, 3, couplings=1, growth=4), "reverse"))
+    text = repr(fuse(WINNaive(6, 3, couplings=1, growth=4, completion="shift"), "reverse"))
     for part in ("Shifted(3, 6, reach=1)", "split=12, clamp=1.0", "slope=0.2", "PixelShuffle"):
         assert part in text
     for block, part in (

@@ -69,10 +69,10 @@ def measured(model, channels, scale, side):
 
 # a coupling sees 5 pixels through F, and 5 more through G or H
 SEEN = {
-    "naive, zero": (lambda: WINNaive(2, 1, scale=2, completion="zero", **ONE), 2, 20, 0),
-    "naive, same size": (lambda: WINNaive(2, 1, completion="zero", **ONE), 2, 20, 0),
-    "naive, shift": (lambda: WINNaive(2, 1, scale=2, **ONE), 2, 20, 2),
-    "naive, same size, shift": (lambda: WINNaive(3, 1, **ONE), 3, 20, 1),
+    "naive, zero": (lambda: WINNaive(2, 1, scale=2, **ONE), 2, 20, 0),
+    "naive, same size": (lambda: WINNaive(2, 1, **ONE), 2, 20, 0),
+    "naive, shift": (lambda: WINNaive(2, 1, scale=2, completion="shift", **ONE), 2, 20, 2),
+    "naive, same size, shift": (lambda: WINNaive(3, 1, completion="shift", **ONE), 3, 20, 1),
     "naive, learned": (lambda: WINNaive(2, 1, scale=2, completion="learned", **ONE), 2, 20, 6),
     "naive, published": (lambda: WINNaive(3, 1, scale=2, layout="published", **ONE), 3, 20, 4),
     "naive, two couplings": (
@@ -81,12 +81,21 @@ SEEN = {
         40,
         0,
     ),
-    "naive, x4": (lambda: WINNaive(1, 1, scale=4, completion="zero", **ONE), 1, 40, 0),
-    "naive, x4, copies": (lambda: WINNaive(1, 1, scale=4, copies=4, **ONE), 1, 40, 4),
+    "naive, x4": (lambda: WINNaive(1, 1, scale=4, **ONE), 1, 40, 0),
+    "naive, x4, copies": (
+        lambda: WINNaive(1, 1, scale=4, copies=4, completion="shift", **ONE),
+        1,
+        40,
+        4,
+    ),
     "win": (lambda: WIN(1, 1, scale=2, width=8, modules=1, completion="zero", **ONE), 1, 40, 0),
     "win, two modules": (lambda: WIN(1, 1, scale=2, width=8, completion="zero", **ONE), 1, 60, 0),
     "chains in a chain": (
-        lambda: Chain(Chain(Haar(), WIC(4, 5)), LongTermMemory(1, coupling(4)), Chain(WIC(5, 1))),
+        lambda: Chain(
+            Chain(Haar(), WIC(4, 5)),
+            LongTermMemory(1, coupling(4)),
+            Chain(WIC(5, 1, completion="shift")),
+        ),
         1,
         20,
         2,

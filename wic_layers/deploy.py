@@ -82,7 +82,7 @@ def fuse(model: nn.Module, direction: Direction = "forward") -> nn.Module:
         >>> torch.allclose(reverse(y), net.inverse(y), atol=1e-5)
         True
         >>> [str(part).partition("(")[0] for part in reverse]
-        ['Shifted', 'Uncouple', 'PixelShuffle']
+        ['Matrix', 'Uncouple', 'PixelShuffle']
     """
     _check_direction(direction)
     if not isinstance(model, nn.Module):

@@ -52,7 +52,9 @@ class ChannelMean(InvertibleBlock):
         """The same channels once for every group."""
         return torch.cat([y] * self.groups, dim=1)
 
-    def as_wic(self, out_channels: int, completion: CompletionName | Completion = "zero") -> WIC:
+    def as_wic(
+        self, out_channels: int, completion: CompletionName | Completion | None = None
+    ) -> WIC:
         r"""Returns a layer to stand here, that starts as this block in both directions.
 
         Its first rows are the mean; the others compare the G groups by vectors :math:`q` that are

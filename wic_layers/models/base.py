@@ -176,7 +176,7 @@ def closing(
         WICArgumentError: If ``random_z`` comes with a completion.
     """
     if not random_z:
-        made = WIC(channels, out_channels, completion=completion or "zero")
+        made = WIC(channels, out_channels, completion=completion)
         with torch.no_grad():  # these networks have their picture in the first channels
             made.weight.copy_(torch.eye(channels))
         return made

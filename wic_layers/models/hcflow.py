@@ -163,7 +163,7 @@ def _levels(channels: int, levels: int, config: dict[str, Any]) -> list[nn.Modul
     if z is None:
         with torch.no_grad():  # the flow's features expect a picture, which is there at the start
             mix.weight.copy_(torch.eye(channels))
-        drop = WIC(channels, kept, completion=completion or "zero", parametrization="fixed")
+        drop = WIC(channels, kept, completion=completion, parametrization="fixed")
     else:
         drop = closing_z(channels, kept, z, completion)
     inner = Chain(*_levels(kept, levels - 1, config)) if levels > 1 else None

@@ -107,5 +107,5 @@ class IICNet(Network):
         subnet = partial(DenseBlock, growth=growth)
         blocks += [AffineCoupling(channels, split=split, subnet=subnet) for _ in range(couplings)]
         mean = ChannelMean(channels // out_channels)
-        last = mean if channel_squeeze else mean.as_wic(out_channels, completion or "zero")
+        last = mean if channel_squeeze else mean.as_wic(out_channels, completion)
         super().__init__(*blocks, last, config=config)

@@ -53,12 +53,12 @@ _VARIANTS: tuple[tuple[str, str, dict[str, Any], int], ...] = (
 _SIZES: Mapping[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "": ({}, {}),
     "-small": (
-        {"couplings": 4, "growth": 16, "haar": True, "completion": "zero"},
-        {"modules": 2, "couplings": 1, "growth": 16, "completion": "zero"},
+        {"couplings": 4, "growth": 16, "haar": True},
+        {"modules": 2, "couplings": 1, "growth": 16},
     ),
     "-tiny": (
-        {"couplings": 2, "growth": 16, "haar": True, "completion": "zero"},
-        {"modules": 1, "couplings": 1, "growth": 16, "completion": "zero"},
+        {"couplings": 2, "growth": 16, "haar": True},
+        {"modules": 1, "couplings": 1, "growth": 16},
     ),
 }
 
@@ -134,6 +134,7 @@ _IICNETS: tuple[_Other, ...] = (
 
 def _presets() -> Iterator[tuple[str, Preset]]:
     for variant, task, shared, width in _VARIANTS:
+        shared = {**shared, "completion": "zero"}  # by name, as it is in the files of weights
         for size, (naive, win) in _SIZES.items():
             wide = {**shared, "width": width, **win}
             yield f"{variant}{size}", Preset(task, "WIN", wide)
@@ -196,9 +197,9 @@ does; ``-plain`` gives it once. ``-naive`` is WIN-Naive. Without a size it is th
 the parameter counts (2.3, 2.8, 3.8 million for hiding 1 to 3, 2.3 for x2 and decolorization, 7.3
 for x4) follow from the widths here. Two are not settled by the paper: its 4.2 million for hiding 4
 lie between widths 80 (3.8) and 96 (4.3, taken here; one module of 8 couplings would make 4.2), and
-it gives none for WIN-Naive on x2, x4 and decolorization. Small and tiny ones, with the zero
-completion, can be trained on a CPU; those of WIN-Naive squeeze by the Haar transform, but for
-six whose weights in the package were trained without it.
+it gives none for WIN-Naive on x2, x4 and decolorization. All have the zero completion.
+Small and tiny ones can be trained on a CPU; those of WIN-Naive squeeze by the Haar transform, but
+for six whose weights in the package were trained without it.
 
 ``irn-...``, ``hinet`` and ``hcflow`` are those networks with a WIC, and the zero completion, in
 place of their random z; ``-z`` as they were published. ``dlv-...`` have the latent w too, and
