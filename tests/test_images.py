@@ -5,6 +5,7 @@ import struct
 import sys
 import warnings
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -349,11 +350,12 @@ def test_an_interrupted_write_leaves_nothing(tmp_path, monkeypatch, error):
     target = tmp_path / "a.png"
     target.write_text("old")
 
-    def failing_save(self, file, **options):
-        file.write(b"half")
+    def failing_write(self, content):
+        with self.open("wb") as file:
+            file.write(content[: len(content) // 2])
         raise error
 
-    monkeypatch.setattr(Image.Image, "save", failing_save)
+    monkeypatch.setattr(Path, "write_bytes", failing_write)
     with pytest.raises((KeyboardInterrupt, WICFileError)) as caught:
         write_png(random_pixels(2, 2), target, force=True)
     assert [path.name for path in tmp_path.iterdir()] == ["a.png"]

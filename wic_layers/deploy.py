@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
-import secrets
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 import wic_layers
+from wic_layers._files import check_place, write_whole
 from wic_layers._fusing import one_way
 from wic_layers._one_way import joined, lowered
 from wic_layers.errors import (
@@ -24,7 +23,6 @@ from wic_layers.errors import (
     WICError,
     WICFileError,
 )
-from wic_layers.images import _check_place
 
 if TYPE_CHECKING:
     from wic_layers.tasks import Task
@@ -336,7 +334,7 @@ def export_onnx(
     onnx.helper.set_model_props(proto, metadata)
     onnx.checker.check_model(proto, full_check=True)
     content = proto.SerializeToString()
-    _write(target, content, force=force)
+    write_whole(target, content, check=lambda: _check_target(target, force=force))
     inputs, outputs = (
         {value.name: _shape(value) for value in values}
         for values in (proto.graph.input, proto.graph.output)
@@ -411,25 +409,4 @@ def _check_target(path: str | Path, *, force: bool) -> Path:
     target = Path(path)
     if target.suffix.lower() != ".onnx":
         raise WICFileError(f"Expected an output whose name ends in .onnx; got {target}.")
-    try:
-        _check_place(target, [], force=force)
-    except (OSError, RuntimeError) as error:  # as images.check_output
-        if isinstance(error, WICFileError):
-            raise
-        raise WICFileError(f"{target} cannot be written: {error}.") from error
-    return target
-
-
-def _write(target: Path, content: bytes, *, force: bool) -> None:
-    """Writes a file all at once: to a temporary name in the same folder, then renamed."""
-    temporary = target.with_name(f".wic-{secrets.token_hex(6)}.tmp")
-    try:
-        temporary.write_bytes(content)
-        _check_target(target, force=force)
-        os.replace(temporary, target)
-    except OSError as error:
-        if isinstance(error, WICFileError):
-            raise
-        raise WICFileError(f"{target} cannot be written: {error.strerror or error}.") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    return check_place(target, force=force)

@@ -9,21 +9,25 @@ from __future__ import annotations
 
 import io
 import math
-import os
-import secrets
 import sys
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
-from wic_layers.errors import WICArgumentError, WICDependencyError, WICFileError, WICShapeError
-
-if TYPE_CHECKING:
-    from PIL import Image
+from wic_layers._files import check_place, write_whole
+from wic_layers._pillow import (
+    as_opaque,
+    has_opacity,
+    import_pillow,
+    pixels_of,
+    split_opacity,
+    to_pil,
+)
+from wic_layers.errors import WICArgumentError, WICFileError, WICShapeError
 
 __all__ = [
     "KEYWORD",
@@ -50,21 +54,9 @@ KEYWORD = "wic-layers"
 
 _T = TypeVar("_T")
 _FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP")
-_OPAQUE_MODES = frozenset({"1", "L", "P", "RGB", "RGBX", "YCbCr"})
-_ALPHA_MODES = frozenset({"LA", "La", "PA", "RGBA", "RGBa"})
 _SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 _LOSSY = frozenset({".avif", ".heic", ".jp2", ".jpe", ".jpeg", ".jpg", ".jxl", ".webp"})
-_BITS_PER_SAMPLE, _PHOTOMETRIC, _YCBCR_SUBSAMPLING = 258, 262, 530  # tags of TIFF
-
-
-def _pillow() -> Any:
-    try:
-        from PIL import Image
-    except ImportError as error:
-        raise WICDependencyError(
-            "Image files need Pillow, which is not installed. Run: pip install 'wic-layers[cli]'"
-        ) from error
-    return Image
+_PHOTOMETRIC, _YCBCR_SUBSAMPLING = 262, 530  # tags of TIFF
 
 
 def find_images(folder: str | Path) -> list[Path]:
@@ -159,7 +151,7 @@ def as_pixels(
     numpy = sys.modules.get("numpy")
     pillow = sys.modules.get("PIL.Image")
     if pillow is not None and isinstance(image, pillow.Image):
-        return as_channels(_pixels(_convert(image, name, carrier=carrier)), channels, name)
+        return as_channels(pixels_of(as_opaque(image, name, carrier=carrier)), channels, name)
     if isinstance(image, Tensor):
         pixels, layout = image, "(3, H, W) or (1, H, W)"
     elif numpy is not None and isinstance(image, numpy.ndarray):
@@ -216,99 +208,7 @@ def as_kind(pixels: Tensor, like: _T) -> _T:
     if numpy is not None and isinstance(like, numpy.ndarray):
         last = pixels.permute(1, 2, 0) if len(pixels) == 3 else pixels[0]
         return last.contiguous().cpu().numpy()  # type: ignore[return-value]
-    return _to_pil(pixels)
-
-
-def _pixels(image: Image.Image) -> Tensor:
-    flat = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8)
-    return flat.view(image.height, image.width, -1).permute(2, 0, 1).contiguous()
-
-
-def _to_pil(pixels: Tensor) -> Any:
-    # through a shared buffer, so that NumPy is not needed
-    buffer = bytearray(pixels.numel())
-    flat = torch.frombuffer(buffer, dtype=torch.uint8)
-    flat.copy_(pixels.permute(1, 2, 0).reshape(-1))
-    mode = "RGB" if len(pixels) == 3 else "L"
-    return _pillow().frombytes(mode, size_of(pixels), bytes(buffer))
-
-
-def _deep(image: Image.Image) -> bool:
-    """Whether Pillow would cut the image to 8 bits without a word."""
-    tag = getattr(image, "tag_v2", None)
-    if image.format == "TIFF" and tag is not None:
-        return max(tag.get(_BITS_PER_SAMPLE, (8,))) > 8
-    if image.format == "PNG":
-        return any(";16" in str(tile[3]) for tile in getattr(image, "tile", ()))
-    return image.mode.startswith(("I", "F"))
-
-
-def _convert(image: Image.Image, name: str, *, carrier: bool) -> Image.Image:
-    """Converts to 8-bit RGB or grey, or refuses where that would lose something."""
-    if _deep(image) or image.mode.startswith(("I", "F")):
-        raise WICFileError(
-            f"{name} has more than 8 bits per channel, which would be lost; convert it to 8 bits "
-            f"first."
-        )
-    if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
-        raise WICFileError(
-            f"{name} holds {image.n_frames} frames or pages; expected one image."  # type: ignore[attr-defined]
-        )
-    if image.mode in _ALPHA_MODES or "transparency" in image.info:
-        if min(image.convert("RGBA").getchannel("A").tobytes()) < 255:
-            raise WICFileError(
-                f"{name} is partly transparent, which would be lost; flatten it onto a background "
-                f"first."
-            )
-        image = _keeping_info(image, image.convert("RGBA").convert("RGB"))
-    if image.mode not in _OPAQUE_MODES | {"CMYK"}:
-        raise WICFileError(f"{name} has colour mode {image.mode}; convert it to RGB first.")
-    if not carrier:
-        from PIL import ImageOps
-
-        image = _to_srgb(_keeping_info(image, ImageOps.exif_transpose(image)))
-    if image.mode == "CMYK":
-        raise WICFileError(
-            f"{name} is CMYK without a usable colour profile, so its colours are not known; "
-            f"convert it to RGB first."
-        )
-    return image if image.mode in ("RGB", "L") else image.convert("RGB")
-
-
-def _split(image: Image.Image) -> tuple[Image.Image, Tensor | None]:
-    """A file's image the way up in which it is seen, without its opacity, and that if any."""
-    if _deep(image) or not (image.mode in _ALPHA_MODES or "transparency" in image.info):
-        return image, None
-    from PIL import ImageOps
-
-    whole = ImageOps.exif_transpose(image).convert("RGBA")
-    return _keeping_info(image, whole.convert("RGB")), _pixels(whole.getchannel("A"))
-
-
-def _keeping_info(old: Image.Image, new: Image.Image) -> Image.Image:
-    if "icc_profile" in old.info:
-        new.info["icc_profile"] = old.info["icc_profile"]
-    return new
-
-
-def _to_srgb(image: Image.Image) -> Image.Image:
-    profile = image.info.get("icc_profile")
-    if not profile:
-        return image
-    from PIL import ImageCms
-
-    try:
-        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-        if "sRGB" in ImageCms.getProfileDescription(source):
-            return image
-        if source.profile.xcolor_space.strip() == "RGB":
-            image = image.convert("RGB")
-        target = ImageCms.createProfile("sRGB")
-        converted = ImageCms.profileToProfile(image, source, target, outputMode="RGB")
-    except (ImageCms.PyCMSError, OSError):
-        # a profile that cannot be read is no profile: viewers show the pixels as they are, too
-        return image
-    return converted or image
+    return to_pil(pixels)
 
 
 def read_image(path: str | Path) -> Tensor:
@@ -345,8 +245,8 @@ def as_layer(image: Any, name: str = "layer") -> Tensor:
     """
     pillow = sys.modules.get("PIL.Image")
     if pillow is not None and isinstance(image, pillow.Image):
-        if image.mode in _ALPHA_MODES or "transparency" in image.info:
-            return _pixels(image.convert("RGBA"))
+        if has_opacity(image):
+            return pixels_of(image.convert("RGBA"))
     elif isinstance(image, Tensor):
         if image.ndim == 3 and len(image) == 4:
             return torch.cat((as_pixels(image[:3], name), as_pixels(image[3:], name)[:1]))
@@ -378,7 +278,7 @@ def has_halved_chroma(path: str | Path) -> bool:
         WICFileError: If the file is missing or no image.
         WICDependencyError: If Pillow is not installed.
     """
-    pillow = _pillow()
+    pillow = import_pillow()
     try:
         with pillow.open(path, formats=_FORMATS) as image:
             if image.format in ("JPEG", "MPO"):
@@ -418,7 +318,7 @@ def read_carrier(path: str | Path) -> tuple[Tensor, str | None]:
 
 
 def _read(path: str | Path, *, carrier: bool, layer: bool = False) -> tuple[Tensor, str | None]:
-    pillow = _pillow()
+    pillow = import_pillow()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -429,8 +329,8 @@ def _read(path: str | Path, *, carrier: bool, layer: bool = False) -> tuple[Tens
                         f"{path} is a {image.format} file; expected the PNG as it was written, "
                         f"since lossy compression destroys what it holds."
                     )
-                opaque, alpha = _split(image) if layer else (image, None)
-                pixels = _pixels(_convert(opaque, str(path), carrier=carrier))
+                opaque, alpha = split_opacity(image) if layer else (image, None)
+                pixels = pixels_of(as_opaque(opaque, str(path), carrier=carrier))
                 if alpha is not None:
                     pixels = torch.cat((as_channels(pixels, 3), alpha))
                 text = getattr(image, "text", {}).get(KEYWORD)
@@ -484,28 +384,7 @@ def check_output(
         )
     if suffix != ".png":
         raise WICFileError(f"Expected an output whose name ends in .png; got {target}.")
-    try:
-        _check_place(target, [Path(other) for other in inputs], force=force)
-    except (OSError, RuntimeError) as error:  # RuntimeError: a loop of links, before Python 3.13
-        if isinstance(error, WICFileError):
-            raise
-        raise WICFileError(f"{target} cannot be written: {error}.") from error
-    return target
-
-
-def _check_place(target: Path, inputs: list[Path], *, force: bool) -> None:
-    if target.is_dir():
-        raise WICFileError(f"{target} is a folder; expected the name of a file to write.")
-    if not target.parent.is_dir():
-        raise WICFileError(f"{target} cannot be written: there is no folder {target.parent}.")
-    for other in inputs:
-        same = target.resolve() == other.resolve()
-        if same or (target.exists() and other.exists() and target.samefile(other)):
-            raise WICFileError(f"{target} is an input too; choose another name for the output.")
-    if os.path.lexists(target) and not force:
-        raise WICFileError(f"{target} exists; choose another name, or replace it with --force.")
-    if not os.access(target.parent, os.W_OK):
-        raise WICFileError(f"{target} cannot be written: {target.parent} is not writable.")
+    return check_place(target, inputs=inputs, force=force)
 
 
 def write_png(
@@ -525,19 +404,8 @@ def write_png(
         WICDependencyError: If Pillow is not installed.
     """
     target = check_output(path, force=force)
-    temporary = target.with_name(f".wic-{secrets.token_hex(6)}.tmp")
-    try:
-        # tempfile's files can be read by their owner only
-        with temporary.open("xb") as file:
-            file.write(encode_png(pixels, text=text))
-        check_output(target, force=force)
-        temporary.replace(target)
-    except OSError as error:
-        if isinstance(error, WICFileError):
-            raise
-        raise WICFileError(f"{target} cannot be written: {error.strerror or error}.") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    content = encode_png(pixels, text=text)
+    write_whole(target, content, check=lambda: check_output(target, force=force))
 
 
 def encode_png(pixels: Tensor, *, text: str | None = None) -> bytes:
@@ -551,7 +419,7 @@ def encode_png(pixels: Tensor, *, text: str | None = None) -> bytes:
         WICArgumentError: If ``text`` is not ASCII.
         WICDependencyError: If Pillow is not installed.
     """
-    image = _to_pil(pixels)
+    image = to_pil(pixels)
     chunks = None
     if text is not None:
         from PIL.PngImagePlugin import PngInfo

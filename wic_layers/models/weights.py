@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 from collections.abc import Mapping
 from importlib import resources
@@ -15,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 import wic_layers
+from wic_layers._files import write_whole
 from wic_layers.completion import CompletionName
 from wic_layers.conv import WIC
 from wic_layers.errors import WICArgumentError, WICDependencyError, WICFileError
@@ -95,23 +95,13 @@ def write(model: Any, folder: str | Path, card: Mapping[str, str]) -> Path:
     target = Path(folder)
     try:
         target.mkdir(parents=True, exist_ok=True)
-        _replace(target / TENSORS, blob)
-        _replace(target / CARD, _card(config, parameters, len(blob)).encode())
-        # last, as it tells what is there
-        _replace(target / CONFIG, (json.dumps(config, indent=2) + "\n").encode())
     except OSError as error:
         raise WICFileError(f"{target} cannot be written: {error.strerror or error}.") from error
+    write_whole(target / TENSORS, blob)
+    write_whole(target / CARD, _card(config, parameters, len(blob)).encode())
+    # last, as it tells what is there
+    write_whole(target / CONFIG, (json.dumps(config, indent=2) + "\n").encode())
     return target
-
-
-def _replace(target: Path, content: bytes) -> None:
-    """Writes a file all at once."""
-    temporary = target.with_name(f".{target.name}.tmp")
-    try:
-        temporary.write_bytes(content)
-        os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _stored_dtype(key: str, tensor: Tensor, kernels: set[str]) -> torch.dtype:

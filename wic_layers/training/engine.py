@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, Dataset
 
+from wic_layers._files import write_whole
 from wic_layers.errors import IllConditionedError, WICArgumentError, WICDependencyError, WICError
 from wic_layers.quantization import quantize
 from wic_layers.reversible import save_memory
@@ -209,9 +210,7 @@ class _Log:
                     row = json.loads(line)
                     if row.get("step", row.get("not_taken", 0)) <= upto:
                         kept.append(line)
-        temporary = self.path.with_suffix(".tmp")
-        temporary.write_text("".join(kept), encoding="utf-8")
-        os.replace(temporary, self.path)
+        write_whole(self.path, "".join(kept).encode())
 
     def add(self, **row: Any) -> None:
         with self.path.open("a", encoding="utf-8") as file:

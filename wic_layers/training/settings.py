@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import math
-import os
 from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
+from wic_layers._files import write_whole
 from wic_layers.completion import CompletionName
 from wic_layers.errors import WICArgumentError, WICDependencyError, WICFileError
 from wic_layers.training.objective import DISTANCES, ROUNDINGS
@@ -203,9 +203,7 @@ class Settings:
         """Writes a YAML file that :meth:`read` takes, with ``more`` as comments at its top."""
         comments = "".join(f"# {name}: {value}\n" for name, value in more.items())
         text = comments + _yaml().safe_dump(self.as_dict(), sort_keys=False)
-        temporary = path.with_name(f".{path.name}.tmp")
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
+        write_whole(path, text.encode())
 
     @classmethod
     def read(cls, path: Path) -> dict[str, Any]:

@@ -6,7 +6,7 @@ reads and writes files.
 
 from __future__ import annotations
 
-import os
+import io
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from wic_layers._files import write_whole
 from wic_layers.errors import WICArgumentError, WICFileError
 from wic_layers.models.base import Network
 from wic_layers.models.official import hinet, iicnet, irn, win
@@ -158,14 +159,9 @@ def save_official(model: Network, path: str | Path) -> None:
     }
     state.update(code.constants(model))
     target = Path(path)
-    temporary = target.with_name(f".{target.name}.tmp")
-    try:
-        torch.save(state, temporary)
-        os.replace(temporary, target)
-    except (OSError, RuntimeError) as error:  # torch.save says RuntimeError of a missing folder
-        raise WICFileError(f"{target} cannot be written: {error}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    content = io.BytesIO()
+    torch.save(state, content)
+    write_whole(target, content.getvalue())
 
 
 def _read(path: Path) -> Any:

@@ -1,0 +1,88 @@
+"""Files out: only where one may be written, and all at once."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from wic_layers.errors import WICFileError
+
+__all__ = ["check_place", "replacing", "write_whole"]
+
+
+def check_place(
+    path: str | Path, *, inputs: Iterable[str | Path] = (), force: bool = False
+) -> Path:
+    """Checks that a file may be written to ``path``, before the work that makes it.
+
+    Args:
+        path: The file to write, in a folder that exists.
+        inputs: Files that are read; none of them may be overwritten, whatever ``force`` says.
+        force: Whether a file that exists may be replaced.
+
+    Returns:
+        The path.
+
+    Raises:
+        WICFileError: If it may not; the message says why.
+    """
+    target = Path(path)
+    try:
+        _check(target, [Path(other) for other in inputs], force=force)
+    except (OSError, RuntimeError) as error:  # RuntimeError: a loop of links, before Python 3.13
+        if isinstance(error, WICFileError):
+            raise
+        raise WICFileError(f"{target} cannot be written: {error}.") from error
+    return target
+
+
+def _check(target: Path, inputs: list[Path], *, force: bool) -> None:
+    if target.is_dir():
+        raise WICFileError(f"{target} is a folder; expected the name of a file to write.")
+    if not target.parent.is_dir():
+        raise WICFileError(f"{target} cannot be written: there is no folder {target.parent}.")
+    for other in inputs:
+        same = target.resolve() == other.resolve()
+        if same or (target.exists() and other.exists() and target.samefile(other)):
+            raise WICFileError(f"{target} is an input too; choose another name for the output.")
+    if os.path.lexists(target) and not force:
+        raise WICFileError(f"{target} exists; choose another name, or replace it with --force.")
+    if not os.access(target.parent, os.W_OK):
+        raise WICFileError(f"{target} cannot be written: {target.parent} is not writable.")
+
+
+@contextmanager
+def replacing(target: Path, *, check: Callable[[], object] | None = None) -> Iterator[Path]:
+    """Gives a temporary name in the same folder, whose file then takes the place of ``target``.
+
+    Args:
+        target: The file to write.
+        check: Called before it is replaced, and may raise: others may have written it meanwhile.
+
+    Raises:
+        WICFileError: If writing fails. Nothing is left behind.
+    """
+    # tempfile's files can be read by their owner only
+    temporary = target.with_name(f".wic-{secrets.token_hex(6)}.tmp")
+    try:
+        yield temporary
+        if check is not None:
+            check()
+        os.replace(temporary, target)
+    except OSError as error:
+        if isinstance(error, WICFileError):
+            raise
+        raise WICFileError(f"{target} cannot be written: {error.strerror or error}.") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_whole(
+    target: Path, content: bytes, *, check: Callable[[], object] | None = None
+) -> None:
+    """Writes a file as :func:`replacing` does."""
+    with replacing(target, check=check) as temporary:
+        temporary.write_bytes(content)
