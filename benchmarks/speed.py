@@ -10,9 +10,9 @@ has them: memory in PyTorch's default order, a list of results, concatenated ane
 convolution, under plain autograd. ``infer``: both directions, float32 and bfloat16 inside the
 couplings. ``step``: a forward and a reverse pass, losses and gradients; time, and peak memory in a
 process of its own for each. ``growth``: how time grows with the pixels of an image, up to 24
-megapixels, for x2, x4 and one to four secrets, on one and two threads; writes
-``results/growth.csv`` and ``.png``. ``cuda``: images per second at 256 x 256, 1024 x 1024 and
-3840 x 2160, in both directions, one image at a time, with no wait for the device in between
+megapixels, for x2, x4 and one to four secrets, on one and two threads; adds to
+``results/growth.csv`` and draws ``.png``. ``cuda``: images per second at 256 x 256, 1024 x 1024
+and 3840 x 2160, in both directions, one image at a time, with no wait for the device in between
 (``torch.cuda.set_sync_debug_mode("error")``), and the fraction of what large convolutions in
 bfloat16 reach there.
 
@@ -32,6 +32,7 @@ import platform
 import statistics
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -50,6 +51,8 @@ from wic_layers.tasks.running import backward_pixels, forward_pixels
 from wic_layers.training import Objective
 
 RESULTS = Path(__file__).parent / "results"
+
+GROWTH = ("preset", "threads", "side", "direction", "seconds")
 
 STEPS = {
     "plain": {"plain": True},
@@ -280,7 +283,7 @@ def step(args: argparse.Namespace) -> None:
 
 def growth(args: argparse.Namespace) -> None:
     """Times both directions on 8-bit images, in tiles where large, as commands run them."""
-    rows = []
+    rows = read_growth()  # of other presets, sizes and threads
     for threads in args.counts:
         torch.set_num_threads(threads)
         for preset in args.presets:
@@ -296,10 +299,13 @@ def growth(args: argparse.Namespace) -> None:
                     "forward": partial(forward_pixels, task, model, *images),
                     "reverse": partial(backward_pixels, task, model, picture, sizes),
                 }
-                repeats = args.repeats if side <= 512 else 1
-                for way, found in alternate(runs, repeats).items():
+                if side <= 1024:
+                    times = alternate(runs, args.repeats if side <= 512 else 1)
+                else:  # long enough not to need a round to warm up
+                    times = {way: [timed(run)] for way, run in runs.items()}
+                for way, found in times.items():
                     seconds = statistics.median(found)
-                    rows.append((preset, threads, side, way, seconds))
+                    rows[preset, threads, side, way] = seconds
                     print(
                         f"{preset}, {threads} threads, {side} x {side}, {way}: {seconds:.3f} s, "
                         f"{seconds * 1e6 / side**2:.2f} microseconds a pixel", flush=True,
@@ -307,9 +313,29 @@ def growth(args: argparse.Namespace) -> None:
     RESULTS.mkdir(exist_ok=True)
     with (RESULTS / "growth.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(("preset", "threads", "side", "direction", "seconds"))
-        writer.writerows(rows)
-    plot(rows)
+        writer.writerow(GROWTH)
+        writer.writerows((*key, seconds) for key, seconds in sorted(rows.items()))
+    plot([(*key, seconds) for key, seconds in sorted(rows.items())])
+
+
+def timed(run: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    run()
+    return time.perf_counter() - began
+
+
+def read_growth() -> dict[tuple[str, int, int, str], float]:
+    """The lines of ``results/growth.csv``, if there is one."""
+    path = RESULTS / "growth.csv"
+    if not path.is_file():
+        return {}
+    with path.open(newline="", encoding="utf-8") as file:
+        return {
+            (line["preset"], int(line["threads"]), int(line["side"]), line["direction"]): float(
+                line["seconds"]
+            )
+            for line in csv.DictReader(file)
+        }
 
 
 def plot(rows: list[tuple[str, int, int, str, float]]) -> None:
