@@ -175,7 +175,7 @@ def test_nothing_is_left_where_writing_fails(tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(deploy.os, "replace", full)
+    monkeypatch.setattr(os, "replace", full)
     with pytest.raises(WICFileError, match="cannot be written: No space left"):
         export_onnx(Tiny.of(), tmp_path / "a.onnx")
     assert not os.listdir(tmp_path)
