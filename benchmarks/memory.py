@@ -26,7 +26,7 @@ CHILD = """
 import resource, sys, time
 from wic_layers.cli import main
 began = time.monotonic()
-code = main(sys.argv[1:])
+code = main()
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 print(peak * 1024 if sys.platform != "darwin" else peak, time.monotonic() - began)
 sys.exit(code)

@@ -1,6 +1,7 @@
 r"""Networks against a plain implementation of the published structure: inference and training.
 
     python benchmarks/speed.py infer [--preset hiding-1] [--sizes 128 256 512] [--threads 1]
+    python benchmarks/speed.py fresh [--preset hiding-1] [--sizes 128 256 512] [--threads 1]
     python benchmarks/speed.py step [--preset hiding-1] [--batch 4] [--crop 144]
     python benchmarks/speed.py growth [--sizes 128 1024 4896]
     python benchmarks/speed.py cuda [--preset hiding-1]
@@ -8,15 +9,17 @@ r"""Networks against a plain implementation of the published structure: inferenc
 The plain one has the same blocks and weights; its dense blocks are written as the authors' code
 has them: memory in PyTorch's default order, a list of results, concatenated anew for every
 convolution, under plain autograd. ``infer``: both directions, float32 and bfloat16 inside the
-couplings. ``step``: a forward and a reverse pass, losses and gradients; time, and peak memory in a
-process of its own for each. ``growth``: how time grows with the pixels of an image, up to 24
-megapixels, for x2, x4 and one to four secrets, on one and two threads; adds to
-``results/growth.csv`` and draws ``.png``. ``cuda``: images per second at 256 x 256, 1024 x 1024
-and 3840 x 2160, in both directions, one image at a time, with no wait for the device in between
-(``torch.cuda.set_sync_debug_mode("error")``), and the fraction of what large convolutions in
-bfloat16 reach there.
+couplings. ``fresh``: the same in processes of their own, where malloc is as it is by default for
+the plain one, and as the command line sets it for ours. ``step``: a forward and a reverse pass,
+losses and gradients; time, and peak memory in a process of its own for each. ``growth``: how time
+grows with the pixels of an image, up to 24 megapixels, for x2, x4 and one to four secrets, on one
+and two threads; adds to ``results/growth.csv`` and draws ``.png``. ``cuda``: images per second at
+256 x 256, 1024 x 1024 and 3840 x 2160, in both directions, one image at a time, with no wait for
+the device in between (``torch.cuda.set_sync_debug_mode("error")``), and the fraction of what large
+convolutions in bfloat16 reach there.
 
-All variants alternate in one process; ratios are medians over the repeats, with their quartiles.
+Variants alternate, in one process if not said otherwise; ratios are medians over the repeats, with
+their quartiles.
 Malloc's state counts: by default glibc returns large buffers to the system at once, and page
 faults take a third of the time of all variants; it is printed, and kept by
 MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=8589934592 MALLOC_TOP_PAD_=268435456.
@@ -43,6 +46,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 from trials import alternate
 
+from wic_layers.cli import _keep_memory as keep_memory
 from wic_layers.models import NETWORKS, PRESETS
 from wic_layers.reversible import save_memory
 from wic_layers.subnets import DenseBlock
@@ -142,6 +146,39 @@ def infer(args: argparse.Namespace) -> None:
             for name in ("float32", "bfloat16"):
                 off = (runs[name]() - exact).square().mean() / exact.square().mean()
                 print(f"    {title}, {name}: {-10 * float(off.clamp(min=1e-20).log10()):.0f} dB")
+
+
+FRESH = ("plain", "float32", "bfloat16")
+
+
+@torch.no_grad()
+def fresh(args: argparse.Namespace) -> None:
+    if args.only is not None:
+        if args.only != "plain":
+            keep_memory()
+        model = build(args.preset).eval()
+        if args.only == "plain":
+            model = plain(model).eval()
+        elif args.only == "bfloat16":
+            model.optimize(torch.bfloat16)
+        for side in args.sizes:
+            x = torch.rand(1, model.config["in_channels"], side, side)
+            y = model(x)
+            model.inverse(y)
+            for run in (partial(model, x), partial(model.inverse, y)):
+                print(statistics.median(timed(run) for _ in range(3)))
+        return
+    print(f"{args.preset}, {machine()}\n\n| | | times as fast | ms |\n|---|---|---|---|")
+    found: dict[tuple[str, str], list[float]] = {}
+    rows = [(side, way) for side in args.sizes for way in ("forward", "reverse")]
+    for _ in range(args.repeats):
+        for name in FRESH:
+            command = [sys.executable, *sys.argv, "--only", name]
+            lines = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+            for (side, way), line in zip(rows, lines.split(), strict=True):
+                found.setdefault((f"{side} x {side}, {way}", name), []).append(float(line))
+    for title in dict.fromkeys(key[0] for key in found):
+        show(title, {name: found[title, name] for name in FRESH})
 
 
 class Captured:
@@ -345,21 +382,23 @@ def plot(rows: list[tuple[str, int, int, str, float]]) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(1, 2, figsize=(11, 4.5), sharey=True, layout="constrained")
+    figure, axes = pyplot.subplots(1, 2, figsize=(13, 4.5), sharey=True, layout="constrained")
+    presets = list(dict.fromkeys(row[0] for row in rows))
     for axis, way in zip(axes, ("forward", "reverse"), strict=True):
         for preset, threads in dict.fromkeys(row[:2] for row in rows):
             points = [
                 (r[2] ** 2 / 1e6, r[4]) for r in rows if r[:2] == (preset, threads) and r[3] == way
             ]
-            line = "-" if threads == 1 else "--"
-            axis.plot(*zip(*points, strict=True), f"o{line}", label=f"{preset}, {threads} threads")
+            axis.plot(
+                *zip(*points, strict=True), "o-" if threads == 1 else "o--", markersize=4,
+                color=f"C{presets.index(preset)}",
+                label=f"{preset}, {threads} thread{'s' if threads > 1 else ''}",
+            )  # fmt: skip
+        ends = [min(r[2] for r in rows) ** 2 / 1e6, max(r[2] for r in rows) ** 2 / 1e6]
+        axis.plot(ends, [3 * x for x in ends], ":", color="gray", label="3 microseconds a pixel")
         axis.set(xscale="log", yscale="log", title=way, xlabel="megapixels", ylabel="seconds")
         axis.grid(alpha=0.3)
-    for slope in (0.3, 3.0):
-        for axis in axes:
-            ends = [min(r[2] for r in rows) ** 2 / 1e6, max(r[2] for r in rows) ** 2 / 1e6]
-            axis.plot(ends, [slope * x for x in ends], ":", color="gray", label="linear")
-    axes[1].legend(fontsize=7)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right", fontsize=8)
     figure.savefig(RESULTS / "growth.png", dpi=110)
     pyplot.close(figure)
 
@@ -369,15 +408,17 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     commands = parser.add_subparsers(required=True, dest="command")
-    for name, run in (("infer", infer), ("step", step), ("growth", growth), ("cuda", cuda)):
+    for run in (infer, fresh, step, growth, cuda):
+        name = run.__name__
         command = commands.add_parser(name)
         command.set_defaults(run=run)
         command.add_argument("--threads", type=int, default=1)
         command.add_argument("--repeats", type=int, default=9)
         if name != "growth":
             command.add_argument("--preset", default="hiding-1")
-        if name in ("infer", "growth"):
+        if name in ("infer", "fresh", "growth"):
             command.add_argument("--sizes", type=int, nargs="+", default=[128, 256, 512])
+    commands.choices["fresh"].add_argument("--only", choices=FRESH, help=argparse.SUPPRESS)
     step_command = commands.choices["step"]
     step_command.add_argument("--batch", type=int, default=4)
     step_command.add_argument("--crop", type=int, default=144)

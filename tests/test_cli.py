@@ -1,5 +1,6 @@
 import json
 import os
+import platform
 import re
 import subprocess
 import sys
@@ -439,6 +440,31 @@ def test_core_alone_is_enough_to_start():
     assert done.returncode == 0
     code = "import sys, wic_layers.cli, wic_layers.tasks; print('PIL' in sys.modules)"
     assert python("-c", code).stdout == "False\n"
+
+
+FAULTS = """
+import resource, sys
+import torch
+from wic_layers.cli import main
+sys.argv = ["wic", "inspect", "hiding-1-tiny"]
+main(*eval(sys.stdin.read()))
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    torch.zeros(2**24).add_(1)  # 64 MiB
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+faults()
+print(max(faults() for _ in range(3)))
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries are left alone")
+def test_memory_is_kept_for_the_next_tensor():
+    """In a process of its own; one that calls main with words keeps its allocator."""
+    own, others = (
+        int(python("-c", FAULTS, input=arguments).stdout.splitlines()[-1])
+        for arguments in ("()", "(sys.argv[1:],)")
+    )
+    assert own < 100 < others
 
 
 def test_module_is_a_command(wic):

@@ -10,7 +10,7 @@ from wic_layers import WIC, det_loss, record_wic, shift_loss
 from wic_layers.blocks import AffineCoupling, Chain
 from wic_layers.errors import IllConditionedError, WICArgumentError, WICError, WICShapeError
 from wic_layers.models import PRESETS, WIN, WINNaive
-from wic_layers.tasks import TASKS
+from wic_layers.tasks import PACKING, TASKS
 from wic_layers.testing import check
 
 CLASSES = {"WIN": WIN, "WINNaive": WINNaive}
@@ -44,6 +44,7 @@ PAPER = {
 }
 SIZES = ("", "-small", "-tiny")
 OURS = [name for name, entry in PRESETS.items() if entry.network in CLASSES]
+COPYING = [f"rescaling-x4{kind}{size}" for kind in ("", "-naive") for size in SIZES]
 VARIANTS = [name for name in OURS if not name.endswith(SIZES[1:])]
 
 
@@ -59,7 +60,8 @@ def test_sizes_of_the_paper(preset):
 
 def test_every_size_of_the_paper_is_a_preset():
     plain = {name.replace("-x4", "-x4-plain") for name in PAPER if "-x4" in name}
-    assert set(VARIANTS) == PAPER.keys() | plain
+    packing = {f"{task.name}-naive" for task in PACKING}  # for which the paper has no network
+    assert set(VARIANTS) == PAPER.keys() | plain | packing
     assert set(OURS) == {variant + size for variant in VARIANTS for size in SIZES}
 
 
@@ -77,7 +79,7 @@ def test_presets_are_of_their_task_and_run_both_ways(preset):
     model = build(preset)
     assert model.preset == preset
     assert model.config.items() >= entry.arguments.items()
-    assert model.config["copies"] == (4 if "-x4" in preset and "plain" not in preset else 1)
+    assert model.config["copies"] == (4 if preset in COPYING else 1)
     channels, results, scale = TASKS[entry.task].channels
     x = torch.rand(1, channels, 16, 24)
     with torch.no_grad():

@@ -7,6 +7,8 @@ done; Ctrl-C is exit code 130.
 from __future__ import annotations
 
 import argparse
+import contextlib
+import ctypes
 import json
 import os
 import re
@@ -43,6 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code: 0, 2 after an error, 130 after Ctrl-C.
     """
+    if arguments is None:
+        _keep_memory()
     words = list(sys.argv[1:] if arguments is None else arguments)
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
@@ -62,6 +66,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # whoever read our lines has gone, as `head` does
         sys.stdout = open(os.devnull, "w")
         return ERROR
+
+
+def _keep_memory() -> None:
+    """Tells glibc to keep freed memory for the next tensors, in a process that is our own.
+
+    By default it hands every large tensor back to the system, and a network spends a quarter of
+    its time on getting zeroed pages again. Other C libraries are left as they are.
+    """
+    trim_threshold, top_pad, mmap_max = -1, -2, -4  # malloc.h
+    if sys.platform != "linux":
+        return
+    with contextlib.suppress(OSError, AttributeError):
+        mallopt = ctypes.CDLL("libc.so.6").mallopt
+        mallopt(mmap_max, 0)
+        mallopt(trim_threshold, 2**31 - 1)
+        mallopt(top_pad, 2**28)
 
 
 def _parser(words: list[str]) -> argparse.ArgumentParser:

@@ -37,8 +37,13 @@ def _hiding(secrets: int) -> dict[str, Any]:
 _X2: dict[str, Any] = {"in_channels": 3, "out_channels": 3, "scale": 2}
 _X4: dict[str, Any] = {"in_channels": 3, "out_channels": 3, "scale": 4}
 
-# variant, task, what both networks share, width of WIN
-_VARIANTS: tuple[tuple[str, str, dict[str, Any], int], ...] = (
+def _packing(images: int, scale: int = 1) -> dict[str, Any]:
+    return {"in_channels": 3 * images, "out_channels": 3, "scale": scale}
+
+
+# variant, task, what both networks share, width of WIN; the paper has no WIN for several images
+# that all come back
+_VARIANTS: tuple[tuple[str, str, dict[str, Any], int | None], ...] = (
     ("hiding-1", "hiding-1", _hiding(1), 32),
     ("hiding-2", "hiding-2", _hiding(2), 48),
     ("hiding-3", "hiding-3", _hiding(3), 80),
@@ -47,6 +52,10 @@ _VARIANTS: tuple[tuple[str, str, dict[str, Any], int], ...] = (
     ("rescaling-x4", "rescaling-x4", {**_X4, "copies": 4}, 16),
     ("rescaling-x4-plain", "rescaling-x4", _X4, 16),
     ("decolorization", "decolorization", {"in_channels": 3, "out_channels": 1, "scale": 1}, 32),
+    *((task, task, _packing(2), None) for task in ("stereo", "zoom-x2", "zoom-x4", "zoom-x8")),
+    ("layers", "layers", _packing(3), None),
+    *((f"clip-{frames}", f"clip-{frames}", _packing(frames), None) for frames in (3, 5, 7, 9)),
+    *((f"clip-{n}-x2", f"clip-{n}-x2", _packing(n, scale=2), None) for n in (3, 5)),
 )
 
 # by size: of WIN-Naive, then of WIN; the paper's size is what the constructors do by default
@@ -136,8 +145,9 @@ def _presets() -> Iterator[tuple[str, Preset]]:
     for variant, task, shared, width in _VARIANTS:
         shared = {**shared, "completion": "zero"}  # by name, as it is in the files of weights
         for size, (naive, win) in _SIZES.items():
-            wide = {**shared, "width": width, **win}
-            yield f"{variant}{size}", Preset(task, "WIN", wide)
+            if width is not None:
+                wide = {**shared, "width": width, **win}
+                yield f"{variant}{size}", Preset(task, "WIN", wide)
             name = f"{variant}-naive{size}"
             yield name, Preset(task, "WINNaive", {**shared, **naive, **_CHANGES.get(name, {})})
     for name, task, network, shared, small in (*_OTHERS, *_IICNETS):
