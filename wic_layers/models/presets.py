@@ -37,6 +37,7 @@ def _hiding(secrets: int) -> dict[str, Any]:
 _X2: dict[str, Any] = {"in_channels": 3, "out_channels": 3, "scale": 2}
 _X4: dict[str, Any] = {"in_channels": 3, "out_channels": 3, "scale": 4}
 
+
 def _packing(images: int, scale: int = 1) -> dict[str, Any]:
     return {"in_channels": 3 * images, "out_channels": 3, "scale": scale}
 

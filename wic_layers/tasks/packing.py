@@ -94,7 +94,7 @@ class Stereo(Packing):
 
     name = "stereo"
     images = 2
-    preset = "iicnet-stereo-small"
+    preset = "stereo-naive-small"
     titles = ("left view", "view")
     looks_like = "the left view"
     parts = ("left", "right")
@@ -134,7 +134,7 @@ class Zoom(Packing):
             raise WICArgumentError(f"Expected a factor of 2, 4 or 8; got {factor!r}.")
         self.factor = factor
         self.name = f"zoom-x{factor}"
-        self.preset = f"iicnet-{self.name}-small"
+        self.preset = f"{self.name}-naive-small"
 
     @property
     def sources(self) -> int:
@@ -164,7 +164,7 @@ class Layers(Packing):
 
     name = "layers"
     images = 3
-    preset = "iicnet-layers-small"
+    preset = "layers-naive-small"
     titles = ("composition", "layer")
     looks_like = "the composition"
     parts = ("background", "foreground")
@@ -235,7 +235,7 @@ class Clip(Packing):
         self.images = frames
         self.scale = scale
         self.name = f"clip-{frames}" + (f"-x{scale}" if scale > 1 else "")
-        self.preset = f"iicnet-{self.name}-small"
+        self.preset = f"{self.name}-naive-tiny"
         self.parts = tuple(f"frame {index}" for index in range(1, frames + 1))
 
     @property
