@@ -48,6 +48,9 @@ def main() -> None:
         "wic_layers/models/weights/hiding-1-naive-small/config.json",
     ):
         assert needed in names, f"the wheel lacks {needed}"
+    weights = {name.split("/")[3] for name in names if name.endswith("/model.safetensors")}
+    large = [name for name in weights if not name.endswith(("-tiny", "-small"))]
+    assert not large, f"the wheel holds weights for checkouts only: {large}"
     with tempfile.TemporaryDirectory() as folder:
         venv.create(Path(folder) / "env", with_pip=True)
         python = str(Path(folder) / "env" / "bin" / "python")

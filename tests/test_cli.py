@@ -156,7 +156,9 @@ def test_pack_and_unpack(wic):
     # the task is in the file
     assert "was made for 'zoom-x4'; `wic reveal`" in wic("reveal z.png -o y.png --weights p2")[2]
     assert wic("unpack z.png -o y.png --weights p2")[0] == 0
-    assert "no weights for 'iicnet-stereo" not in wic("pack stereo a.png c.png -o q.png")[2]
+    # weights of the package, where no others are named
+    assert wic("pack stereo a.png c.png -o q.png")[0] == 0
+    assert wic("unpack q.png -o r.png") == (0, "r-1.png: 11x8\nr-2.png: 11x8\n", "")
 
 
 def test_pack_of_folders(wic):
@@ -452,8 +454,7 @@ def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     torch.zeros(2**24).add_(1)  # 64 MiB
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
-faults()
-print(max(faults() for _ in range(3)))
+print(min(faults() for _ in range(4)))  # the first ones make malloc's pool grow
 """
 
 

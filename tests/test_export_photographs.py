@@ -44,7 +44,6 @@ def test_photographs_through_onnxruntime(written, preset, direction):
 
     parameters = sum(parameter.numel() for parameter in network.parameters())
     assert file.bytes == file.path.stat().st_size <= 4 * parameters + 60_000
-    assert file.bytes < 1_600_000
     model = onnx.load(str(file.path))
     assert {node.op_type for node in model.graph.node} <= ALLOWED
     assert [(entry.domain, entry.version) for entry in model.opset_import] == [("", OPSET)]
