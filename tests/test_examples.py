@@ -44,3 +44,23 @@ def test_normflows_glow(tmp_path):
     ends = [float(row.split("|")[3]) for row in rows]
     assert ends[0] == pytest.approx(ends[1], abs=0.05)
     assert (tmp_path / "b" / "b.png").is_file()
+
+
+@pytest.mark.slow
+def test_packing(tmp_path):
+    pytest.importorskip("skimage")
+    printed = run("packing.py", tmp_path, "--out", "p", "--tasks", "stereo", "clip-3-x2")
+    lines = {line.split(":")[0]: line for line in printed.splitlines() if "back come" in line}
+    assert lines.keys() == {"stereo", "clip-3-x2"}
+    for line in lines.values():
+        assert all(float(number) > 28 for number in line.split("come ")[1][:-3].split(", "))
+    with Image.open(tmp_path / "p" / "packing.png") as picture:
+        assert min(picture.size) > 300
+
+
+@pytest.mark.slow
+def test_limits(tmp_path):
+    pytest.importorskip("skimage")
+    run("limits.py", tmp_path, "--out", "l")
+    with Image.open(tmp_path / "l" / "limits.png") as picture:
+        assert min(picture.size) > 300
