@@ -30,8 +30,8 @@ def photographs(count, first, others):
     found = (data.astronaut(), data.coffee(), data.chelsea(), data.rocket(), data.retina())
     sizes = [first] + [others] * (count - 1)
     return [
-        np.ascontiguousarray(photo[90 : 90 + height, 150 : 150 + width])
-        for photo, (height, width) in zip(found, sizes, strict=False)
+        np.ascontiguousarray(found[n % 5][90 + n : 90 + n + height, 150 : 150 + width])
+        for n, (height, width) in enumerate(sizes)
     ]
 
 
