@@ -185,7 +185,9 @@ def _judge(
     picture = as_channels(_decoded(encoded), task.out_channels)
     width, height = size_of(inputs[0]) if task.scale == 1 else size_of(picture)
     if task.scale > 1:
-        reference = _bicubic(inputs[0], (width, height))
+        # of a clip it is the middle frame that stands first
+        large = task.pack(*(image[None] for image in inputs))[0, :3]
+        reference = _bicubic(large, (width, height))
     else:
         reference = reference_pixels(task, *inputs)[:, :height, :width]
     pixels = width * height
@@ -197,7 +199,7 @@ def _judge(
     if task.scale > 1:
         enlarged = _bicubic(reference, sizes[0])
         plain = 8 * len(encode_png(reference)) / pixels
-        yield compare(f"{back} by bicubic", inner(enlarged), inner(inputs[0]), bits=plain)
+        yield compare(f"{back} by bicubic", inner(enlarged), inner(large), bits=plain)
     exact = forward_pixels(task, network, *inputs, tile=tile, rounded=False, refine=refine)
     yield compare(f"{forward}{_FLOAT}", exact[:, :height, :width].clamp(0, 1), reference)
     floats = backward_pixels(task, network, exact, sizes, tile=tile)
