@@ -144,7 +144,16 @@ def plan(task: str, name: str) -> Iterator[dict[str, Any]]:
         ]
         rows = [{"squeeze": "pixels", **row} for row in rows]
     else:
-        rows = [{"squeeze": "pixels"}, {"growth": 4}, {"growth": 8, "couplings": 2}]
+        rows = [
+            {"squeeze": "pixels"},
+            {"growth": 4},
+            *({"growth": growth, "couplings": 2} for growth in (8, 7, 6)),
+            *(
+                {"growth": growth, "couplings": 2, "start": "task-aware", "completion": completion}
+                for growth in (8, 6)
+                for completion in ("zero", "repeat")
+            ),
+        ]
     for seed in (0, 1):
         yield from ({**usual, **row, "seed": seed} for row in rows)
 
