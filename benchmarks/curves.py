@@ -30,6 +30,9 @@ def main() -> None:
     parser.add_argument("preset")
     parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER")
     args = parser.parse_args()
+    for folder in args.folders:
+        if not (folder / "log.jsonl").is_file():
+            parser.error(f"Expected a folder that `wic train` wrote; {folder} has no log.jsonl.")
     lines, starts = [], []
     for piece, folder in enumerate(args.folders, 1):
         first = lines[-1]["step"] if lines else 0

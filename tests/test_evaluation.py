@@ -14,7 +14,7 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from wic_layers import cli, tasks
 from wic_layers.images import as_pixels, read_image, size_of
-from wic_layers.models import WIN
+from wic_layers.models import WIN, from_pretrained
 from wic_layers.tasks.running import load_network
 from wic_layers.training.evaluation import Row, compare, evaluate, mean_rows, table
 
@@ -147,3 +147,14 @@ def test_bicubic_is_the_papers(folder):
         np.asarray(whole)[2:-2, 2:-2], np.asarray(again)[2:-2, 2:-2]
     )
     assert rows["restored by bicubic"].psnr_rgb == pytest.approx(expected, abs=1e-4)
+
+
+def test_a_halved_clip_is_judged_by_its_middle_frame():
+    """With the weights of the package it is far nearer to that than to its neighbours."""
+    task, coffee = tasks.TASKS["clip-3-x2"], as_pixels(data.coffee())
+    (rows,) = evaluate(task, from_pretrained(task.preset), [coffee])
+    assert rows[0].what == "middle frame"
+    assert rows[0].psnr_rgb > 30
+    neighbours = task.compose(coffee[None].float() / 255)[::2]
+    small = [task.reference(frame)[0] for frame in neighbours]
+    assert compare("", *small).psnr_rgb < 28

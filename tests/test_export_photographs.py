@@ -43,7 +43,11 @@ def test_photographs_through_onnxruntime(written, preset, direction):
     require_agreement(file, network, task, direction, 1e-3)
 
     parameters = sum(parameter.numel() for parameter in network.parameters())
-    assert file.bytes == file.path.stat().st_size <= 4 * parameters + 80_000
+    small = preset.endswith(("-small", "-tiny"))
+    assert file.bytes == file.path.stat().st_size
+    # the graph grows with the couplings, of which the full-size network has more
+    assert file.bytes <= 4 * parameters + (60_000 if small else 70_000)
+    assert file.bytes < (1_600_000 if parameters < 380_000 else 2_600_000 if small else 9_600_000)
     model = onnx.load(str(file.path))
     assert {node.op_type for node in model.graph.node} <= ALLOWED
     assert [(entry.domain, entry.version) for entry in model.opset_import] == [("", OPSET)]
