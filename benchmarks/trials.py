@@ -16,7 +16,7 @@ import torch
 
 from wic_layers.tasks import Task
 from wic_layers.training import Guard, Photographs, Settings
-from wic_layers.training.engine import Batches, make_objective, pack_crops
+from wic_layers.training.engine import Batches, make_objective, make_optimizer, pack_crops
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -91,7 +91,7 @@ def spread(lines: list[Row], key: str) -> str:
 
 
 class Training:
-    """A network's training on one thread, couplings in bfloat16; :meth:`step` takes a step.
+    """A network's training on one thread; :meth:`step` takes a step.
 
     ``seeded`` draws what is random in a step (z, w, noise) from the step's own seed.
     """
@@ -107,18 +107,19 @@ class Training:
     ) -> None:
         self.model, self.task, self.settings, self.seeded = model.train(), task, settings, seeded
         self.objective = make_objective(task, settings)
-        self.optimizer = torch.optim.AdamW(model.parameters(), settings.learning_rate, fused=True)
+        self.optimizer = make_optimizer(model, settings)
         self.guard = Guard(model, self.optimizer, every=200)
         self.batches = Batches(images, task, settings, 0, 1)
 
     def step(self) -> dict[str, float] | None:
         """Returns the weighted losses; nothing where the step was not taken."""
         step = self.guard.steps
-        self.optimizer.param_groups[0]["lr"] = self.settings.rate(step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.settings.rate(step)
         if self.seeded:
             torch.manual_seed(self.settings.seed * 1_000_003 + step)
         x, reference = pack_crops(self.batches[step], self.task)
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.settings.bf16):
             weighted = self.objective.weighted(self.objective(self.model, x, reference))
         taken = self.guard.step(weighted)
         return {key: float(value.detach()) for key, value in weighted.items()} if taken else None

@@ -14,10 +14,10 @@ from wic_layers.training import Photographs, engine, guard, make_fabric, train
 
 
 def main(folder, out, *words):
-    """Trains a few steps on ``folder``; ``words``: shard, stop, resume."""
+    """Trains a few steps on ``folder``; ``words``: muon, shard, stop, resume."""
     torch.set_num_threads(1)
     gradients, made = [], []
-    clip, optimizer = guard._clip, engine._optimizer
+    clip, optimizer = guard._clip, engine.make_optimizer
 
     def keep(parameters, *rest):
         gradients.append([p.grad.clone() for p in parameters])
@@ -29,8 +29,11 @@ def main(folder, out, *words):
         made.append(optimizer(*arguments))
         return made[0]
 
-    guard._clip, engine._optimizer = keep, make
-    chosen = photographs.settings(steps=4, batch=4, shard="shard" in words)
+    guard._clip, engine.make_optimizer = keep, make
+    chosen = photographs.settings(
+        steps=4, batch=4, shard="shard" in words,
+        optimizer="muon" if "muon" in words else "adamw",
+    )  # fmt: skip
     torch.manual_seed(0)
     model = photographs.network()
     with torch.no_grad():  # the last convolutions start at zero, which hides those before them

@@ -113,7 +113,7 @@ class Killed(Exception):
     ("killed_at", "changes"),
     [
         (3, {}),
-        (5, {"ema": 0.9}),
+        (5, {"ema": 0.9, "optimizer": "muon"}),
         (6, {"rounding": "noise", "completion": "gaussian"}),
         (1, {"readers": 1, "bf16": True}),
     ],

@@ -43,7 +43,10 @@ def folder(tmp_path_factory):
 def results(folder, tmp_path_factory):
     """What one process and two, and two that share the optimizer's state, come to."""
     root, found = tmp_path_factory.mktemp("results"), {}
-    for name, processes, words in [("one", 1, ()), ("two", 2, ()), ("shared", 2, ("shard",))]:
+    for name, processes, words in [
+        ("one", 1, ()), ("two", 2, ()), ("shared", 2, ("shard",)),
+        ("two, muon", 2, ("muon",)), ("shared, muon", 2, ("muon", "shard")),
+    ]:  # fmt: skip
         run(HERE / "processes_training.py", folder, root / name, *words, processes=processes)
         found[name] = [torch.load(root / name / f"result-{rank}.pt") for rank in range(processes)]
     return found
@@ -58,8 +61,9 @@ def test_gradients_are_those_of_one_process(results):
         assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
 
 
-def test_a_shared_optimizer_takes_the_same_steps(results):
-    two, shared = results["two"][0], results["shared"]
+@pytest.mark.parametrize("optimizer", ["", ", muon"])
+def test_a_shared_optimizer_takes_the_same_steps(results, optimizer):
+    two, shared = results[f"two{optimizer}"][0], results[f"shared{optimizer}"]
     for name, tensor in two["model"].items():
         for other in shared:
             torch.testing.assert_close(other["model"][name], tensor, rtol=1e-5, atol=1e-6)

@@ -4,6 +4,7 @@ from wic_layers.training.data import Crops, Photographs, arrange
 from wic_layers.training.diagnosis import diagnose
 from wic_layers.training.engine import Judgement, judge, make_fabric, train
 from wic_layers.training.guard import Guard, Incident
+from wic_layers.training.muon import Muon
 from wic_layers.training.objective import Losses, Objective
 from wic_layers.training.settings import Settings
 
@@ -13,6 +14,7 @@ __all__ = [
     "Incident",
     "Judgement",
     "Losses",
+    "Muon",
     "Objective",
     "Photographs",
     "Settings",

@@ -23,6 +23,7 @@ from wic_layers.reversible import save_memory
 from wic_layers.tasks import Task
 from wic_layers.training.data import Crops, Photographs, arrange
 from wic_layers.training.guard import Guard, Incident
+from wic_layers.training.muon import Muon
 from wic_layers.training.objective import Losses, Objective, Step
 from wic_layers.training.settings import Settings
 
@@ -35,6 +36,7 @@ __all__ = [
     "judge",
     "make_fabric",
     "make_objective",
+    "make_optimizer",
     "margin",
     "pack_crops",
     "psnr",
@@ -217,18 +219,26 @@ class _Log:
             file.write(json.dumps(row) + "\n")
 
 
-def _optimizer(model: nn.Module, settings: Settings, fabric: Any) -> torch.optim.Optimizer:
+def make_optimizer(
+    model: nn.Module, settings: Settings, fabric: Any = None
+) -> torch.optim.Optimizer:
+    """Returns the optimizer that settings ask for, its state shared out among processes."""
+    device = next(model.parameters()).device
     arguments: dict[str, Any] = {
         "lr": settings.learning_rate,
         "weight_decay": settings.weight_decay,
-        "fused": fabric.device.type in ("cpu", "cuda"),
+        "fused": device.type in ("cpu", "cuda"),
     }
-    if not settings.shard or fabric.world_size == 1:
-        return torch.optim.AdamW(model.parameters(), **arguments)
+    kind: type[torch.optim.Optimizer] = torch.optim.AdamW
+    parameters: Any = model.parameters()
+    if settings.optimizer == "muon":
+        kind, parameters = Muon, Muon.groups(model)
+    if not settings.shard or fabric is None or fabric.world_size == 1:
+        return kind(parameters, **arguments)
     from torch.distributed.optim import ZeroRedundancyOptimizer
 
     # every process keeps the moments of its share of the parameters
-    return ZeroRedundancyOptimizer(model.parameters(), torch.optim.AdamW, **arguments)
+    return ZeroRedundancyOptimizer(parameters, kind, **arguments)
 
 
 def _load(path: Path, settings: Settings, device: torch.device) -> dict[str, Any]:
@@ -298,7 +308,7 @@ def train(
     objective = make_objective(task, settings)
     save_memory(model, enabled=settings.save_memory)
     whole = Step(model, objective, bf16=settings.bf16)
-    optimizer = _optimizer(model, settings, fabric)
+    optimizer = make_optimizer(model, settings, fabric)
     average: Any = None
     if settings.ema:
         average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(settings.ema))

@@ -50,10 +50,14 @@ class Settings:
     steps: int = _is(10_000, "number of steps")
     batch: int = _is(4, "crops in a step, of all processes together")
     crop: int = _is(64, "side of a crop in pixels")
-    learning_rate: float = _is(2e-3, "largest rate of AdamW", flag="--lr")
+    optimizer: str = _is(
+        "adamw", "what takes the steps; muon: orthogonal ones of convolutions, AdamW for others",
+        choices=("adamw", "muon"),
+    )  # fmt: skip
+    learning_rate: float = _is(2e-3, "largest learning rate", flag="--lr")
     final_rate: float = _is(1e-6, "rate of the last step, after a cosine")
     warmup: int = _is(200, "steps in which the rate rises from 0")
-    weight_decay: float = _is(0.01, "decay of the weights in AdamW")
+    weight_decay: float = _is(0.01, "decay of the weights, apart from the gradient")
     clip: float = _is(10.0, "largest gradient norm")
     weights: tuple[float, ...] = _is(
         (2.0, 1.0, 0.1, 1.0), "of the forward, reverse, det and shift losses",

@@ -1,0 +1,120 @@
+r"""What does Muon bring in place of AdamW, at which learning rate, and what does a step cost?
+
+    python benchmarks/optimizers.py run --photos PHOTOS --eval EVAL --task rescaling-x2 --hours 1
+    python benchmarks/optimizers.py time --photos PHOTOS
+    python benchmarks/optimizers.py report
+
+``run`` trains the tiny WIN-Naive of a task once for every row that ``results/optimizers.jsonl``
+does not hold yet, and adds a line for it; it can be stopped and started again. EVAL holds Set5
+and BSD100. ``report`` writes ``results/optimizers.md`` and ``.csv``. Equal in all rows of a task:
+network, start, photographs, crops, batches, steps, warm-up, cosine, losses and their weights.
+``time`` lets both take steps in turns, one thread: what a step takes, of AdamW's.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import torch
+import trials
+from completions import judging_sets
+from dlv import judged
+from trials import spread
+
+from wic_layers.images import find_images
+from wic_layers.models import WINNaive
+from wic_layers.tasks import TASKS, Task
+from wic_layers.training import Photographs, Settings
+from wic_layers.training.command import pack_middles, split_off
+
+TRIALS = trials.Trials("optimizers")
+# preset, weights of the losses, and what it is judged on beside the held-out photographs
+KINDS: dict[str, tuple[str, tuple[float, float, float, float], str]] = {
+    "rescaling-x2": ("rescaling-x2-naive-tiny", (12, 1, 0.1, 1), "Set5"),
+    "hiding-1": ("hiding-1-naive-tiny", (1, 1, 0.1, 1), "BSD100"),
+}
+STEPS, BATCH, CROP = 1000, 4, 48
+RATES = (1e-3, 2e-3, 4e-3)
+
+
+def plan(task: str) -> Iterator[dict[str, Any]]:
+    """The rows of a task, all of a seed before those of the next."""
+    for seed in (0, 1):
+        for rate in RATES:
+            for optimizer in ("adamw", "muon"):
+                yield {
+                    "task": task, "optimizer": optimizer, "rate": rate, "steps": STEPS,
+                    "seed": seed,
+                }  # fmt: skip
+
+
+def training_of(row: dict[str, Any], task: Task, images: Photographs) -> trials.Training:
+    preset, weights, _ = KINDS[row["task"]]
+    settings = Settings(
+        steps=row["steps"], batch=BATCH, crop=CROP, seed=row["seed"], warmup=50, weights=weights,
+        learning_rate=row["rate"], optimizer=row["optimizer"],
+    )  # fmt: skip
+    torch.manual_seed(row["seed"])
+    return trials.Training(WINNaive.from_preset(preset), task, images, settings)
+
+
+def run(args: argparse.Namespace) -> None:
+    task, title = TASKS[args.task], KINDS[args.task][2]
+    chosen, held_out_paths = split_off(find_images(args.photos), 4)
+    images = Photographs(chosen, levels=3, smallest=CROP + 32)
+    held_out = pack_middles(task, Photographs(held_out_paths, smallest=task.multiple))
+    sets = judging_sets(task, args.eval, held_out)
+    judged_on = {name: sets[name] for name in ("held out", title)}
+    for row in TRIALS.missing(plan(args.task), args.hours):
+        training = training_of(row, task, images)
+        result = trials.fit(training)
+        TRIALS.add(
+            row, {**result, **trials.means(partial(judged, training.model, task), judged_on)}
+        )
+
+
+def measure(args: argparse.Namespace) -> None:
+    """Lets both optimizers take steps in turns."""
+    images = Photographs(find_images(args.photos)[:4], smallest=CROP + 32)
+    for name in KINDS:
+        rows = {row["optimizer"]: row for row in plan(name) if row["rate"] == RATES[0]}
+        steps = {key: training_of(row, TASKS[name], images).step for key, row in rows.items()}
+        TRIALS.add_times(name, trials.step_times(steps))
+
+
+def report() -> None:
+    """Writes a table for each task: means over seeds, and half their range."""
+    lines, text, times = TRIALS.read(), [], TRIALS.read_times()
+    for task, (preset, _, title) in KINDS.items():
+        shown = f"{title} reduced by 2" if title == "BSD100" else title
+        text.append(
+            f"\n### {preset}, {STEPS} steps\n\n| optimizer | learning rate | seeds "
+            f"| {shown}: forward / back | held out: forward / back | loss | not taken "
+            f"| time of a step |\n|{'---|' * 8}"
+        )
+        for rate in RATES:
+            for optimizer in ("adamw", "muon"):
+                wanted = {"task": task, "optimizer": optimizer, "rate": rate, "steps": STEPS}
+                found = [line for line in lines if wanted.items() <= line.items()]
+                if not found:
+                    continue
+                cells = [
+                    optimizer, f"{rate:g}", str(len(found)),
+                    *(f"{spread(found, f'{name} forward')} / {spread(found, f'{name} back')}"
+                      for name in (title, "held out")),
+                    spread(found, "loss"), str(sum(line["not taken"] for line in found)),
+                    f"{times.get(task, {}).get(optimizer, float('nan')):.2f}",
+                ]  # fmt: skip
+                text.append(f"| {' | '.join(cells)} |")
+    TRIALS.write(text, lines)
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--task", choices=list(KINDS), default="rescaling-x2")
+
+
+if __name__ == "__main__":
+    trials.main(__doc__, arguments, run, report, measure)

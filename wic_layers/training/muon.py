@@ -1,0 +1,161 @@
+"""Muon: orthogonalised momentum for the convolutions, AdamW for everything else."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.adamw import adamw
+
+from wic_layers.errors import WICArgumentError
+
+__all__ = ["Muon", "orthogonalize"]
+
+_POLYNOMIAL = (3.4445, -4.7750, 2.0315)
+_ITERATIONS = 5
+
+
+class Muon(Optimizer):
+    """Muon (Jordan et al. 2024), with AdamW's learning rates (Liu et al. 2025, section 2.2).
+
+    Each update of a convolution's weight is its Nesterov momentum as a matrix (out_channels,
+    in_channels * kernel) with all singular values brought near 1, times
+    ``0.2 * sqrt(max(rows, columns))``: as large as AdamW's usual one. Biases, kernels of
+    :class:`~wic_layers.WIC` and all that is no convolution are AdamW's. torch's own Muon (from
+    2.9 on) takes matrices alone and leaves all others to a second optimizer.
+
+    Args:
+        groups: What :meth:`groups` returns.
+        lr: Learning rate, of both.
+        weight_decay: Decay of the weights, of both, apart from the gradient.
+        momentum: Of the convolutions.
+        betas: Of AdamW.
+        fused: Whether AdamW's part is one kernel, on devices that have it.
+
+    Raises:
+        WICArgumentError: If the momentum is out of range, or the groups are others.
+
+    Example:
+        >>> net = nn.Conv2d(3, 8, 3)
+        >>> optimizer = Muon(Muon.groups(net), lr=1e-3)
+        >>> net(torch.ones(1, 3, 8, 8)).square().mean().backward()
+        >>> optimizer.step()
+    """
+
+    def __init__(
+        self,
+        groups: list[dict[str, Any]],
+        lr: float = 1e-3,
+        *,
+        weight_decay: float = 0.01,
+        momentum: float = 0.95,
+        betas: tuple[float, float] = (0.9, 0.999),
+        fused: bool = False,
+    ) -> None:
+        if not 0 <= momentum < 1:
+            raise WICArgumentError(f"Expected a momentum from 0 to below 1; got {momentum!r}.")
+        if not all(isinstance(group, dict) and "orthogonal" in group for group in groups):
+            raise WICArgumentError("Expected the groups that Muon.groups(model) returns.")
+        defaults = {"lr": lr, "weight_decay": weight_decay, "momentum": momentum, "betas": betas}
+        super().__init__(groups, {**defaults, "fused": fused})
+
+    @staticmethod
+    def groups(model: nn.Module) -> list[dict[str, Any]]:
+        """Returns the parameters in two groups: weights of convolutions, and all others."""
+        weights = {
+            id(module.weight)
+            for module in model.modules()
+            if isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d))
+        }
+        found: list[dict[str, Any]] = []
+        for orthogonal in (True, False):
+            chosen = [p for p in model.parameters() if (id(p) in weights) is orthogonal]
+            if chosen:
+                found.append({"params": chosen, "orthogonal": orthogonal})
+        return found
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Takes a step.
+
+        Args:
+            closure: Computes the loss again, with gradients.
+
+        Returns:
+            What ``closure`` returns.
+        """
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            pairs = [(p, p.grad) for p in group["params"] if p.grad is not None]
+            if group["orthogonal"]:
+                self._step_orthogonal(pairs, group)
+            elif pairs:
+                self._step_adamw(pairs, group)
+        return loss
+
+    def _step_orthogonal(self, pairs: list[tuple[Tensor, Tensor]], group: dict[str, Any]) -> None:
+        updates: dict[torch.Size, dict[Tensor, Tensor]] = {}
+        for p, gradient in pairs:
+            state = self.state[p]
+            if not state:
+                state["momentum_buffer"] = torch.zeros_like(p)
+            average = state["momentum_buffer"].lerp_(gradient, 1 - group["momentum"])
+            update = gradient.lerp(average, group["momentum"])  # Nesterov's
+            updates.setdefault(p.shape, {})[p] = update.flatten(1)
+        for shape, alike in updates.items():  # matrices of one shape are one batch
+            directions = orthogonalize(torch.stack(list(alike.values())))
+            size = 0.2 * math.sqrt(max(directions.shape[1:]))
+            for p, direction in zip(alike, directions, strict=True):
+                p.mul_(1 - group["lr"] * group["weight_decay"])
+                p.add_(direction.view(shape), alpha=-group["lr"] * size)
+
+    def _step_adamw(self, pairs: list[tuple[Tensor, Tensor]], group: dict[str, Any]) -> None:
+        parameters, gradients = (list(each) for each in zip(*pairs, strict=True))
+        states = [self.state[p] for p in parameters]
+        for p, state in zip(parameters, states, strict=True):
+            if not state:
+                device = p.device if group["fused"] else None
+                state["step"] = torch.zeros((), device=device)
+                state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(p), torch.zeros_like(p)
+        adamw(
+            parameters,
+            gradients,
+            [state["exp_avg"] for state in states],
+            [state["exp_avg_sq"] for state in states],
+            [],
+            [state["step"] for state in states],
+            fused=group["fused"],
+            amsgrad=False,
+            beta1=group["betas"][0],
+            beta2=group["betas"][1],
+            lr=group["lr"],
+            weight_decay=group["weight_decay"],
+            eps=1e-8,
+            maximize=False,
+        )
+
+
+def orthogonalize(matrices: Tensor) -> Tensor:
+    """Returns matrices with the same singular vectors and singular values of about 1.
+
+    Five steps of a Newton-Schulz iteration with the coefficients of Jordan et al. (2024), which
+    leave values from 0.7 to 1.2. Of a matrix of zeros, zeros.
+
+    Args:
+        matrices: ``(..., rows, columns)``.
+    """
+    is_tall = matrices.shape[-2] > matrices.shape[-1]
+    x = matrices.mT if is_tall else matrices
+    x = x / torch.linalg.matrix_norm(x, keepdim=True).clamp(min=1e-12)
+    a, b, c = _POLYNOMIAL
+    for _ in range(_ITERATIONS):
+        gram = x @ x.mT
+        x = a * x + (b * gram + c * gram @ gram) @ x
+    return x.mT if is_tall else x
