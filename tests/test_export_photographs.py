@@ -78,7 +78,7 @@ def test_photographs_through_onnxruntime(written, preset, direction):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("preset", "direction"),
-    [("hiding-2-naive-tiny", "reverse"), ("decolorization-naive-tiny", "forward")],
+    [("hiding-2-naive-tiny", "reverse"), ("decolorization-naive-small", "forward")],
 )
 def test_float16(written, preset, direction):
     file = written(preset, direction, "float16")
@@ -92,6 +92,6 @@ def test_float16(written, preset, direction):
 
 
 def test_wrong_sides_are_an_error_of_the_runtime(written):
-    run = session(written("decolorization-naive-tiny", "reverse").path)
+    run = session(written("decolorization-naive-small", "reverse").path)
     with pytest.raises(Exception, match=r"Reshape|Concat"):
         run.run(None, {"gray": np.zeros((7, 8), np.uint8)})

@@ -238,7 +238,7 @@ def test_chromium_shows_what_the_command_line_writes(page, tmp_path):
     back = {
         "stego": ("hiding-2-naive-tiny", tasks.reveal_file, "stego-secret-1.png"),
         "small": ("rescaling-x4-plain-naive-tiny", tasks.up_file, "small-photo.png"),
-        "grey": ("decolorization-naive-tiny", tasks.color_file, "grey-photo.png"),
+        "grey": ("decolorization-naive-small", tasks.color_file, "grey-photo.png"),
     }
     for picture, (preset, bring_back, name) in back.items():
         network = export_onnx(preset, tmp_path / f"{picture}.onnx", "reverse").path

@@ -24,7 +24,7 @@ class Decolorization(Task):
     looks_like = "its lightness"
     name = "decolorization"
     out_channels = 1
-    preset = "decolorization-naive-tiny"
+    preset = "decolorization-naive-small"
 
     def reference(self, x: Tensor) -> Tensor:
         """The lightness L* of CIELAB."""
