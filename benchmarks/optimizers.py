@@ -91,6 +91,8 @@ def report() -> None:
     """Writes a table for each task: means over seeds, and half their range."""
     lines, text, times = TRIALS.read(), [], TRIALS.read_times()
     for task, (preset, _, title) in KINDS.items():
+        if not any(line["task"] == task for line in lines):
+            continue
         shown = f"{title} reduced by 2" if title == "BSD100" else title
         text.append(
             f"\n### {preset}\n\n| steps | optimizer | learning rate | seeds "
