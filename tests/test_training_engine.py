@@ -258,8 +258,10 @@ def test_a_hopeless_training_ends_with_its_checkpoint(images, tmp_path, monkeypa
     assert all(torch.isfinite(tensor).all() for tensor in state["model"].values())
 
 
-def test_averaged_weights_are_the_result(images, tmp_path):
-    chosen = settings(steps=3, every=3, ema=0.5)
+@pytest.mark.parametrize("decay, second, third", [(0.1, 0.9, 0.9), (0.99, 9 / 11, 9 / 12)])
+def test_averaged_weights_are_the_result(images, tmp_path, decay, second, third):
+    """They follow at once in the first steps, whatever the decay."""
+    chosen = settings(steps=3, every=3, ema=decay)
     model, states = start(), []
 
     def keep(step, *_):
@@ -267,8 +269,10 @@ def test_averaged_weights_are_the_result(images, tmp_path):
 
     result = fit(images, tmp_path / "run", chosen, model=model, report=keep)
     for name, found in result.named_parameters():
-        first, second, third = (state[name] for state in states)
-        torch.testing.assert_close(found, 0.25 * first + 0.25 * second + 0.5 * third)
+        expected = states[0][name]
+        for state, share in zip(states[1:], (second, third), strict=True):
+            expected = expected.lerp(state[name], share)
+        torch.testing.assert_close(found, expected)
     x = held_out()
     row = rows_of(tmp_path / "run")[-1]
     assert (row["psnr_forward"], row["psnr_back"]) == judge(result, TASKS["rescaling-x2"], x)
