@@ -258,7 +258,7 @@ def test_a_hopeless_training_ends_with_its_checkpoint(images, tmp_path, monkeypa
     assert all(torch.isfinite(tensor).all() for tensor in state["model"].values())
 
 
-@pytest.mark.parametrize("decay, second, third", [(0.1, 0.9, 0.9), (0.99, 9 / 11, 9 / 12)])
+@pytest.mark.parametrize(("decay", "second", "third"), [(0.1, 0.9, 0.9), (0.99, 9 / 11, 9 / 12)])
 def test_averaged_weights_are_the_result(images, tmp_path, decay, second, third):
     """They follow at once in the first steps, whatever the decay."""
     chosen = settings(steps=3, every=3, ema=decay)
