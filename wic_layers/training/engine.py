@@ -241,14 +241,14 @@ def make_optimizer(
     return ZeroRedundancyOptimizer(parameters, kind, **arguments)
 
 
-def _averaging(decay: float) -> Callable[[Any, Any, Tensor], None]:
+def _averaging(decay: float) -> Callable[[Any, Any, Any], None]:
     """How averaged weights follow: the last tenth of a young training, then at ``decay``.
 
     At a decay such as 0.999 alone they would hold on to the start for thousands of steps.
     """
 
     @torch.no_grad()
-    def follow(averages: Any, weights: Any, number: Tensor) -> None:
+    def follow(averages: Any, weights: Any, number: Any) -> None:
         share = (9 / (10 + number)).clamp(min=1 - decay)  # of the newest; on the device
         for average, weight in zip(averages, weights, strict=True):
             average.lerp_(weight, share.to(average.dtype))
