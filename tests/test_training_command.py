@@ -145,6 +145,13 @@ def test_bad_arguments(folder, tmp_path, changes, error, message):
         command(*given, *changes)
 
 
+def test_the_learning_rate_is_that_of_the_optimizer():
+    assert Settings().learning_rate == 2e-3
+    assert Settings(optimizer="muon").learning_rate == 5e-4
+    assert Settings(optimizer="muon", learning_rate=1e-3).learning_rate == 1e-3
+    assert Settings.from_dict(Settings(optimizer="muon").as_dict(), "").learning_rate == 5e-4
+
+
 def test_unknown_preset(folder, tmp_path):
     with pytest.raises(WICArgumentError, match=r"such as rescaling-x4.*got 'rescaling-x3'"):
         command("rescaling-x3", "--data", folder, "-o", tmp_path / "run")

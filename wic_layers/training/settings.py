@@ -18,6 +18,10 @@ from wic_layers.training.objective import DISTANCES, ROUNDINGS
 __all__ = ["Settings"]
 
 
+# Muon at AdamW's rate trains deep networks badly: see "Which optimizer" in benchmarks/README.md
+_RATES = {"adamw": 2e-3, "muon": 5e-4}
+
+
 def _is(default: Any, help: str, **more: Any) -> Any:
     """A setting: its default and what the command line says of it."""
     return field(default=default, metadata={"help": help, **more})
@@ -54,7 +58,9 @@ class Settings:
         "adamw", "what takes the steps; muon: orthogonal ones of convolutions, AdamW for others",
         choices=("adamw", "muon"),
     )  # fmt: skip
-    learning_rate: float = _is(2e-3, "largest learning rate", flag="--lr")
+    learning_rate: float = _is(  # never None once made
+        None, "largest learning rate", flag="--lr", shown="2e-3, with muon 5e-4"
+    )
     final_rate: float = _is(1e-6, "rate of the last step, after a cosine")
     warmup: int = _is(200, "steps in which the rate rises from 0")
     weight_decay: float = _is(0.01, "decay of the weights, apart from the gradient")
@@ -120,6 +126,9 @@ class Settings:
     )  # fmt: skip
 
     def __post_init__(self) -> None:
+        if self.learning_rate is None:
+            rate = _RATES.get(self.optimizer, 0.0)  # of an unknown one: refused below
+            object.__setattr__(self, "learning_rate", rate)
         for name in (
             "steps",
             "batch",
@@ -250,7 +259,7 @@ class Settings:
             more = dict(each.metadata)
             more.pop("run", None)
             flag = more.pop("flag", f"--{each.name.replace('_', '-')}")
-            default = (defaults or {}).get(each.name, each.default)
+            default = (defaults or {}).get(each.name, more.pop("shown", each.default))
             if default not in (None, "", (), False) and "default" not in more["help"]:
                 shown = " ".join(map(str, default)) if isinstance(default, tuple) else default
                 more["help"] += f" (default {shown})"
