@@ -76,14 +76,8 @@ _SIZES: Mapping[str, tuple[dict[str, Any], dict[str, Any]]] = {
 # the Haar transform in these networks
 _CHANGES: Mapping[str, dict[str, Any]] = {
     "rescaling-x2-naive-small": {"couplings": 6},
-    **{
-        name: {"haar": False}
-        for name in (
-            "hiding-1-naive-small",
-            "hiding-4-naive-tiny",
-            "rescaling-x4-plain-naive-tiny",
-        )
-    },
+    "hiding-1-naive-small": {"haar": False},
+    "rescaling-x4-plain-naive-tiny": {"haar": False},
 }
 
 
@@ -207,7 +201,7 @@ for x4) follow from the widths here. Two are not settled by the paper: its 4.2 m
 lie between widths 80 (3.8) and 96 (4.3, taken here; one module of 8 couplings would make 4.2), and
 it gives none for WIN-Naive on x2, x4 and decolorization. All have the zero completion.
 Small and tiny ones can be trained on a CPU; those of WIN-Naive squeeze by the Haar transform, but
-for three whose weights in the package were trained without it.
+for two whose weights in the package were trained without it.
 
 ``irn-...``, ``hinet`` and ``hcflow`` are those networks with a WIC, and the zero completion, in
 place of their random z; ``-z`` as they were published. ``dlv-...`` have the latent w too, and

@@ -37,7 +37,7 @@ class Hiding(Task):
             raise WICArgumentError(f"Expected 1 to {MOST_SECRETS} secrets; got {secrets}.")
         self.name = f"hiding-{secrets}"
         self.images = 1 + secrets
-        self.preset = f"{self.name}-naive-{'small' if secrets <= 3 else 'tiny'}"
+        self.preset = f"{self.name}-naive-small"
 
     @property
     def image_names(self) -> tuple[str, ...]:
