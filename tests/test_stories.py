@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageEnhance
 from skimage import data
 
 import wic_layers
@@ -143,8 +143,15 @@ def test_pictures_of_something_else_are_doubted(photographs, command):
 def test_a_wrong_number_of_secrets_is_doubted(photographs):
     cover, secret = (Image.open(photographs / f"{name}.png") for name in ("cover", "secret"))
     stego = tasks.hide(cover, [secret])
-    with pytest.warns(wic_layers.errors.WICWarning, match="not so many secrets"):
-        tasks.reveal(stego, secrets=2)
+    for secrets in (2, 4):
+        with pytest.warns(wic_layers.errors.WICWarning, match="not so many secrets"):
+            tasks.reveal(stego, secrets=secrets)
+
+
+def test_secrets_that_are_alike_are_not_doubted(photographs):
+    cover, secret = (Image.open(photographs / f"{name}.png") for name in ("cover", "secret"))
+    darker = ImageEnhance.Brightness(secret).enhance(0.8)
+    tasks.reveal(tasks.hide(cover, [secret, darker]), secrets=2)  # a warning is an error here
 
 
 PACKAGED = [name for name, task in tasks.TASKS.items() if task.preset in packaged_weights()]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import combinations
 
 import torch
 from torch import Tensor
@@ -13,7 +14,11 @@ from wic_layers.tasks.base import Task, details
 __all__ = ["MOST_SECRETS", "Hiding"]
 
 MOST_SECRETS = 4
-_GHOST = 0.15  # correlation of details: secrets have at most 0.06, a photograph's ghosts from 0.2
+
+# correlations of details. Right secrets have at most 0.06 with the picture, 0.14 with a smooth
+# one, and 0.04 with each other, if they are not alike; ghosts from 0.2, or less and each other's
+_GHOST, _FAINT, _TWINS = 0.15, 0.06, 0.1
+_SMALLEST = 16  # side of an image in which anything can be told
 
 
 class Hiding(Task):
@@ -50,25 +55,27 @@ class Hiding(Task):
         return x[:, :3]
 
     def doubt(self, picture: Tensor, images: Sequence[Tensor]) -> str | None:
-        """Whether what came back is a ghost of the picture itself."""
-        for image in images:
-            height, width = image.shape[1:]
-            if min(height, width) < 16:
-                continue
-            # the middle is enough
-            rows, columns = (
-                slice(start, start + 512)
-                for start in (max(height - 512, 0) // 2, max(width - 512, 0) // 2)
+        """Whether what came back is a ghost of the picture itself, or of one secret in another."""
+        seen = [image for image in images if min(image.shape[1:]) >= _SMALLEST]
+        ghost = max((_likeness(picture, image) for image in seen), default=0.0)
+        twins = max((_likeness(*pair) for pair in combinations(seen, 2)), default=0.0)
+        if ghost > _GHOST or (ghost > _FAINT and twins > _TWINS):
+            return (
+                "What came back looks like the picture itself, as it does where nothing was "
+                "hidden, or not so many secrets, or where JPEG or an edit destroyed them."
             )
-            pair = torch.stack(
-                [
-                    details(x[:, rows, columns].float()).flatten()
-                    for x in (picture[:, :height, :width], image)
-                ]
-            )
-            if float(torch.corrcoef(pair)[0, 1].nan_to_num(0)) > _GHOST:
-                return (
-                    "What came back looks like the picture itself, as it does where nothing was "
-                    "hidden, or not so many secrets, or where JPEG or an edit destroyed them."
-                )
         return None
+
+
+def _likeness(one: Tensor, other: Tensor) -> float:
+    """The absolute correlation of the details of two images, where both are; 0 without any."""
+    height, width = (min(sides) for sides in zip(one.shape[1:], other.shape[1:], strict=True))
+    # the middle is enough
+    rows, columns = (
+        slice(start, start + 512)
+        for start in (max(height - 512, 0) // 2, max(width - 512, 0) // 2)
+    )
+    pair = torch.stack(
+        [details(x[:, :height, :width][:, rows, columns].float()).flatten() for x in (one, other)]
+    )
+    return abs(float(torch.corrcoef(pair)[0, 1].nan_to_num(0)))
