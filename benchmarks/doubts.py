@@ -4,7 +4,7 @@
 
 The middle 130 x 130 pixels of every third photograph (260 x 260 for x4), through the packaged
 weights of ``hide`` (one secret) and ``down``: the picture as it was made, the plain photograph in
-its place, and the picture after JPEG.
+its place, and the picture after JPEG; then every number of secrets hidden, and asked for.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from wic_layers.images import as_kind, as_pixels, find_images, read_image
+from wic_layers.models import packaged_weights
 from wic_layers.tasks import HIDING, RESCALING
 from wic_layers.tasks.running import (
     backward_pixels,
@@ -47,10 +48,11 @@ def main() -> None:
     paths = [path for folder in folders for path in find_images(folder)][::3]
     print("| task | photographs | as made | plain photograph | JPEG 95 | JPEG 75 |")
     print("|---|---|---|---|---|---|")
-    for tasks in (HIDING[:1], RESCALING[:1], RESCALING[1:]):
-        task, network = load_network(tasks, None)
+    images = [read_image(path) for path in paths]
+    given = [task for task in RESCALING if task.preset in packaged_weights()]
+    for chosen in (HIDING[0], *given):
+        task, network = load_network((chosen,), None)
         side = 65 * task.multiple
-        images = [read_image(path) for path in paths]
         crops = [middle(image, side) for image in images if min(image.shape[1:]) >= side]
         doubted = [0, 0, 0, 0]
         for image, following in zip(crops, crops[1:] + crops[:1], strict=True):
@@ -61,6 +63,20 @@ def main() -> None:
                 back = backward_pixels(task, network, carrier, [(side, side)])
                 doubted[index] += task.doubt(carrier, back) is not None
         print(f"| {task.name} | {len(crops)} | {' | '.join(map(str, doubted))} |", flush=True)
+
+    asked = [load_network((task,), None) for task in HIDING]
+    print(f"\n| hidden | {' | '.join(f'asked for {task.images - 1}' for task, _ in asked)} |")
+    print("|---" * (1 + len(asked)) + "|")
+    crops = [middle(image, 130) for image in images if min(image.shape[1:]) >= 130]
+    for hidden, (maker, network) in enumerate([(None, None), *asked]):
+        doubted = [0] * len(asked)
+        for index in range(len(crops)):
+            inputs = (crops[index:] + crops[:index])[: 1 + hidden]
+            made = inputs[0] if maker is None else forward_pixels(maker, network, *inputs)
+            for column, (task, reader) in enumerate(asked):
+                back = backward_pixels(task, reader, made, [(130, 130)] * (task.images - 1))
+                doubted[column] += task.doubt(made, back) is not None
+        print(f"| {hidden} | {' | '.join(map(str, doubted))} |", flush=True)
 
 
 if __name__ == "__main__":
