@@ -58,8 +58,8 @@ class Hiding(Task):
         """Whether what came back is a ghost of the picture itself, or of one secret in another."""
         seen = [image for image in images if min(image.shape[1:]) >= _SMALLEST]
         ghost = max((_likeness(picture, image) for image in seen), default=0.0)
-        twins = max((_likeness(*pair) for pair in combinations(seen, 2)), default=0.0)
-        if ghost > _GHOST or (ghost > _FAINT and twins > _TWINS):
+        pairs = combinations(seen, 2)
+        if ghost > _GHOST or (ghost > _FAINT and any(_likeness(*pair) > _TWINS for pair in pairs)):
             return (
                 "What came back looks like the picture itself, as it does where nothing was "
                 "hidden, or not so many secrets, or where JPEG or an edit destroyed them."

@@ -250,8 +250,9 @@ def _averaging(decay: float) -> Callable[[Any, Any, Any], None]:
     @torch.no_grad()
     def follow(averages: Any, weights: Any, number: Any) -> None:
         share = (9 / (10 + number)).clamp(min=1 - decay)  # of the newest; on the device
-        for average, weight in zip(averages, weights, strict=True):
-            average.lerp_(weight, share.to(average.dtype))
+        steps = torch._foreach_sub(weights, averages)
+        torch._foreach_mul_(steps, share.to(averages[0].dtype))
+        torch._foreach_add_(averages, steps)
 
     return follow
 
