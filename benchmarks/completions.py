@@ -24,7 +24,6 @@ of the one with the zero completion.
 from __future__ import annotations
 
 import argparse
-import math
 import statistics
 from collections import defaultdict
 from collections.abc import Iterator
@@ -47,6 +46,7 @@ from wic_layers.tasks import TASKS, Task
 from wic_layers.training import Photographs, Settings
 from wic_layers.training.command import pack_middles, split_off
 from wic_layers.training.evaluation import reduce_by
+from wic_layers.training.judging import psnr
 
 TRIALS = trials.Trials("completions")
 
@@ -197,18 +197,12 @@ def judging_sets(task: Task, folder: Path, held_out: Tensor) -> dict[str, list[T
 def judged(model: Any, task: Task, x: Tensor) -> dict[str, float]:
     """PSNR of both pictures through 8 bits, and how far a second round trip is from the first."""
     edge = task.scale if task.scale > 1 else 0
-
-    def psnr(a: Tensor, b: Tensor, crop: int) -> float:
-        inner = slice(crop, -crop or None)
-        error = (a - b)[..., inner, inner].square().mean()
-        return -10 * math.log10(max(float(error), 1e-10))
-
     y = quantize(model(x))
     back = quantize(model.inverse(y))
     again = quantize(model.inverse(quantize(model(back))))
     found, wanted, twice = (torch.cat(task.wanted(z), 1) for z in (back, x, again))
     return {
-        "forward": psnr(y, quantize(task.reference(x)), 0),
+        "forward": psnr(y, quantize(task.reference(x))),
         "back": psnr(found, wanted, edge),
         "second": psnr(twice, found, edge),
     }

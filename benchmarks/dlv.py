@@ -22,7 +22,6 @@ steps in turns, one thread: what the step of each takes, of the first one's.
 from __future__ import annotations
 
 import argparse
-import math
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
@@ -40,6 +39,7 @@ from wic_layers.quantization import quantize
 from wic_layers.tasks import TASKS, Task
 from wic_layers.training import Photographs, Settings
 from wic_layers.training.command import pack_middles, split_off
+from wic_layers.training.judging import psnr
 
 TRIALS = trials.Trials("dlv")
 STEPS = {"irn-x2": 800}  # of the others 400
@@ -118,13 +118,6 @@ def build(row: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
     return model, recipe
 
 
-def psnr(a: Tensor, b: Tensor, crop: int) -> float:
-    """PSNR in dB, without ``crop`` pixels at each border."""
-    inner = slice(crop, -crop or None)
-    error = (a - b)[..., inner, inner].square().mean()
-    return -10 * math.log10(max(float(error), 1e-10))
-
-
 @torch.no_grad()
 def judged(model: Any, task: Task, x: Tensor) -> dict[str, float]:
     """PSNR of both pictures through 8 bits with w at zero, and with one that is drawn."""
@@ -138,7 +131,7 @@ def judged(model: Any, task: Task, x: Tensor) -> dict[str, float]:
     for name, latent in given.items():
         y = quantize(model(x, **latent))
         back = torch.cat(task.wanted(quantize(model.inverse(y))), dim=1)
-        found[f"forward{name}"] = psnr(y, reference, 0)
+        found[f"forward{name}"] = psnr(y, reference)
         found[f"back{name}"] = psnr(back, wanted, edge)
     return found
 

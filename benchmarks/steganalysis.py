@@ -35,8 +35,8 @@ from wic_layers.images import find_images, psnr, read_image
 from wic_layers.tasks import HIDING
 from wic_layers.tasks.running import backward_pixels, load_network
 from wic_layers.training import Photographs, Settings
+from wic_layers.training.batches import Batches, pack_crops
 from wic_layers.training.command import split_off
-from wic_layers.training.engine import Batches, pack_crops
 from wic_layers.training.evaluation import reduce_by
 
 TRIALS = trials.Trials("steganalysis")

@@ -25,7 +25,9 @@ from wic_layers.images import find_images
 from wic_layers.models import NETWORKS, PRESETS
 from wic_layers.reversible import save_memory
 from wic_layers.tasks import TASKS
-from wic_layers.training import Guard, Objective, Photographs, Settings, engine
+from wic_layers.training import Guard, Objective, Photographs, Settings
+from wic_layers.training.batches import Batches, pack_crops, read_batches
+from wic_layers.training.engine import capture
 from wic_layers.training.objective import Losses, Step
 
 WAYS = {
@@ -61,13 +63,13 @@ def build(
     run = torch.compile(whole) if "compile" in parts else whole
     optimizer = torch.optim.AdamW(model.parameters(), 1e-4, fused=True)
     guard = Guard(model, optimizer, every=None)
-    batches = engine.Batches(images, task, settings, 0, 1)
+    batches = Batches(images, task, settings, 0, 1)
     read = {number % 4: batches[number].to(device) for number in range(4)}
 
     def step(number: int) -> None:
-        x, reference = engine.pack_crops(read[number % 4], task)
+        x, reference = pack_crops(read[number % 4], task)
         if "graph" in parts and number == 0:
-            engine.capture(whole, x, reference)
+            capture(whole, x, reference)
         guard.step(objective.weighted(Losses(*run(x, reference))))
 
     return step
@@ -133,8 +135,8 @@ def readers(args: argparse.Namespace, device: torch.device, images: Photographs)
         settings = Settings(
             preset=args.preset, batch=batch, crop=crop, readers=count, steps=many + 20
         )
-        batches = engine.Batches(images, TASKS[PRESETS[args.preset].task], settings, 0, 1)
-        crops = engine.read_batches(batches, settings, 0, device)
+        batches = Batches(images, TASKS[PRESETS[args.preset].task], settings, 0, 1)
+        crops = read_batches(batches, settings, 0, device)
         for _ in range(20):  # the readers start, the pages are read
             next(crops).to(device)
         start = time.perf_counter()

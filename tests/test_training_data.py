@@ -12,7 +12,8 @@ from skimage import data
 from wic_layers.errors import WICArgumentError, WICFileError
 from wic_layers.images import find_images, has_halved_chroma
 from wic_layers.tasks import TASKS
-from wic_layers.training import Crops, Photographs, arrange, engine
+from wic_layers.training import Crops, Photographs, arrange
+from wic_layers.training.batches import Batches, margin, pack_crops, read_batches
 from wic_layers.training.data import cache_folder
 
 
@@ -187,7 +188,7 @@ def test_saturated_crops_hold_black_and_white(folder):
 
 def batches(images, task="rescaling-x2", process=0, processes=1, **changes):
     chosen = photographs.settings(**changes)
-    return engine.Batches(images, TASKS[task], chosen, process, processes), chosen
+    return Batches(images, TASKS[task], chosen, process, processes), chosen
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -196,16 +197,16 @@ def test_steps_are_what_the_network_takes(images, folder, task):
     around = TASKS[task].source_side(48)
     if around > 200:  # than the smallest photograph
         images = Photographs(find_images(folder), smallest=around)
-    x, reference = engine.pack_crops(batches(images, task)[0][0], TASKS[task])
+    x, reference = pack_crops(batches(images, task)[0][0], TASKS[task])
     assert x.shape == (2, channels, 32, 32)
     assert reference.shape == (2, out_channels, 32 // scale, 32 // scale)
 
 
 @pytest.mark.parametrize("task", ["rescaling-x2", "hiding-1"])
 def test_processes_share_a_batch(images, task):
-    whole, _ = engine.pack_crops(batches(images, task, batch=4)[0][5], TASKS[task])
+    whole, _ = pack_crops(batches(images, task, batch=4)[0][5], TASKS[task])
     parts = [
-        engine.pack_crops(batches(images, task, process, 2, batch=4)[0][5], TASKS[task])[0]
+        pack_crops(batches(images, task, process, 2, batch=4)[0][5], TASKS[task])[0]
         for process in (0, 1)
     ]
     assert torch.equal(whole, torch.stack(parts, 1).flatten(0, 1))
@@ -215,7 +216,7 @@ def test_readers_change_nothing(images):
     for readers in (0, 2):
         given, chosen = batches(images, readers=readers)
         state = torch.get_rng_state()
-        read = list(engine.read_batches(given, chosen, 3, torch.device("cpu")))
+        read = list(read_batches(given, chosen, 3, torch.device("cpu")))
         assert torch.equal(state, torch.get_rng_state())
         assert len(read) == 5
         for step, crops in enumerate(read, start=3):
@@ -227,11 +228,11 @@ def test_reference_of_a_crop_is_that_of_the_whole_photograph(images, name):
     """The crop's border must not show in its reference."""
     task = TASKS[name]
     whole = torch.tensor(images[0][:128, :128]).permute(2, 0, 1)[None] / 255
-    margin = engine.margin(task)
-    edge, side = margin // task.scale, 32 // task.scale
+    around = margin(task)
+    edge, side = around // task.scale, 32 // task.scale
     top = 24
-    around = slice(top - margin, top + 32 + margin)
-    inner = task.reference(whole[..., around, around])[..., edge:-edge, edge:-edge]
+    outer = slice(top - around, top + 32 + around)
+    inner = task.reference(whole[..., outer, outer])[..., edge:-edge, edge:-edge]
     place = slice(top // task.scale, top // task.scale + side)
     expected = task.reference(whole)[..., place, place]
     assert inner.shape == (1, task.out_channels, side, side)

@@ -18,6 +18,7 @@ from wic_layers.errors import WICArgumentError, WICError
 from wic_layers.images import find_images
 from wic_layers.tasks import TASKS
 from wic_layers.training import Photographs, engine, judge, train
+from wic_layers.training.judging import psnr
 from wic_layers.training.objective import Losses, Objective, Step
 
 
@@ -63,7 +64,7 @@ def test_a_short_training_learns(images, tmp_path, bf16):
     enlarged = torch.nn.functional.interpolate(
         task.reference(whole), scale_factor=2, mode="bicubic"
     )
-    bicubic = engine.psnr(quantize(enlarged), whole)
+    bicubic = psnr(quantize(enlarged), whole)
     chosen = settings(steps=400, batch=4, warmup=20, learning_rate=2e-3, bf16=bf16, every=400)
     model = network(size="small")
     before = judge(model, task, whole)

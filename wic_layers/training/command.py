@@ -21,9 +21,11 @@ from wic_layers.models import NETWORKS, from_pretrained
 from wic_layers.models.presets import find_preset
 from wic_layers.models.weights import CARD, CONFIG, TENSORS
 from wic_layers.tasks import TASKS, Task
+from wic_layers.training.batches import margin
 from wic_layers.training.data import Photographs
-from wic_layers.training.engine import CHECKPOINT, LOG, Judgement, make_fabric, margin, train
+from wic_layers.training.engine import CHECKPOINT, LOG, make_fabric, train
 from wic_layers.training.guard import Incident
+from wic_layers.training.judging import Judgement
 from wic_layers.training.monitor import Monitor
 from wic_layers.training.objective import TERMS, Losses
 from wic_layers.training.settings import Settings

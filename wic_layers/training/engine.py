@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -14,15 +13,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
-from torch.utils.data import DataLoader, Dataset
 
 from wic_layers._files import write_whole
 from wic_layers.errors import IllConditionedError, WICArgumentError, WICDependencyError, WICError
-from wic_layers.quantization import quantize
 from wic_layers.reversible import save_memory
 from wic_layers.tasks import Task
-from wic_layers.training.data import Crops, Photographs, arrange
+from wic_layers.training.batches import Batches, pack_crops, read_batches
+from wic_layers.training.data import Photographs
 from wic_layers.training.guard import Guard, Incident
+from wic_layers.training.judging import Judgement
 from wic_layers.training.muon import Muon
 from wic_layers.training.objective import Losses, Objective, Step
 from wic_layers.training.settings import Settings
@@ -30,27 +29,14 @@ from wic_layers.training.settings import Settings
 __all__ = [
     "CHECKPOINT",
     "LOG",
-    "Batches",
-    "Judgement",
     "capture",
-    "judge",
     "make_fabric",
     "make_objective",
     "make_optimizer",
-    "margin",
-    "pack_crops",
-    "psnr",
-    "read_batches",
     "train",
 ]
 
 CHECKPOINT, LOG = "checkpoint.pt", "log.jsonl"
-
-
-def margin(task: Task) -> int:
-    """Pixels around a crop, so that its reference is that of the whole photograph."""
-    return -(-8 // task.scale) * task.scale
-
 
 _FORMAT = 1
 
@@ -97,47 +83,6 @@ def make_fabric(settings: Settings) -> Any:
         ) from error
 
 
-class Batches(Dataset[Crops]):
-    """One process' crops of every step; each step's depend on its number alone.
-
-    Args:
-        images: Where they come from.
-        task: Says of how many photographs a sample is made, and how large they are.
-        settings: Batch, crop, seed and candidates.
-        process: Number of the process, from 0.
-        processes: How many there are; each has its share of every batch.
-    """
-
-    def __init__(
-        self, images: Photographs, task: Task, settings: Settings, process: int, processes: int
-    ) -> None:
-        self.images = images
-        self.arguments: dict[str, Any] = {
-            "size": settings.batch * task.sources,
-            "crop": task.source_side(settings.crop + 2 * margin(task)),
-            "seed": settings.seed,
-            "candidates": settings.candidates,
-            "rows": [
-                image * settings.batch + row
-                for image in range(task.sources)
-                for row in range(process, settings.batch, processes)
-            ],
-        }
-
-    def __getitem__(self, step: int) -> Crops:
-        return self.images.crops(step, **self.arguments)
-
-
-def pack_crops(crops: Crops, task: Task, *, saturate: float = 0.0) -> tuple[Tensor, Tensor]:
-    """Returns the packed crops of a step and their reference."""
-    sources = arrange(crops, saturate=saturate).chunk(task.sources)
-    packed = task.pack(*task.compose(*sources))
-    around = margin(task)
-    inner = slice(around, -around)
-    edge = slice(around // task.scale, -(around // task.scale))
-    return packed[..., inner, inner], task.reference(packed)[..., edge, edge]
-
-
 def make_objective(task: Task, settings: Settings) -> Objective:
     """Returns the objective that settings ask for."""
     return Objective(
@@ -153,49 +98,6 @@ def make_objective(task: Task, settings: Settings) -> Objective:
         invariance=settings.invariance,
         w=settings.w,
     )
-
-
-class Judgement:
-    """What a network makes of the held-out images, through 8 bits.
-
-    For hiding, what comes back is judged by the secrets alone.
-
-    Args:
-        model: The network.
-        task: What it is for.
-        x: Packed images (B, C, H, W).
-
-    Attributes:
-        forward: The forward pictures, rounded to 8 bits, in [0, 1].
-        reference: What they should look like.
-        back: What comes back from them, (B, 3 * images, H, W).
-        wanted: What it should be.
-        psnr_forward: PSNR in dB of the forward pictures.
-        psnr_back: PSNR in dB of what comes back.
-    """
-
-    @torch.no_grad()
-    def __init__(self, model: nn.Module, task: Task, x: Tensor) -> None:
-        training = model.training
-        model.eval()
-        self.forward = quantize(model(x))
-        back = quantize(model.inverse(self.forward))  # type: ignore[operator]
-        model.train(training)
-        self.reference = quantize(task.reference(x))
-        self.back, self.wanted = (torch.cat(task.wanted(y), dim=1) for y in (back, x))
-        self.psnr_forward = psnr(self.forward, self.reference)
-        self.psnr_back = psnr(self.back, self.wanted)
-
-
-def judge(model: nn.Module, task: Task, x: Tensor) -> tuple[float, float]:
-    """Returns the PSNR in dB of the forward pictures and of what comes back: both of 8 bits."""
-    found = Judgement(model, task, x)
-    return found.psnr_forward, found.psnr_back
-
-
-def psnr(a: Tensor, b: Tensor) -> float:
-    """Returns the PSNR in dB of two pictures in [0, 1]; at most 120."""
-    return -10 * math.log10(max(float((a - b).square().mean()), 1e-12))
 
 
 class _Log:
@@ -437,18 +339,3 @@ def capture(step: Step, x: Tensor, reference: Tensor) -> None:
 def _seed(seed: int, step: int, process: int) -> None:
     """Random parts (noise, a Gaussian completion) are those of the step, after a stop too."""
     torch.manual_seed(((seed * 1_000_003 + step) * 4099 + process) % 2**63)
-
-
-def read_batches(
-    batches: Batches, settings: Settings, start: int, device: torch.device
-) -> Iterator[Crops]:
-    """Yields the crops of the steps from ``start`` on, cut out by ``settings.readers``."""
-    loader: DataLoader[Crops] = DataLoader(
-        batches,
-        batch_size=None,
-        sampler=range(start, settings.steps),
-        num_workers=settings.readers,
-        pin_memory=device.type == "cuda",
-        generator=torch.Generator(),  # it draws a seed for its readers, not from ours
-    )
-    return iter(loader)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from wic_layers.conv import WIC
 from wic_layers.errors import WICDependencyError
-from wic_layers.training.engine import Judgement
+from wic_layers.training.judging import Judgement
 from wic_layers.training.objective import TERMS, Losses
 
 __all__ = ["Monitor"]

@@ -14,7 +14,7 @@ from wic_layers.models import NETWORKS, PRESETS, Preset, load_official, with_wic
 from wic_layers.quantization import quantize
 from wic_layers.tasks import TASKS, Task
 from wic_layers.training.command import fit, gather
-from wic_layers.training.engine import psnr
+from wic_layers.training.judging import psnr
 from wic_layers.training.settings import Settings
 
 __all__ = ["KINDS", "Outcome", "add_arguments", "judge_decodings", "run"]
