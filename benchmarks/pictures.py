@@ -29,7 +29,7 @@ from wic_layers.tasks.running import backward_pixels, forward_pixels, reference_
 
 COMPLETIONS = {"zero": "zeros", "shift": "shifted copies", "gaussian": "random numbers"}
 TRAINING = (
-    "--reduce 2 --batch 4 --crop 48 --steps 3000 --optimizer muon --lr 2e-3 --seed 0 --bf16 "
+    "--reduce 2 --batch 4 --crop 48 --steps 1000 --optimizer muon --lr 2e-3 --seed 0 --bf16 "
     "--every 1000"
 ).split()
 WEIGHTS = {"rescaling-x2": "12 1 0.1 1", "hiding-1": "1 1 0.1 1"}
