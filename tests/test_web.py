@@ -237,7 +237,7 @@ def test_chromium_shows_what_the_command_line_writes(page, tmp_path):
     tasks.gray_file(tmp_path / "photo.png", tmp_path / "grey.png")
     back = {
         "stego": ("hiding-2-naive-small", tasks.reveal_file, "stego-secret-1.png"),
-        "small": ("rescaling-x4-plain-naive-tiny", tasks.up_file, "small-photo.png"),
+        "small": ("rescaling-x4-plain-naive-small", tasks.up_file, "small-photo.png"),
         "grey": ("decolorization-naive-small", tasks.color_file, "grey-photo.png"),
     }
     for picture, (preset, bring_back, name) in back.items():

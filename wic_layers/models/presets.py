@@ -72,12 +72,9 @@ _SIZES: Mapping[str, tuple[dict[str, Any], dict[str, Any]]] = {
     ),
 }
 
-# where a measurement, not the rule, decided; and those whose weights in the package are older than
-# the Haar transform in these networks
+# where a measurement, not the rule, decided
 _CHANGES: Mapping[str, dict[str, Any]] = {
     "rescaling-x2-naive-small": {"couplings": 6},
-    "hiding-1-naive-small": {"haar": False},
-    "rescaling-x4-plain-naive-tiny": {"haar": False},
 }
 
 
@@ -200,8 +197,7 @@ the parameter counts (2.3, 2.8, 3.8 million for hiding 1 to 3, 2.3 for x2 and de
 for x4) follow from the widths here. Two are not settled by the paper: its 4.2 million for hiding 4
 lie between widths 80 (3.8) and 96 (4.3, taken here; one module of 8 couplings would make 4.2), and
 it gives none for WIN-Naive on x2, x4 and decolorization. All have the zero completion.
-Small and tiny ones can be trained on a CPU; those of WIN-Naive squeeze by the Haar transform, but
-for two whose weights in the package were trained without it.
+Small and tiny ones can be trained on a CPU; those of WIN-Naive squeeze by the Haar transform.
 
 ``irn-...``, ``hinet`` and ``hcflow`` are those networks with a WIC, and the zero completion, in
 place of their random z; ``-z`` as they were published. ``dlv-...`` have the latent w too, and

@@ -16,7 +16,7 @@ SCALES = (2, 3, 4)
 _PRESETS = {
     2: "rescaling-x2-naive-small",
     3: "irn-x3-small",  # no weights come with the package
-    4: "rescaling-x4-plain-naive-tiny",
+    4: "rescaling-x4-plain-naive-small",
 }
 _TRACES = {2: 0.27, 4: 0.25}
 """Least traces of hidden details, by scale: see :meth:`Rescaling.doubt`."""
