@@ -16,10 +16,10 @@ __all__ = ["MOST_SECRETS", "Hiding"]
 
 MOST_SECRETS = 4
 
-# correlations of details. Right secrets have at most 0.06 with the picture, 0.14 with a smooth
-# one, and 0.04 with each other, if they are not alike; ghosts from 0.2, or less and each other's,
-# or a single one less and in the same places: those correlate by 0.44 and more, of the picture and
-# a right secret by at most 0.32
+# correlations of details. Right secrets have at most 0.1 with the picture, 0.14 with a smooth one,
+# and 0.04 with each other, if they are not alike; ghosts from 0.2, or less and each other's, or a
+# single one less and in the same places: those correlate by 0.44 and more, of the picture and a
+# right secret by at most 0.32
 _GHOST, _FAINT, _TWINS, _PLACES = 0.15, 0.06, 0.1, 0.4
 _SMALLEST = 16  # side of an image in which anything can be told
 
@@ -60,34 +60,33 @@ class Hiding(Task):
     def doubt(self, picture: Tensor, images: Sequence[Tensor]) -> str | None:
         """Whether what came back is a ghost of the picture itself, or of one secret in another."""
         seen = [image for image in images if min(image.shape[1:]) >= _SMALLEST]
-        found = [_likeness(picture, image) for image in seen]
-        ghost, place = max(found, default=(0.0, 0.0))
-        pairs = combinations(seen, 2)
-        # of several, right ones may have traces of each other where the picture has details
-        same_places = place > _PLACES and len(seen) == 1
-        if ghost > _GHOST or (
-            ghost > _FAINT and (same_places or any(_likeness(*pair)[0] > _TWINS for pair in pairs))
-        ):
+        pairs = [_details(picture, image) for image in seen]
+        ghost = max(map(_likeness, pairs), default=0.0)
+        if ghost > _GHOST or (ghost > _FAINT and self._is_second_sign(pairs, seen)):
             return (
                 "What came back looks like the picture itself, as it does where nothing was "
                 "hidden, or not so many secrets, or where JPEG or an edit destroyed them."
             )
         return None
 
+    @staticmethod
+    def _is_second_sign(pairs: Sequence[Tensor], seen: Sequence[Tensor]) -> bool:
+        if len(seen) == 1:  # right ones of several may have traces of each other in those places
+            return _likeness(F.avg_pool2d(pairs[0].abs(), 4)) > _PLACES
+        return any(_likeness(_details(*two)) > _TWINS for two in combinations(seen, 2))
 
-def _likeness(one: Tensor, other: Tensor) -> tuple[float, float]:
-    """Absolute correlations of two images' details, and of where they have them; 0 without any."""
+
+def _details(one: Tensor, other: Tensor) -> Tensor:
+    """The details of two images where both are, (2, C, H, W); the middle is enough."""
     height, width = (min(sides) for sides in zip(one.shape[1:], other.shape[1:], strict=True))
-    # the middle is enough
     rows, columns = (
         slice(start, start + 512)
         for start in (max(height - 512, 0) // 2, max(width - 512, 0) // 2)
     )
-    pair = torch.stack(
-        [details(x[:, :height, :width][:, rows, columns].float()) for x in (one, other)]
-    )
-    places = F.avg_pool2d(pair.abs(), 4)
-    of_details, of_places = (
-        abs(float(torch.corrcoef(x.flatten(1))[0, 1].nan_to_num(0))) for x in (pair, places)
-    )
-    return of_details, of_places
+    cut = (x[:, :height, :width][:, rows, columns].float() for x in (one, other))
+    return torch.stack([details(x) for x in cut])
+
+
+def _likeness(pair: Tensor) -> float:
+    """The absolute correlation of two images; 0 where one is flat."""
+    return abs(float(torch.corrcoef(pair.flatten(1))[0, 1].nan_to_num(0)))
