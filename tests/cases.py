@@ -128,6 +128,10 @@ NETWORKS = {
         lambda: WINNaive(1, 1, scale=4, couplings=1, growth=4, copies=4),
         (1, 1, 8, 4),
     ),
+    "rescaling x4, naive, published": (
+        lambda: WINNaive(1, 1, scale=4, couplings=1, growth=4, copies=4, layout="published"),
+        (1, 1, 8, 4),
+    ),
     "rescaling x4, naive, plain": (
         lambda: WINNaive(1, 1, scale=4, couplings=1, growth=4, layout="published"),
         (1, 1, 4, 8),

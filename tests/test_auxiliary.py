@@ -15,7 +15,7 @@ from wic_layers import WIC, charbonnier, det_loss, record_wic, shift_loss
 from wic_layers.auxiliary import is_recording, squared
 from wic_layers.blocks import Chain
 from wic_layers.completion import Gaussian
-from wic_layers.errors import WICArgumentError, WICShapeError
+from wic_layers.errors import WICArgumentError, WICError, WICShapeError
 
 
 def chain():
@@ -363,3 +363,26 @@ def test_wrong_arguments(call, error, message):
     with pytest.raises(error, match=message):
         call()
     assert not is_recording()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("completion", ["zero", "shift", "gaussian"])
+def test_shift_loss_of_images_in_half_precision(dtype, completion):
+    layer, x = WIC(12, 3, completion=completion), torch.rand(2, 12, 128, 128)
+    found = []
+    for images in (x.to(dtype), x.to(dtype).float()):
+        with record_wic(layer) as records:
+            layer(images)
+        found.append(shift_loss(records))
+    assert found[0].dtype == torch.float32
+    torch.testing.assert_close(*found, rtol=1e-2, atol=0.0)
+
+
+def test_a_record_of_no_grad_is_judged_there():
+    layer = WIC(12, 3)
+    with torch.no_grad(), record_wic(layer) as records:
+        layer(torch.rand(1, 12, 4, 4))
+    with pytest.raises(WICError, match="Compute the loss under no_grad too"):
+        shift_loss(records)
+    with torch.no_grad():
+        assert shift_loss(records) > 0

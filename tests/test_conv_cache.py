@@ -9,6 +9,7 @@ from torch import nn
 from torch.func import functional_call
 
 from wic_layers import WIC
+from wic_layers._pointwise import is_unchanged, snapshot
 
 
 def fresh_inverse(layer, y):
@@ -262,3 +263,40 @@ def test_survives_neither_in_the_state_nor_in_a_copy(layer):
     assert list(layer.state_dict()) == ["weight"]
     assert not cached(copy.deepcopy(layer))
     assert not cached(copy.copy(layer))
+
+
+@pytest.mark.parametrize("way", ["functional_call", "another parameter"])
+@torch.no_grad()
+def test_a_kernel_at_the_address_of_an_earlier_one_is_another(way, monkeypatch):
+    # as off the CPU, where versions are compared and not numbers
+    monkeypatch.setattr(torch.Tensor, "is_cpu", property(lambda tensor: False))
+    layer, y = WIC(64, 64).eval(), torch.ones(1, 64)
+    for scale in range(1, 41):
+        kernel = nn.Parameter(torch.eye(64) * scale)
+        if way == "functional_call":
+            found = functional_call(layer, {"weight": kernel}, (y,), {"rev": True})
+        else:
+            layer.weight = kernel
+            found = layer.inverse(y)
+        del kernel
+        torch.testing.assert_close(found, y / scale)
+
+
+@torch.no_grad()
+def test_versions_are_seen_off_the_cpu(monkeypatch):
+    monkeypatch.setattr(torch.Tensor, "is_cpu", property(lambda tensor: False))
+    layer, y = WIC(4, 4).eval(), torch.ones(1, 4)
+    first = layer.inverse(y)
+    kept = layer._cache
+    assert torch.equal(layer.inverse(y), first)
+    assert kept
+    assert layer._cache is kept
+    layer.weight.mul_(2)
+    torch.testing.assert_close(layer.inverse(y), first / 2)
+
+
+def test_a_kernel_on_another_device_is_another():
+    kernel = torch.eye(3)
+    (seen,) = snapshot((kernel,))
+    assert is_unchanged(seen, kernel)
+    assert not is_unchanged(seen, kernel.to("meta"))

@@ -1,6 +1,7 @@
 """The layer inside autocast, compiled, exported, and under torch.func."""
 
 import copy
+import math
 import shutil
 import sys
 
@@ -330,3 +331,33 @@ def test_when_a_product_is_taken():
     assert not is_product(x.contiguous(memory_format=torch.channels_last))
     assert not is_product(x.transpose(2, 3))
     assert is_product(x[:2]) == (torch.get_num_threads() > 1)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("scale", [1.0, 4.0])
+def test_with_log_det_of_an_image_in_half_precision(dtype, scale):
+    layer = WIC.from_kernel(scale * torch.eye(4, dtype=dtype))
+    x = torch.zeros(1, 4, 256, 256, dtype=dtype)
+    wanted = 4 * 256 * 256 * math.log(scale)
+    trained = layer.with_log_det(x)[1]
+    with torch.no_grad():
+        remembered = layer.eval().with_log_det(x)[1]
+    for found in (trained, remembered):
+        assert found.dtype == torch.float32
+        assert float(found.detach()) == pytest.approx(wanted, rel=1e-5)
+
+
+def test_everything_is_on_the_device_that_was_asked_for():
+    layer = WIC(12, 3, completion="learned", device="meta")
+    assert {parameter.device.type for parameter in layer.parameters()} == {"meta"}
+    same = WIC.from_kernel(torch.empty(12, 12, device="meta"), 3, completion="learned")
+    assert {parameter.device.type for parameter in same.parameters()} == {"meta"}
+
+
+@pytest.mark.parametrize("parametrization", ["free", "lu"])
+def test_a_layer_without_memory_is_filled(parametrization):
+    with torch.device("meta"):
+        layer = WIC(6, 6, parametrization=parametrization)
+    layer.to_empty(device="cpu").reset_parameters()
+    x = torch.randn(2, 6, 4, 4)
+    torch.testing.assert_close(layer.inverse(layer(x)), x, rtol=1e-4, atol=1e-4)

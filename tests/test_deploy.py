@@ -29,7 +29,7 @@ from wic_layers.blocks import (
 from wic_layers.convert import register_1x1
 from wic_layers.deploy import fuse
 from wic_layers.errors import IllConditionedError, WICArgumentError, WICShapeError
-from wic_layers.models import HiNet, WINNaive, from_pretrained, packaged_weights
+from wic_layers.models import HiNet, IICNet, WINNaive, from_pretrained, packaged_weights
 
 ALGEBRA = ("linalg", "inv", "slogdet", "solve", "_qr", "det", "cholesky", "lu_")
 
@@ -468,3 +468,34 @@ def test_nothing_else_is_loaded():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+@torch.no_grad()
+def test_a_fused_learned_completion_in_the_dtype_of_the_model():
+    layer = WIC(12, 3, completion="learned").bfloat16()
+    nn.init.normal_(layer.completion.layers[-1].weight, std=0.1)
+    y = torch.rand(1, 3, 4, 4).bfloat16()
+    require_close(fuse(layer, "reverse")(y), layer.inverse(y), tolerance=0.02)
+    wide = WIC(12, 3, completion="learned")
+    nn.init.normal_(wide.completion.layers[-1].weight, std=0.1)
+    y = torch.rand(1, 3, 4, 4, dtype=torch.float64)
+    require_close(fuse(wide, "reverse")(y), wide.inverse(y))
+    fused = lowered(fuse(Chain(Squeeze(2), wide), "reverse"), torch.float16)
+    require_close(fused(y.float()), F.pixel_shuffle(wide.inverse(y.float()), 2), tolerance=0.02)
+
+
+@torch.no_grad()
+def test_what_optimize_set_is_left_behind():
+    model = IICNet(6, 3, couplings=1, growth=4, features=4).eval()
+    shaken(model)
+    x = torch.rand(1, 6, 8, 8)
+    expected = fuse(model)(x)
+    assert torch.equal(fuse(model.optimize(torch.bfloat16))(x), expected)
+
+
+@torch.no_grad()
+def test_constants_are_where_the_model_is():
+    model = Chain(Haar(), Squeeze(2, 2), AffineCoupling(48)).to("meta")
+    for direction in ("forward", "reverse"):
+        fused = fuse(model, direction)
+        assert {value.device.type for value in fused.state_dict().values()} == {"meta"}

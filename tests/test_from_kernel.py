@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from wic_layers import WIC
-from wic_layers.errors import WICShapeError
+from wic_layers.errors import WICArgumentError, WICShapeError
 
 CLOSE = {"rtol": 1e-5, "atol": 1e-5}
 
@@ -48,3 +48,18 @@ def test_from_kernel_refuses():
         WIC.from_kernel(torch.ones(3, 3, 1, 1))
     with pytest.raises(WICShapeError, match=r"kernel of shape \(9, 7\); got \(8, 7\)"):
         WIC.from_kernel(torch.eye(8, 7), 3, layout="published")
+
+
+def test_from_kernel_refuses_what_a_parametrization_cannot_hold():
+    turn = torch.linalg.qr(torch.randn(5, 3))[0]
+    layer = WIC.from_kernel(turn, parametrization="orthogonal")
+    torch.testing.assert_close(layer.weight.detach(), turn)
+    with pytest.raises(WICArgumentError, match="that this parametrization can hold; got one"):
+        WIC.from_kernel(2 * torch.eye(3), parametrization="orthogonal")
+
+
+def test_a_learned_completion_is_drawn():
+    kernel = torch.eye(4)
+    layers = [WIC.from_kernel(kernel, 3, completion="learned") for _ in range(2)]
+    first, second = (next(layer.completion.parameters()) for layer in layers)
+    assert not torch.equal(first, second)

@@ -143,3 +143,26 @@ def test_foreign_modules_keep_their_activations():
     y = model(torch.rand(1, 1, 4, 4))
     (model(y, rev=True) + 0).sum().backward()
     assert model.wic.weight.grad is not None
+
+
+def test_weights_that_change_before_the_way_back_are_an_error():
+    model = shaken(Chain(Haar(), AffineCoupling(12), WIC(12, 12)))
+    for enabled in (False, True):
+        save_memory(model, enabled=enabled)
+        y = model(torch.rand(1, 3, 8, 8))
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.mul_(1.5)
+        with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+            y.square().sum().backward()
+
+
+def test_networks_of_a_coupling_that_share_their_weights():
+    shared = torch.nn.Conv2d(6, 6, 3, padding=1)
+    model = Chain(Haar(), AffineCoupling(12, subnet=lambda inputs, outputs: shared)).double()
+    x, found = torch.rand(1, 3, 8, 8, dtype=torch.float64), []
+    for enabled in (False, True):
+        save_memory(model, enabled=enabled)
+        found.append(torch.autograd.grad(model(x).square().sum(), model.parameters()))
+    for one, two in zip(*found, strict=True):
+        torch.testing.assert_close(two, one)

@@ -6,6 +6,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 from cases import shaken
+from torch import nn
+from torch.autograd import forward_ad
+from torch.func import functional_call
+from torch.nn.utils import prune
 
 from wic_layers import subnets
 from wic_layers.models import WINNaive
@@ -176,3 +180,91 @@ def test_bfloat16_on_cuda_is_that_of_a_cpu():
     with torch.no_grad():
         expected = net(x)
         torch.testing.assert_close(net.cuda()(x.cuda()).cpu(), expected, rtol=0.02, atol=0.02)
+
+
+def test_what_torch_does_with_parameters():
+    net, x = shaken(DenseBlock(3, 3, growth=4)), torch.rand(1, 3, 8, 8)
+    vector = nn.utils.parameters_to_vector(net.parameters())
+    nn.utils.vector_to_parameters(2 * vector, net.parameters())
+    assert torch.equal(nn.utils.parameters_to_vector(net.parameters()), 2 * vector)
+    optimizer = torch.optim.LBFGS(net.parameters(), max_iter=3)
+
+    def closure():
+        optimizer.zero_grad()
+        loss = net(x).square().sum()
+        loss.backward()
+        return loss
+
+    before = float(closure().detach())
+    optimizer.step(closure)
+    assert float(closure().detach()) < before
+    for parameter in net.parameters():
+        assert parameter.is_contiguous()
+        assert parameter.grad.is_contiguous()
+
+
+def test_pruning_and_hooks_are_respected():
+    net, x = shaken(DenseBlock(3, 3, growth=4)).eval(), torch.rand(1, 3, 8, 8)
+    net.optimize(torch.float32)
+    prune.l1_unstructured(net.conv1, "weight", amount=0.5)
+    seen = []
+    net.conv2.register_forward_hook(lambda module, given, out: seen.append(out))
+    for wanted in (True, False):
+        with torch.set_grad_enabled(wanted):
+            torch.testing.assert_close(net(x), plain(net, x))
+    assert len(seen) == 4
+    net(x).sum().backward()
+    assert net.conv1.weight_orig.grad is not None
+
+
+def test_a_convolution_that_was_exchanged():
+    class Bent(nn.Conv2d):
+        def forward(self, x):
+            return super().forward(x).sin()
+
+    net, x = shaken(DenseBlock(3, 3, growth=4)), torch.rand(1, 3, 8, 8)
+    net.conv2 = shaken(nn.Sequential(Bent(7, 4, 3, padding=1)))[0]
+    torch.testing.assert_close(net(x), plain(net, x))
+
+
+def test_float64_stays_float64_under_autocast():
+    net, x = block().double(), torch.rand(2, 5, 9, 6, dtype=torch.float64)
+    expected = net(x)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(net(x), expected)
+
+
+def test_derivatives_by_other_ways():
+    net, x = shaken(DenseBlock(2, 2, growth=2)).double(), torch.randn(1, 2, 3, 4).double()
+    rows = torch.autograd.functional.jacobian(net, x)
+    together = torch.autograd.functional.jacobian(net, x, vectorize=True)
+    torch.testing.assert_close(together, rows)
+    tangent = torch.randn_like(x)
+    with forward_ad.dual_level():
+        out = forward_ad.unpack_dual(net(forward_ad.make_dual(x, tangent)))
+    torch.testing.assert_close(out.primal, net(x))
+    torch.testing.assert_close(out.tangent, (rows * tangent).sum((-4, -3, -2, -1)))
+
+
+def test_weights_of_a_call_and_edits_are_seen_by_an_optimized_block():
+    net, x = block(), torch.rand(1, 5, 8, 8)
+    other = block()
+    net.optimize(torch.bfloat16)
+    with torch.no_grad():
+        mine = net(x)
+        expected = copy.deepcopy(net)
+        expected.load_state_dict(other.state_dict())
+        assert torch.equal(functional_call(net, other.state_dict(), (x,)), expected(x))
+        assert torch.equal(net(x), mine)
+        for one, two in zip(net.parameters(), other.parameters(), strict=True):
+            one.copy_(two)
+        assert torch.equal(net(x), expected(x))
+        batch = torch.rand(3, 1, 5, 8, 8)
+        mapped = torch.vmap(net)(batch)
+        torch.testing.assert_close(mapped, torch.stack([plain(net, x) for x in batch]))
+    with torch.inference_mode():
+        kept = copy.deepcopy(other)
+        kept.optimize(torch.bfloat16)
+        first = kept(x)
+        kept.conv5.bias.add_(1)
+        torch.testing.assert_close(kept(x), first + 1, rtol=0.05, atol=0.05)

@@ -6,7 +6,7 @@ from cases import shaken
 from torch import nn
 
 from wic_layers import WellPosed, det_loss, record_wic, shift_loss
-from wic_layers.blocks import AffineCoupling, Chain, Haar, Squeeze
+from wic_layers.blocks import AffineCoupling, Chain, Haar, LearnedSqueeze, Squeeze
 from wic_layers.errors import WICArgumentError, WICShapeError
 from wic_layers.subnets import DenseBlock
 
@@ -120,3 +120,25 @@ def test_compiled():
     x = torch.rand(1, 3, 8, 8)
     forward = torch.compile(net, fullgraph=True, backend="aot_eager")
     torch.testing.assert_close(forward(x), net(x))
+
+
+def test_a_state_dict_is_told_from_one_of_the_network_alone():
+    """Also where the network's only key is the one that the WIC has."""
+    net = WellPosed(LearnedSqueeze(2), 12, 3)
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.mul_(3)
+    state = {key: value.clone() for key, value in net.state_dict().items()}
+    net.load_state_dict(net.state_dict())
+    for key, value in net.state_dict().items():
+        assert torch.equal(value, state[key])
+    alone = LearnedSqueeze(2)
+    net.load_state_dict(alone.state_dict())
+    assert torch.equal(net.net.wic.weight, alone.wic.weight)
+    assert torch.equal(net.wic.weight, state["wic.weight"])
+
+
+def test_the_device_is_the_networks_in_any_precision():
+    net = WellPosed(IRN().bfloat16().to("meta"), 12, 3, completion="learned")
+    assert {parameter.device.type for parameter in net.parameters()} == {"meta"}
+    assert net.wic.weight.dtype == torch.float32

@@ -16,6 +16,7 @@ from wic_layers._one_way import (
     Bands,
     Completed,
     Couple,
+    Lower,
     Matrix,
     Mean,
     Memory,
@@ -44,6 +45,7 @@ from wic_layers.completion import Gaussian, Learned, Shift
 from wic_layers.conv import WIC
 from wic_layers.convert import WellPosed, _converter, swap_1x1
 from wic_layers.errors import WICArgumentError, WICError
+from wic_layers.subnets import DenseBlock
 
 __all__ = ["Memo", "one_way"]
 
@@ -108,7 +110,7 @@ def _inverted(layer: WIC, memo: Memo) -> nn.Module:
         return Shifted(matrix, completion, dtype)
     completion = _copied(completion, memo)
     if type(completion) is Learned:
-        completion = completion.layers.to(dtype)
+        completion = Lower(completion.layers, dtype)
     return Completed(matrix, completion, dtype)
 
 
@@ -220,7 +222,9 @@ class Constant(nn.Module):
     def with_log_det(self, x: Tensor, *, rev: bool = False) -> tuple[Tensor, Tensor]:
         """See :meth:`wic_layers.WIC.with_log_det`."""
         volume = -self.volume if rev else self.volume
-        return self(x, rev), x.new_full((x.shape[0],), math.prod(x.shape[2:])) * volume
+        dtype = torch.promote_types(x.dtype, torch.float32)
+        pixels = x.new_full((x.shape[0],), math.prod(x.shape[2:]), dtype=dtype)
+        return self(x, rev), pixels * volume
 
 
 class Hosted(nn.Module):
@@ -303,7 +307,7 @@ def _hosted(module: nn.Module, reverse: bool, memo: Memo) -> nn.Module:  # noqa:
 
 
 def with_constants(model: nn.Module, *, reverse: bool) -> nn.Module:
-    """Exchanges every WIC in a host's module, in place.
+    """Exchanges every WIC in a host's module, in place, and forgets what ``optimize`` set.
 
     Args:
         model: The module.
@@ -319,6 +323,8 @@ def with_constants(model: nn.Module, *, reverse: bool) -> nn.Module:
                     if child not in made:
                         made[child] = Constant(child, backward=reverse != turned)
                 parent._modules[name] = made[child]
+            elif isinstance(child, DenseBlock):
+                child.optimize(None)
     return model
 
 

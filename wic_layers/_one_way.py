@@ -24,6 +24,7 @@ __all__ = [
     "Completed",
     "Couple",
     "Dense",
+    "Lower",
     "Matrix",
     "Mean",
     "Memory",
@@ -70,7 +71,7 @@ class Matrix(nn.Module):
         if x.dim() == 2:
             return F.linear(x, flat)
         shape = list(x.shape)
-        shape[1] = -1
+        shape[1] = flat.shape[0]
         return torch.matmul(flat, x.flatten(2)).reshape(shape)
 
     def extra_repr(self) -> str:
@@ -96,7 +97,7 @@ class Shifted(nn.Module):
         super().__init__()
         self.stored = dtype
         self.reaches = []
-        for rank, offsets in enumerate(shift._offsets):
+        for rank, offsets in enumerate(map(shift.offsets, range(4))):
             if shift.order == "published" and rank != 2:
                 self.reaches.append(-1)
                 self.register_buffer(f"kernel{rank}", matrix.new_zeros(0))
@@ -266,6 +267,7 @@ class Dense(nn.Module):
         super().__init__()
         self.slope = block.slope
         self.convolutions = nn.ModuleList(block.children())
+        self.convolutions.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps (B, in_channels, H, W) to (B, out_channels, H, W)."""
@@ -369,6 +371,8 @@ def _both(first: nn.Module, then: nn.Module) -> nn.Module | None:
     if type(first) is Repeated and isinstance(then, Shifted):
         for rank in range(4):
             kernel = getattr(then, f"kernel{rank}")
+            if then.reaches[rank] < 0:
+                continue
             setattr(then, f"kernel{rank}", kernel.unflatten(1, (first.groups, -1)).sum(1))
         return then
     return None
@@ -399,5 +403,6 @@ def lowered(fused: nn.Module, dtype: torch.dtype) -> nn.Module:
                 Lower(net, dtype) for net in (module.F, module.G, module.H)
             )
         if isinstance(module, Completed) and isinstance(module.completion, nn.Module):
-            module.completion = Lower(module.completion, dtype)
+            inner = module.completion
+            module.completion = Lower(inner.net if type(inner) is Lower else inner, dtype)
     return fused

@@ -91,16 +91,26 @@ def is_transformed() -> bool:
     return _peek_transforms() is not None
 
 
-def snapshot(sources: tuple[Tensor, ...]) -> tuple[Tensor | tuple[int, int], ...]:
-    """Returns what shows a later edit of a source: on a CPU a copy, elsewhere its version."""
+def snapshot(sources: tuple[Tensor, ...]) -> tuple[Tensor | tuple[Tensor, int], ...]:
+    """Returns what shows a later edit of a source: on a CPU a copy, elsewhere its version.
+
+    The memory of a source off the CPU is held, so that no other tensor can come to its address.
+    """
     return tuple(
-        source.detach().clone() if source.is_cpu else (source.data_ptr(), source._version)
+        source.detach().clone() if source.is_cpu else (source.detach(), source._version)
         for source in sources
     )
 
 
-def is_unchanged(seen: Tensor | tuple[int, int], source: Tensor) -> bool:
+def is_unchanged(seen: Tensor | tuple[Tensor, int], source: Tensor) -> bool:
     """Returns whether a source is what :func:`snapshot` saw."""
     if isinstance(seen, Tensor):
-        return seen.dtype == source.dtype and torch.equal(seen, source)
-    return not source.is_inference() and seen == (source.data_ptr(), source._version)
+        return source.is_cpu and seen.dtype == source.dtype and torch.equal(seen, source)
+    if source.is_inference():
+        return False
+    held, version = seen
+    return source._version == version and _place(source) == _place(held)
+
+
+def _place(x: Tensor) -> tuple[Any, ...]:
+    return x.data_ptr(), x.device, x.dtype, x.shape, x.stride()

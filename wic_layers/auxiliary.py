@@ -197,7 +197,7 @@ def shift_loss(
         criterion: Elementwise distance :math:`\rho(input, target)`.
 
     Returns:
-        A scalar.
+        A scalar, in float32 for smaller dtypes.
 
     Raises:
         WICArgumentError: If nothing was recorded, the recording is still open, or the target does
@@ -227,20 +227,22 @@ def shift_loss(
         ):
             raise WICError(
                 f"The record of layer '{record.name}' has no gradient although the layer is "
-                "trained: it was made under no_grad, as reentrant checkpointing does. Use "
-                "checkpoint(..., use_reentrant=False)."
+                "trained: it was made under no_grad. Compute the loss under no_grad too, or, if "
+                "checkpointing did it, use checkpoint(..., use_reentrant=False)."
             )
         completion = getattr(record.layer, "completion", None)
         penalty = getattr(completion, "penalty", None)
-        if not record.extra.shape[1]:
-            distance = record.extra
+        # half precision cannot hold the sum over an image
+        extra = record.extra.to(torch.promote_types(record.extra.dtype, torch.float32))
+        if not extra.shape[1]:
+            distance = extra
         elif penalty is not None:
-            distance = penalty(record.extra)
+            distance = penalty(extra)
         else:
             aim = targets.get(record.name)
             reference = record.layer.complete(record.output if aim is None else aim)  # type: ignore[operator]
-            distance = criterion(record.extra, reference)
-        term = distance.sum() / max(record.extra.shape[0], 1)
+            distance = criterion(extra, reference.to(extra.dtype))
+        term = distance.sum() / max(extra.shape[0], 1)
         total = term if total is None else total + term
     assert total is not None  # noqa: S101 - for the type checker; there is at least one record
     return total

@@ -25,6 +25,7 @@ __all__ = [
     "Repeat",
     "Shift",
     "Zero",
+    "check_name",
     "resolve",
 ]
 
@@ -76,7 +77,7 @@ def _offsets(count: int, rank: int, order: str) -> list[tuple[int, ...]]:
     if rank == 0:
         return [()] * count
     groups = count + 1
-    reach = max(math.ceil(math.sqrt(groups) / 2), 1)
+    reach = max(math.ceil(groups ** (1 / rank) / 2), 1)
     if order == "nearest":
         while (2 * reach + 1) ** rank < groups:
             reach += 1
@@ -135,13 +136,19 @@ class Shift(_Sized):
         if order not in ("nearest", "published"):
             raise WICArgumentError(f'Expected order "nearest" or "published"; got {order!r}.')
         self.order = order
-        groups = -(-out_channels // in_channels)
-        self._offsets = [_offsets(groups, rank, order) for rank in range(4)]
+        self._offsets: dict[int, list[tuple[int, ...]]] = {}
+
+    def offsets(self, rank: int) -> list[tuple[int, ...]]:
+        """The offset of every group of missing channels, for ``rank`` spatial dimensions."""
+        if rank not in self._offsets:
+            groups = -(-self.out_channels // self.in_channels)
+            self._offsets[rank] = _offsets(groups, rank, self.order)
+        return self._offsets[rank]
 
     @property
     def reach(self) -> int:
         """The farthest shift of an image along one axis, in pixels."""
-        return max((abs(step) for offset in self._offsets[2] for step in offset), default=0)
+        return max((abs(step) for offset in self.offsets(2) for step in offset), default=0)
 
     def forward(self, y: Tensor) -> Tensor:
         if not self.out_channels:
@@ -153,7 +160,7 @@ class Shift(_Sized):
                 f"them; got shape {tuple(y.shape)}."
             )
         shifted = []
-        for offset in self._offsets[rank]:
+        for offset in self.offsets(rank):
             group = y
             for axis, step in enumerate(offset):
                 if step:
@@ -267,6 +274,13 @@ _NAMED: dict[str, type[_Sized]] = {
 }
 
 
+def check_name(completion: str) -> None:
+    """Raises WICArgumentError if a string is not the name of a completion."""
+    if completion not in _NAMED:
+        names = ", ".join(repr(name) for name in get_args(CompletionName))
+        raise WICArgumentError(f"Expected completion {names} or a callable; got {completion!r}.")
+
+
 def resolve(
     completion: CompletionName | Completion, in_channels: int, out_channels: int
 ) -> Completion:
@@ -282,11 +296,7 @@ def resolve(
         WICArgumentError: If it is neither, or a completion for other numbers of channels.
     """
     if isinstance(completion, str):
-        if completion not in _NAMED:
-            names = ", ".join(repr(name) for name in get_args(CompletionName))
-            raise WICArgumentError(
-                f"Expected completion {names} or a callable; got {completion!r}."
-            )
+        check_name(completion)
         return _NAMED[completion](in_channels, out_channels)
     if isinstance(completion, _Sized):
         given = (completion.in_channels, completion.out_channels)

@@ -12,7 +12,7 @@ from torch.nn.utils import parametrize
 from wic_layers import auxiliary
 from wic_layers._inversion import Inversion
 from wic_layers._pointwise import convolve, outside_autocast
-from wic_layers.completion import Completion, CompletionName, Shift, resolve
+from wic_layers.completion import Completion, CompletionName, Shift, check_name, resolve
 from wic_layers.errors import WICArgumentError, WICShapeError
 from wic_layers.functional import _algebra_dtype, condition_number, log_volume
 from wic_layers.parametrization import ParametrizationName, parametrize_kernel
@@ -132,6 +132,8 @@ class WIC(Inversion):
         self.bijective = in_channels == out_channels
 
         self.completion = self._resolve_completion(completion)
+        if isinstance(completion, str) and self.completion is not None:
+            self.completion.to(device=device)
 
         self.weight = nn.Parameter(torch.empty(self.rows, in_channels, device=device, dtype=dtype))
         self.reset_parameters()
@@ -168,7 +170,9 @@ class WIC(Inversion):
         m = count if out_channels is None else out_channels
         if m < n and arguments.get("layout", "compact") == "compact":
             arguments["rows"] = "m" if count == m else count
-        with torch.random.fork_rng(devices=[]):  # no chance is left in the result
+        # a kernel that is not kept takes no random numbers from the caller
+        draws = arguments.get("completion") == "learned"
+        with torch.random.fork_rng(devices=[], enabled=not draws):
             layer = cls(n, m, **arguments, device=kernel.device, dtype=kernel.dtype)
         if layer.rows != count:
             raise WICShapeError(
@@ -182,6 +186,12 @@ class WIC(Inversion):
             layer.weight.copy_(kernel.detach())
         else:
             layer.weight = kernel.detach().clone()
+            off = float((layer.weight.detach() - kernel.detach()).abs().max())
+            if not off <= 1e-3 * float(kernel.detach().abs().max()):
+                raise WICArgumentError(
+                    f"{layer._title()}: expected a kernel that this parametrization can hold; "
+                    f'got one that comes out {off:.3g} off. Leave parametrization="free".'
+                )
         return layer
 
     def _resolve_rows(self, rows: Any, completion: Any) -> int:
@@ -193,7 +203,7 @@ class WIC(Inversion):
                     f"-> {m} channels. Leave it out."
                 )
             if isinstance(completion, str):  # not used here, but a wrong name is an error
-                resolve(completion, m, 0)  # type: ignore[arg-type]
+                check_name(completion)
             return m
         if self.layout == "published":
             if rows is not None:
@@ -240,7 +250,7 @@ class WIC(Inversion):
             nn.init.orthogonal_(start)
         with torch.no_grad():
             if parametrize.is_parametrized(self, "weight"):
-                self.weight = start.to(self.weight)
+                self.weight = start.to(self._sources()[0])
             elif not self.weight.is_meta:
                 self.weight.copy_(start)
 
@@ -287,7 +297,8 @@ class WIC(Inversion):
         inverse does.
 
         Returns:
-            The result, and the log-volume in nats, shape (B,), in memory of its own.
+            The result, and the log-volume in nats, shape (B,), in memory of its own; in float32
+            for smaller dtypes, which cannot hold that of an image.
         """
         memory = None if self.training or torch.is_grad_enabled() else self._memory()
         y = self._back(x, memory) if rev else self._there(x, memory)
@@ -295,13 +306,11 @@ class WIC(Inversion):
         pixels = math.prod(shape[2:]) * (-1 if rev else 1)
         if memory is None:
             volume, dtype = self._volume_of_rows(self.out_channels)
-            if dtype != x.dtype:
-                dtype = torch.promote_types(dtype, x.dtype)
-            return y, torch.full((shape[0],), pixels, dtype=dtype, device=x.device) * volume
+            return y, (volume * pixels).to(_wide(dtype, x.dtype)).expand(shape[0]).clone()
 
         def compute() -> tuple[float, torch.dtype]:
-            volume = self.log_volume()
-            return float(volume), torch.promote_types(volume.dtype, x.dtype)
+            volume, dtype = self._volume_of_rows(self.out_channels)
+            return float(volume), _wide(dtype, x.dtype)
 
         value, dtype = self._remembered(memory, ("log_volume", x.dtype), compute)
         return y, torch.full((shape[0],), value * pixels, dtype=dtype, device=x.device)
@@ -398,3 +407,8 @@ class WIC(Inversion):
 
 def _keep(tensor: Tensor) -> Tensor:
     return tensor
+
+
+def _wide(first: torch.dtype, second: torch.dtype) -> torch.dtype:
+    """The larger of two dtypes, and float32 at least."""
+    return torch.promote_types(torch.promote_types(first, second), torch.float32)

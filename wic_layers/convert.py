@@ -78,8 +78,9 @@ class WellPosed(InvertibleBlock):
             )
         where: dict[str, Any] = {}
         for parameter in net.parameters():
+            where.setdefault("device", parameter.device)
             if parameter.dtype in (torch.float32, torch.float64):
-                where = {"device": parameter.device, "dtype": parameter.dtype}
+                where["dtype"] = parameter.dtype
                 break
         self.net = net
         self.wic = WIC(in_channels, out_channels, completion=completion, **where)
@@ -98,9 +99,11 @@ class WellPosed(InvertibleBlock):
         self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
     ) -> None:
         own = self.net.state_dict(prefix=prefix)
-        if own and own.keys() <= state_dict.keys():  # of the network alone
-            for key in own:
-                state_dict[f"{prefix}net.{key[len(prefix) :]}"] = state_dict.pop(key)
+        inside = {key: f"{prefix}net.{key[len(prefix) :]}" for key in own}
+        alone = own.keys() <= state_dict.keys() and state_dict.keys().isdisjoint(inside.values())
+        if own and alone:
+            for key, new in inside.items():
+                state_dict[new] = state_dict.pop(key)
             state_dict.update(self.wic.state_dict(prefix=f"{prefix}wic."))
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -88,6 +89,9 @@ def fuse(model: nn.Module, direction: Direction = "forward") -> nn.Module:
     with torch.no_grad():
         parts = joined(one_way(model, direction == "reverse", {}))
     fused = parts[0] if len(parts) == 1 else parts
+    held = next(chain(model.parameters(), model.buffers()), None)
+    if held is not None:  # constants of a transform were made on the CPU
+        fused.to(held.device)
     return fused.eval().requires_grad_(requires_grad=False)
 
 

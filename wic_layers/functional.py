@@ -221,7 +221,8 @@ def log_volume(kernel: Tensor) -> Tensor:
         kernel: :math:`K`, shape :math:`(\dots, M, n)`.
 
     Returns:
-        Shape :math:`(\dots)`; :math:`-\infty` for a kernel without full rank.
+        Shape :math:`(\dots)`; of a kernel without full rank :math:`-\infty`, or, where rounding
+        hides the lack, a number far below zero.
 
     Raises:
         WICShapeError: If the kernel has fewer than two dimensions.
@@ -255,7 +256,8 @@ def condition_number(kernel: Tensor) -> Tensor:
         kernel: :math:`K`, shape :math:`(\dots, M, n)`.
 
     Returns:
-        Shape :math:`(\dots)`, at least 1; infinite or NaN for a singular or non-finite kernel.
+        Shape :math:`(\dots)`, at least 1; of a singular kernel infinite, or, where rounding hides
+        that it is, past 1/eps of the algebra's dtype; infinite of one that is not finite.
 
     Raises:
         WICShapeError: If the kernel has fewer than two dimensions.

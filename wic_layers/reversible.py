@@ -32,7 +32,8 @@ def save_memory(model: nn.Module, *, enabled: bool = True, check: bool = False) 
     layers and, on the way forward, widening ones. The others are run as before. Gradients are
     those of plain autograd to the rounding of the inverses. They are of first order only, and
     compiled code and function transforms (``torch.func``) run as before. Networks inside couplings
-    must give the same twice: no dropout.
+    must give the same twice: no dropout. They run twice a step, so a batch norm in them would
+    count every batch twice.
 
     Args:
         model: A network of :mod:`wic_layers.models`, or any module with a
@@ -114,9 +115,8 @@ class _Piece:
         self.blocks = list(blocks)
         self.rev = rev
         self.check = check
-        self.parameters = list(
-            dict.fromkeys(p for _, block in blocks for p in block.parameters() if p.requires_grad)
-        )
+        self.weights = list(dict.fromkeys(p for _, block in blocks for p in block.parameters()))
+        self.parameters = [p for p in self.weights if p.requires_grad]
 
     def run(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
         """The result, and what went into every block if that is to be compared."""
@@ -158,13 +158,14 @@ class _Reversible(torch.autograd.Function):
         y, seen = piece.run(x)
         ctx.piece = piece
         ctx.autocast = _autocast_of(x.device.type)
-        ctx.save_for_backward(y, *seen)
+        # with the weights, so that autograd notices if they have changed until then
+        ctx.save_for_backward(*piece.weights, y, *seen)
         return y
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        y, *seen = ctx.saved_tensors
+        y, *seen = ctx.saved_tensors[len(ctx.piece.weights) :]
         with torch.autocast(**ctx.autocast):
             back, found = ctx.piece.undo(y, gradient, seen)
         return (None, back, *(found.get(parameter) for parameter in ctx.piece.parameters))
@@ -254,7 +255,8 @@ def _gradients(
 ) -> tuple[Tensor]:
     """The gradient of ``given``; those of the modules' parameters are added to ``found``."""
     each = modules if isinstance(modules, tuple) else (modules,)
-    parameters = [p for module in each for p in module.parameters() if p.requires_grad]
+    every = (p for module in each for p in module.parameters() if p.requires_grad)
+    parameters = list(dict.fromkeys(every))  # G and H may share some
     inputs = [given, *parameters]
     back, *others = torch.autograd.grad(outs, inputs, gradients, allow_unused=True)
     for parameter, new in zip(parameters, others, strict=True):

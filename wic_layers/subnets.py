@@ -8,10 +8,14 @@ from typing import Any, TypeVar
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 
 from wic_layers._pointwise import is_transformed
 
 __all__ = ["CrossImage", "DenseBlock"]
+
+# batched gradients (``is_grads_batched``) come without an entry on functorch's stack
+_is_batched = getattr(torch._C._functorch, "is_legacy_batchedtensor", lambda x: False)
 
 _Self = TypeVar("_Self", bound="DenseBlock")
 
@@ -45,7 +49,9 @@ class DenseBlock(nn.Module):
         super().__init__()
         self.slope = slope
         self._inference_dtype: torch.dtype | None = None
-        self._cast: list[tuple[Tensor, Tensor]] | None = None
+        # weights in that dtype, and the parameters that they are cast from, with their versions
+        self._cast: list[tuple[Tensor, Tensor]] = []
+        self._cast_from: list[tuple[Tensor, int]] = []
         for index in range(1, 6):
             width = in_channels + (index - 1) * growth
             conv = nn.Conv2d(width, growth if index < 5 else out_channels, 3, padding=1)
@@ -58,29 +64,28 @@ class DenseBlock(nn.Module):
             if conv.bias is not None:
                 nn.init.zeros_(conv.bias)
             self.add_module(f"conv{index}", conv)
-        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps (B, in_channels, H, W) to (B, out_channels, H, W)."""
-        if self._inference_dtype is not None and self._is_inference():
-            return self._infer(x, self._inference_dtype)
-        if self._keeps_once(x):
-            return self._keep_once(x)
-        convolutions = list(self.children())
-        # vmap knows no channels-last memory
-        features = x if is_transformed() else x.contiguous(memory_format=torch.channels_last)
+        convolutions: list[Any] = list(self.children())
+        if self._is_watched_alone(x) and all(map(_is_untouched, convolutions)):
+            if torch.is_grad_enabled():
+                return self._keep_once(x)
+            if self._inference_dtype is not None and not self.training:
+                return self._infer(x, self._inference_dtype)
+        features = _channels_last(x)
         for conv in convolutions[:-1]:
             features = torch.cat((features, F.leaky_relu(conv(features), self.slope)), dim=1)
         out: Tensor = convolutions[-1](features)
         return out
 
-    def _keeps_once(self, x: Tensor) -> bool:
-        """Whether autograd, and nothing else, watches."""
+    def _is_watched_alone(self, x: Tensor) -> bool:
+        """Whether nothing but autograd on its way back looks at what happens here."""
         return (
-            torch.is_grad_enabled()
-            and not torch.compiler.is_compiling()
+            not torch.compiler.is_compiling()
             and not torch.jit.is_tracing()  # type: ignore[attr-defined]
             and not is_transformed()
+            and forward_ad._current_level < 0
             and type(x) is Tensor
         )
 
@@ -88,10 +93,11 @@ class DenseBlock(nn.Module):
         convolutions: list[Any] = list(self.children())
         parameters = [each for conv in convolutions for each in (conv.weight, conv.bias)]
         kind = x.device.type
-        if torch.is_autocast_enabled(kind):
+        is_double = torch.float64 in (x.dtype, parameters[0].dtype)  # autocast leaves it alone
+        if torch.is_autocast_enabled(kind) and not is_double:
             dtype = torch.get_autocast_dtype(kind)
             with torch.autocast(kind, enabled=False):
-                cast = [each.to(dtype) for each in parameters]
+                cast = [_to(each, dtype) for each in parameters]
                 blocks = _block_size(kind, dtype)
                 padded = _pad_channels(x.to(dtype), blocks)
                 out: Tensor = _Dense.apply(padded, self.slope, *_in_blocks(cast, x, blocks))
@@ -102,60 +108,84 @@ class DenseBlock(nn.Module):
     def optimize(self, dtype: torch.dtype | None) -> None:
         """Sets the precision of the convolutions in ``eval()`` with gradients off.
 
-        The weights are cast once and remembered, until ``train()``, ``eval()``, ``.to()`` or
-        loading; an edit in place behind that is not seen. Compiled, exported and traced code runs
-        as it did.
+        The weights are cast once and remembered for as long as the parameters are the same and
+        autograd counts no edit of them; an edit through ``.data`` is not seen before ``eval()``.
+        Compiled, exported, traced and transformed (``torch.func``) code runs as it did.
 
         Args:
             dtype: Such as ``torch.bfloat16``; None for that of the input.
         """
-        self._inference_dtype, self._cast = dtype, None
+        self._inference_dtype = dtype
+        self._forget()
 
-    def _is_inference(self) -> bool:
-        return not (
-            self.training
-            or torch.is_grad_enabled()
-            or torch.compiler.is_compiling()
-            or torch.jit.is_tracing()  # type: ignore[attr-defined]
-        )
+    def _forget(self) -> None:
+        self._cast, self._cast_from = [], []
 
     def _infer(self, x: Tensor, dtype: torch.dtype) -> Tensor:
         """The same in ``dtype``; the result is in that of the input."""
         convolutions: list[Any] = list(self.children())
         blocks = _block_size(x.device.type, dtype)
-        if self._cast is None:
-            last = torch.channels_last
-            parameters = [
-                each.detach().to(dtype)
-                for conv in convolutions
-                for each in (conv.weight, conv.bias)
-            ]
+        parameters = [each for conv in convolutions for each in (conv.weight, conv.bias)]
+        if not self._is_cast_from(parameters):
+            cast = [each.detach().to(dtype) for each in parameters]
             self._cast = [
-                (weight.contiguous(memory_format=last), bias)
-                for weight, bias in _paired(_in_blocks(parameters, x, blocks))
+                (_to(weight, dtype), bias) for weight, bias in _paired(_in_blocks(cast, x, blocks))
+            ]
+            self._cast_from = [
+                (each, -1 if each.is_inference() else each._version) for each in parameters
             ]
         features = _pad_channels(x.to(dtype, memory_format=torch.channels_last), blocks)
         out, _ = _convolved(features, self.slope, self._cast, F.leaky_relu_)
         return out[:, : len(convolutions[-1].bias)].to(x.dtype)
 
+    def _is_cast_from(self, parameters: Sequence[Tensor]) -> bool:
+        return len(self._cast_from) == len(parameters) and all(
+            each is seen and not each.is_inference() and each._version == version
+            for each, (seen, version) in zip(parameters, self._cast_from, strict=True)
+        )
+
     def train(self: _Self, mode: bool = True) -> _Self:  # noqa: FBT001, FBT002 - torch's own signature
         """Switches between training and evaluation, and forgets cast weights."""
-        self._cast = None
+        self._forget()
         return super().train(mode)
 
     def _apply(self: _Self, fn: Any, recurse: bool = True) -> _Self:  # noqa: FBT001, FBT002 - torch's own signature
-        self._cast = None
+        self._forget()
         return super()._apply(fn, recurse)
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
-        self._cast = None
+        self._forget()
         super()._load_from_state_dict(*args, **kwargs)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_cast": None}
+        return {**self.__dict__, "_cast": [], "_cast_from": []}
 
     def extra_repr(self) -> str:
         return f"slope={self.slope}"
+
+
+def _is_untouched(conv: nn.Module) -> bool:
+    """Whether a convolution is the plain one, and nobody hooked into it."""
+    return type(conv) is nn.Conv2d and not (
+        conv._forward_hooks
+        or conv._forward_pre_hooks
+        or conv._backward_hooks
+        or conv._backward_pre_hooks
+    )
+
+
+def _to(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """In another dtype; weights in channels-last memory."""
+    if x.ndim == 4:
+        return x.to(dtype, memory_format=torch.channels_last)
+    return x.to(dtype)
+
+
+def _channels_last(x: Tensor) -> Tensor:
+    eager = not torch.compiler.is_compiling()
+    if is_transformed() or (eager and _is_batched(x)):  # vmap knows no such memory
+        return x
+    return x.contiguous(memory_format=torch.channels_last)
 
 
 def _convolved(
@@ -223,19 +253,20 @@ class _Dense(torch.autograd.Function):
         wanted = ctx.needs_input_grad
         found: list[Tensor | None] = []
         known, total = features.shape[1], None
-        last = torch.channels_last
         for index in range(len(weights) - 1, -1, -1):
             if total is None:
-                gradient = gradients[0].contiguous(memory_format=last)
+                gradient = _channels_last(gradients[0])
             else:  # that of the result which this convolution gave
                 width = weights[index].shape[0]
                 known -= width
-                gradient = torch.ops.aten.leaky_relu_backward(
-                    total[:, known:], features[:, known : known + width], ctx.slope, True,  # noqa: FBT003
-                ).contiguous(memory_format=last)  # fmt: skip
+                gradient = _channels_last(
+                    torch.ops.aten.leaky_relu_backward(
+                        total[:, known:], features[:, known : known + width], ctx.slope, True,  # noqa: FBT003
+                    )
+                )  # fmt: skip
                 total = total[:, :known]
             needs = (wanted[0] or index > 0, wanted[2 + 2 * index], wanted[3 + 2 * index])
-            seen = features[:, :known].contiguous(memory_format=last)
+            seen = _channels_last(features[:, :known])
             back, weight, bias = torch.ops.aten.convolution_backward(
                 gradient, seen, weights[index], [len(weights[index])],
                 [1, 1], [1, 1], [1, 1], False, [0, 0], 1, needs,  # noqa: FBT003

@@ -15,6 +15,7 @@ __all__ = [
     "InvertibleBlock",
     "check_channels",
     "check_divisible",
+    "check_invertible",
     "run_named",
     "title_of",
 ]
@@ -64,11 +65,7 @@ class Chain(InvertibleBlock):
     def __init__(self, *blocks: nn.Module) -> None:
         super().__init__()
         for index, block in enumerate(blocks):
-            if not callable(getattr(block, "inverse", None)):
-                raise WICArgumentError(
-                    f"Expected blocks with an inverse method; block {index} is "
-                    f"{type(block).__name__}."
-                )
+            check_invertible(block, f"block {index}")
             self.add_module(str(index), block)
 
     def _forward(self, x: Tensor) -> Tensor:
@@ -93,8 +90,9 @@ class Chain(InvertibleBlock):
     def __len__(self) -> int:
         return len(self._modules)
 
-    def __getitem__(self, index: int) -> nn.Module:
-        return list(self)[index]
+    def __getitem__(self, index: int | slice) -> Any:
+        blocks = list(self)
+        return Chain(*blocks[index]) if isinstance(index, slice) else blocks[index]
 
     def __iter__(self) -> Iterator[nn.Module]:
         return iter([block for _, block in self._blocks()])
@@ -113,6 +111,14 @@ def run_named(name: str, function: Callable[[Tensor], Any], x: Tensor) -> Any:
 def title_of(block: nn.Module) -> str:
     """A block as messages name it."""
     return f"{type(block).__name__}({block.extra_repr()})"
+
+
+def check_invertible(block: nn.Module, name: str) -> None:
+    """Raises WICArgumentError if a block has no ``inverse``."""
+    if not callable(getattr(block, "inverse", None)):
+        raise WICArgumentError(
+            f"Expected blocks with an inverse method; {name} is {type(block).__name__}."
+        )
 
 
 def check_divisible(x: Tensor, factor: int, block: nn.Module) -> None:

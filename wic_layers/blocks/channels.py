@@ -190,6 +190,11 @@ class Latent(InvertibleBlock):
     def inverse(self, y: Tensor) -> Tensor:
         """The images, without the latent."""
         check_channels(y, self.groups, self)
+        if y.shape[1] <= self.channels:
+            raise WICShapeError(
+                f"{title_of(self)}: expected more than {self.channels} channels; got shape "
+                f"{tuple(y.shape)}."
+            )
         images = y.unflatten(1, (self.groups, -1))
         return images[:, :, : -(self.channels // self.groups)].flatten(1, 2)
 

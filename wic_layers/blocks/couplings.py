@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from wic_layers.blocks.chain import InvertibleBlock, run_named
+from wic_layers.blocks.chain import InvertibleBlock, check_invertible, run_named
 from wic_layers.errors import WICArgumentError, WICShapeError
 from wic_layers.subnets import DenseBlock
 
@@ -76,6 +76,14 @@ class AffineCoupling(InvertibleBlock):
         first, second = x.split(self.sizes, dim=1)
         return first, second
 
+    def _check_condition(self, condition: Tensor | None) -> None:
+        channels = 0 if condition is None else condition.shape[1]
+        if channels != self.condition:
+            raise WICShapeError(
+                f"AffineCoupling({self.extra_repr()}): expected a condition of {self.condition} "
+                f"channels; got {channels}. It is given to couple and uncouple."
+            )
+
     def scale_and_shift(self, seen: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """Returns s and G of what H and G see, in ``dtype``."""
         scale = self.clamp * (2 * torch.sigmoid(self.H(seen).to(dtype)) - 1)
@@ -95,6 +103,7 @@ class AffineCoupling(InvertibleBlock):
             x: Shape (B, channels, \*spatial).
             condition: Shape (B, condition, \*spatial); None where the coupling takes none.
         """
+        self._check_condition(condition)
         x1, x2 = self._halves(x)
         y1 = x1 + self.F(with_condition(x2, condition)).to(x.dtype)
         scale, shift = self.scale_and_shift(with_condition(y1, condition), x.dtype)
@@ -103,6 +112,7 @@ class AffineCoupling(InvertibleBlock):
 
     def uncouple(self, y: Tensor, condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Maps ``y`` back and returns the s of :meth:`couple` with it."""
+        self._check_condition(condition)
         y1, y2 = self._halves(y)
         scale, shift = self.scale_and_shift(with_condition(y1, condition), y.dtype)
         x2 = (y2 - shift) * (-scale).exp()
@@ -110,7 +120,10 @@ class AffineCoupling(InvertibleBlock):
         return torch.cat((x1, x2), dim=1), scale
 
     def extra_repr(self) -> str:
-        return f"{self.channels}, split={self.sizes[0]}, clamp={self.clamp}"
+        parts = [f"{self.channels}, split={self.sizes[0]}, clamp={self.clamp}"]
+        if self.condition:
+            parts.append(f"condition={self.condition}")
+        return ", ".join(parts)
 
 
 def with_condition(half: Tensor, condition: Tensor | None) -> Tensor:
@@ -128,6 +141,9 @@ class LongTermMemory(InvertibleBlock):
         channels: How many channels are set aside.
         inner: The block (or chain) for the others.
 
+    Raises:
+        WICArgumentError: If ``inner`` has no ``inverse``.
+
     References:
         | Tackling Ill-posedness of Reversible Image Conversion with Well-posed Invertible Network
         | (Huang and Huang), Eq. (19)-(20)
@@ -135,6 +151,7 @@ class LongTermMemory(InvertibleBlock):
 
     def __init__(self, channels: int, inner: nn.Module) -> None:
         super().__init__()
+        check_invertible(inner, "inner")
         self.channels = channels
         self.inner = inner
 
