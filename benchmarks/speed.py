@@ -21,8 +21,8 @@ convolutions in bfloat16 reach there.
 Variants alternate, in one process if not said otherwise; ratios are medians over the repeats, with
 their quartiles.
 Malloc's state counts: by default glibc returns large buffers to the system at once, and page
-faults take a third of the time of all variants; it is printed, and kept by
-MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=8589934592 MALLOC_TOP_PAD_=268435456.
+faults take about a quarter of the time of all variants; it is printed, and kept by
+MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=8589934592 MALLOC_TOP_PAD_=268435456.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ def show(title: str, times: dict[str, list[float]]) -> None:
 
 
 def machine() -> str:
-    keeps = "MALLOC_MMAP_THRESHOLD_" in os.environ
+    keeps = bool({"MALLOC_MMAP_MAX_", "MALLOC_MMAP_THRESHOLD_"} & os.environ.keys())
     return (
         f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}, "
         f"malloc {'keeps its pages' if keeps else 'as it is by default'}"

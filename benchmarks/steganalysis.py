@@ -3,7 +3,7 @@ r"""What an attacker sees who looks for hidden images: statistics of least bits,
     python benchmarks/steganalysis.py run --photos PHOTOS --eval EVAL [--network TITLE=NETWORK ...]
     python benchmarks/steganalysis.py report
 
-``run`` hides every picture of EVAL/BSD100, reduced by 2, in the one before it, by the package's
+``run`` hides every picture of EVAL/BSD100, reduced by 2 and cut to 160 x 160, in the one before it, by the package's
 weights, by every NETWORK (a preset or a folder of weights), by replacing the four least bits of
 the cover by the secret's four highest, and the single least bit by random ones. It adds a line for
 each to ``results/steganalysis.jsonl``, and leaves out what is there already. ``report`` writes
@@ -12,7 +12,7 @@ each to ``results/steganalysis.jsonl``, and leaves out what is there already. ``
 - pairs: the chi-square statistic of Westfeld and Pfitzmann (1999). Replacing least bits evens the
   numbers of pixels of the values 2i and 2i + 1 out.
 - SPA: the rate of replaced least bits by sample pair analysis (Dumitrescu, Wu and Wang, 2003).
-- detector: a network of 25,000 parameters on the noise of pixels (differences to neighbours),
+- detector: a network of 18,000 parameters on the noise of pixels (differences to neighbours),
   trained for this way of hiding on 39 PHOTOS and their stegos, crops of 64, 8 pairs a step. Its
   attacker has the hider's program, as anyone has who has this package.
 

@@ -302,7 +302,8 @@ def _inspect(args: argparse.Namespace) -> int:
     )
     from wic_layers.models.inspection import flow, flow_table
 
-    if args.network in PRESETS and args.network not in packaged_weights():
+    is_held = args.network in packaged_weights() or Path(args.network).is_dir()
+    if args.network in PRESETS and not is_held:
         model = NETWORKS[PRESETS[args.network].network].from_preset(args.network)
     else:
         model = from_pretrained(args.network)
