@@ -480,3 +480,75 @@ def test_module_is_a_command(wic):
         "wic: error: c.jpg is a JPEG file; expected the PNG as it was written, since lossy "
         "compression destroys what it holds.\n"
     )
+
+
+def test_no_input_and_no_result_is_written_over(wic):
+    Path("covers").mkdir()
+    Path("b.png").rename("covers/b.png")
+    assert wic("hide a.png covers/b.png a.png -o a-two.png --fit --weights h2")[0] == 0
+    assert wic("hide a.png covers/b.png -o a-1.png --fit --weights h")[0] == 0
+    Path("in").mkdir()
+    Path("a-two.png").rename("in/a.png")
+    Path("a-1.png").rename("in/a-1.png")
+    kept = Path("in/a-1.png").read_bytes()
+
+    # what one file gives would take the place of another one that is read
+    code, _, err = wic("reveal in/a.png in/a-1.png -o in --force --weights h2")
+    assert code == 2
+    assert "in/a-1.png is an input too" in err
+    assert Path("in/a-1.png").read_bytes() == kept
+
+
+def test_what_one_file_gave_is_kept_from_the_next(wic):
+    Path("in").mkdir()
+    assert wic("hide a.png b.png b.png -o in/a.png --fit")[0] == 0
+    assert wic("hide a.png b.png -o in/a-1.png --fit")[0] == 0
+    assert wic("reveal in/a-1.png -o alone.png")[0] == 0
+    for more in ("", " --force"):  # a.png gives a-1.png and a-2.png
+        code, _, err = wic(f"reveal in -o out{more}")
+        assert code == 2
+        assert "out/a-1.png was written just now, from another file" in err
+        assert "1 of 2 files failed" in err
+        assert Path("out/a-1.png").read_bytes() == Path("alone.png").read_bytes()
+
+
+def test_frames_of_a_clip_are_not_written_over(wic):
+    Path("clip").mkdir()
+    for index in range(1, 8):
+        write_png(random_pixels(8, 6, index), f"clip/clip-{index:04d}.png")
+    kept = {path: path.read_bytes() for path in Path("clip").iterdir()}
+    code, _, err = wic("pack clip-3 clip -o clip --force --weights p3")
+    assert code == 2
+    assert "clip/clip-0001.png is an input too" in err
+    assert {path: path.read_bytes() for path in Path("clip").iterdir()} == kept
+
+
+def test_earlier_results_below_a_folder_are_no_inputs(wic):
+    Path("in").mkdir()
+    Path("a.png").rename("in/a.png")
+    for more in ("", " --force"):
+        code, out, _ = wic(f"down in -o in/small --weights r{more}")
+        assert code == 0
+        assert [line.split(":")[0] for line in out.splitlines()] == ["in/small/a.png"]
+
+
+def test_a_folder_may_have_a_dot(wic):
+    assert wic("down a.png b.png -o v1.0 --weights r")[0] == 0
+    assert sorted(os.listdir("v1.0")) == ["a.png", "b.png"]
+
+
+def test_what_the_system_refuses_is_one_line(wic):
+    name = "a" * 300
+    code, out, err = wic(f"down {name} -o x.png --weights r")
+    assert (code, out) == (2, "")
+    assert len(err.splitlines()) == 1
+    assert cli.main(["down", "a.png", "-o", f"{name}.png"]) == 2
+    with pytest.raises(SystemExit):
+        cli.main(["down", "", "-o", "x.png"])
+
+
+def test_inspect_takes_a_folder_that_is_named_as_a_preset(wic, weights):
+    Path("rescaling-x4").symlink_to(weights / "r")
+    assert "none here" in wic("inspect rescaling-x2-tiny")[1]
+    assert "none here" not in wic("inspect rescaling-x4")[1]
+    assert "There is no folder of that name either" in wic("inspect rescaling-x5")[2]

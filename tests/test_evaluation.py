@@ -13,6 +13,7 @@ from skimage.color import rgb2ycbcr
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from wic_layers import cli, tasks
+from wic_layers.errors import WICArgumentError
 from wic_layers.images import as_pixels, read_image, size_of
 from wic_layers.models import WIN, from_pretrained
 from wic_layers.tasks.running import load_network
@@ -64,7 +65,7 @@ def test_rows_are_of_the_pictures_that_commands_write(folder, name, tmp_path):
     paths = sorted((folder / "set").iterdir())
     images = [read_image(path) for path in paths]
     task, network = load_network(list(tasks.TASKS.values()), folder / name)
-    rows = {row.what: row for row in next(evaluate(task, network, images))}
+    rows = {row.what: row for row in next(evaluate(task, network, [*images, images[0]]))}
     assert len({float(row.psnr_rgb) for row in rows.values()}) > 3
     out = tmp_path / "out.png"
     if name == "rescaling":
@@ -158,3 +159,41 @@ def test_a_halved_clip_is_judged_by_its_middle_frame():
     neighbours = task.compose(coffee[None].float() / 255)[::2]
     small = [task.reference(frame)[0] for frame in neighbours]
     assert compare("", *small).psnr_rgb < 28
+
+
+def test_images_that_are_too_small_are_left_out(folder, tmp_path, capsys, monkeypatch):
+    (tmp_path / "some").mkdir()
+    for path in (folder / "set").iterdir():
+        (tmp_path / "some" / path.name).write_bytes(path.read_bytes())
+    Image.new("RGB", (10, 10)).save(tmp_path / "some" / "icon.png")
+    Image.new("RGB", (1, 1)).save(tmp_path / "some" / "point.png")
+    monkeypatch.chdir(tmp_path / "some")
+    weights = str(folder / "rescaling")
+    assert cli.main(["eval", weights, "."]) == 0
+    printed = capsys.readouterr()
+    assert "| some, 2 images |" in printed.out
+    assert "nan" not in printed.out
+    assert "icon.png, 10x10, is left out: rescaling-x2 is judged from 22x22 on" in printed.err
+    assert cli.main(["eval", weights, ".", "--reduce", "100"]) == 2
+    assert "at least 22x22 to judge; got none" in capsys.readouterr().err
+
+
+def test_places_for_the_rows_are_checked_first(folder, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("wic_layers.training.evaluation.evaluate", None)  # not reached
+    given = ["eval", str(folder / "rescaling"), str(folder / "set"), "--force", "--csv"]
+    image = folder / "set" / "a.png"
+    before = image.read_bytes()
+    for place, message in (
+        (tmp_path / "none" / "x.csv", "there is no folder"),
+        (tmp_path, "is a folder"),
+        (image, "is an input too"),
+    ):
+        assert cli.main([*given, str(place)]) == 2
+        assert message in capsys.readouterr().err
+    assert image.read_bytes() == before
+
+
+def test_a_picture_is_not_judged_hidden_in_itself(folder):
+    task, network = load_network(list(tasks.TASKS.values()), folder / "hiding")
+    with pytest.raises(WICArgumentError, match="at least 3 images to judge hiding-2"):
+        next(evaluate(task, network, [torch.zeros(3, 32, 32, dtype=torch.uint8)]))

@@ -5,6 +5,7 @@ import struct
 import sys
 import warnings
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -18,12 +19,15 @@ from wic_layers import images
 from wic_layers.errors import WICError, WICFileError, WICShapeError
 from wic_layers.images import (
     as_kind,
+    as_layer,
     as_pixels,
     check_output,
+    find_images,
     pad_to,
     psnr,
     read_carrier,
     read_image,
+    read_layer,
     size_of,
     write_png,
 )
@@ -368,3 +372,43 @@ def test_pillow_is_named_where_it_is_missing(monkeypatch):
     monkeypatch.setitem(sys.modules, "PIL", None)
     with pytest.raises(WICError, match=r"pip install 'wic-layers\[cli\]'"):
         images.read_image("a.png")
+
+
+def test_hidden_files_and_folders_are_no_images(tmp_path):
+    for name in ("a.png", "._a.png", ".hidden/b.png", "c/.d.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.new("RGB", (2, 2)).save(tmp_path / name)
+    (tmp_path / "folder.png").mkdir()
+    assert find_images(tmp_path) == [tmp_path / "a.png"]
+    inside = tmp_path / ".hidden"
+    assert find_images(inside) == [inside / "b.png"]
+
+
+def test_threads_leave_the_warnings_of_others_alone(tmp_path, monkeypatch):
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
+    Image.new("RGB", (40, 40)).save(tmp_path / "bomb.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 900)
+    before = list(warnings.filters)
+
+    def read(index):
+        if index % 2:
+            return size_of(read_image(tmp_path / "a.png"))
+        with pytest.raises(WICFileError, match="claims more than 900 pixels"):
+            read_image(tmp_path / "bomb.png")
+        return None
+
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(read, range(200))) == [None, (4, 4)] * 100
+    assert warnings.filters == before
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP"])
+def test_an_animated_layer_is_refused(tmp_path, kind):
+    frames = [Image.new("RGBA", (8, 8), (255, 0, 0, value)) for value in (10, 200)]
+    path = tmp_path / "moving"
+    frames[0].save(path, kind, save_all=True, append_images=frames[1:])
+    for read in (read_layer, read_image):
+        with pytest.raises(WICFileError, match="holds 2 frames or pages"):
+            read(path)
+    with Image.open(path) as image, pytest.raises(WICFileError, match="holds 2 frames or pages"):
+        as_layer(image)

@@ -306,3 +306,11 @@ def test_what_their_code_cannot_read_is_not_written(model, message, tmp_path):
 def test_a_folder_that_is_not_there(tmp_path):
     with pytest.raises(WICFileError, match="cannot be written"):
         save_official(NETWORKS["hiding, naive"](), tmp_path / "none" / "a.pth")
+
+
+@pytest.mark.parametrize("first", range(0, 256, 5))
+def test_texts_are_no_checkpoints(first, tmp_path):
+    path = tmp_path / "notes.pth"
+    path.write_bytes(bytes([first]) + b" some notes\nof mine\n")
+    with pytest.raises(WICFileError, match=r"notes\.pth"):
+        load_official(path)

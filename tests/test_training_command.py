@@ -4,16 +4,20 @@ import argparse
 import dataclasses
 import json
 import math
+import shutil
 
 import photographs
 import pytest
 import torch
 import yaml
+from PIL import Image
 
 from wic_layers.errors import WICArgumentError, WICError, WICFileError
+from wic_layers.images import find_images
 from wic_layers.models import PRESETS, WIN, from_pretrained
-from wic_layers.training import Settings
-from wic_layers.training.command import add_arguments, run
+from wic_layers.tasks import TASKS
+from wic_layers.training import Photographs, Settings
+from wic_layers.training.command import add_arguments, pack_middles, run
 
 
 @pytest.fixture(scope="module")
@@ -93,10 +97,10 @@ def test_a_training_begun_anew_leaves_no_weights_of_the_one_before(folder, tmp_p
     def stop(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("wic_layers.training.command.train", stop)
+    monkeypatch.setattr("wic_layers.training.engine.read_batches", stop)
     with pytest.raises(KeyboardInterrupt):
         command(*given, "--force")
-    assert [path.name for path in out.iterdir()] == ["settings.yaml"]
+    assert sorted(path.name for path in out.iterdir()) == ["checkpoint.pt", "settings.yaml"]
     with pytest.raises(WICFileError):
         from_pretrained(out)
 
@@ -133,6 +137,12 @@ def test_x4_takes_crops_of_multiples_of_four(folder, tmp_path, preset, crop):
         (("--reduce", "two"), WICArgumentError, "reduce auto or of at least 1; got two"),
         (("--crop", "1000"), WICFileError, "at least 1016 pixels a side after reducing them"),
         (("--batch", "0"), WICArgumentError, "batch of at least 1; got 0"),
+        (("--weights", "0", "0", "0", "0"), WICArgumentError, "at least 0, and one above; got"),
+        (("--weights", "nan", "1", "1", "1"), WICArgumentError, "at least 0, and one above; got"),
+        (("--weight-decay", "-1"), WICArgumentError, "weight_decay of at least 0; got"),
+        (("--clip", "0"), WICArgumentError, "clip above 0; got 0"),
+        (("--lr", "inf"), WICArgumentError, "learning_rate of at least 0; got inf"),
+        (("--reduce", "\u00b2"), WICArgumentError, "reduce auto or of at least 1"),
         (("--ema", "2"), WICArgumentError, r"ema of at most 1; got 2\.0"),
         (("--devices", "2", "--batch", "3"), WICArgumentError, "2 processes can share; got 3"),
         (("--config", "none.yaml"), WICFileError, r"none\.yaml cannot be read"),
@@ -242,3 +252,68 @@ def test_tensorboard_shows_losses_conditions_and_pictures(folder, tmp_path):
     }  # fmt: skip
     rows = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
     assert events.Scalars("PSNR/back")[-1].value == pytest.approx(rows[-1]["psnr_back"], rel=1e-6)
+
+
+def test_a_start_that_fails_costs_nothing(folder, tmp_path):
+    out = tmp_path / "run"
+    given = ("rescaling-x2-tiny", "--data", folder, "-o", out, *FEW)
+    with pytest.raises(WICFileError, match="Choose a smaller crop"):
+        command(*given, "--crop", 1000)
+    assert command(*given) == 0  # the folder is as good as new
+    kept = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    with pytest.raises(WICFileError, match="Choose a smaller crop"):
+        command(*given, "--force", "--crop", 1000)
+    with pytest.raises(WICArgumentError, match="one process on CUDA"):
+        command(*given, "--force", "--graph", "--accelerator", "cpu")
+    assert {path: path.read_bytes() for path in kept} == kept
+    command(*given, "--resume")
+
+
+def test_other_files_are_never_removed(folder, tmp_path):
+    (tmp_path / "README.md").write_text("mine")
+    (tmp_path / "config.json").write_text('{"mine": 1}')
+    for force in ((), ("--force",)):
+        with pytest.raises(WICFileError, match="holds files that are not of a training"):
+            command("rescaling-x2-tiny", "--data", folder, "-o", tmp_path, *FEW, *force)
+    assert (tmp_path / "README.md").read_text() == "mine"
+    (tmp_path / "file").write_text("")
+    with pytest.raises(WICFileError, match="cannot be made"):
+        command("rescaling-x2-tiny", "--data", folder, "-o", tmp_path / "file" / "run", *FEW)
+
+
+def test_resumed_with_the_same_photographs_wherever_they_are(folder, tmp_path, monkeypatch):
+    photos = shutil.copytree(folder, tmp_path / "photos")
+    monkeypatch.chdir(tmp_path)
+    assert command("rescaling-x2-tiny", "--data", "photos", "-o", "run", *FEW) == 0
+    monkeypatch.chdir(photos)
+    assert command("-o", "../run", "--resume") == 0
+    moved = photos.rename(tmp_path / "moved")
+    monkeypatch.chdir(tmp_path)
+    assert command("-o", "run", "--resume", "--data", "moved") == 0
+    Image.new("RGB", (64, 64)).save(moved / "new.png")
+    with pytest.raises(WICError, match="was made with other photographs"):
+        command("-o", "run", "--resume", "--data", "moved")
+
+
+def test_a_start_is_not_needed_to_resume(folder, tmp_path):
+    out, first = tmp_path / "run", tmp_path / "first"
+    given = ("rescaling-x2-tiny", "--data", folder, *FEW)
+    command(*given, "-o", first)
+    command(*given, "-o", out, "--start", first)
+    shutil.rmtree(first)
+    assert command("-o", out, "--resume") == 0
+
+
+def test_no_picture_is_hidden_in_itself(folder):
+    task, images = TASKS["hiding-4"], Photographs(find_images(folder))
+    packed = pack_middles(task, images)
+    pictures = packed.split(3, dim=1)
+    assert len(pictures) == 5
+    for index, one in enumerate(pictures):
+        for other in pictures[:index]:
+            assert all(not torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+def test_the_preset_after_the_data_is_seen(folder, tmp_path):
+    with pytest.raises(WICArgumentError, match="Expected the preset first: wic train hiding-1"):
+        command("--data", folder, "hiding-1-tiny", "-o", tmp_path / "run")

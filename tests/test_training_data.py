@@ -1,6 +1,7 @@
 """Photographs: decoded once, mapped, cut into crops that depend on seed and number alone."""
 
 import pickle
+import shutil
 
 import numpy as np
 import photographs
@@ -9,7 +10,7 @@ import torch
 from PIL import Image
 from skimage import data
 
-from wic_layers.errors import WICArgumentError, WICFileError
+from wic_layers.errors import WICArgumentError, WICFileError, WICWarning
 from wic_layers.images import find_images, has_halved_chroma
 from wic_layers.tasks import TASKS
 from wic_layers.training import Crops, Photographs, arrange
@@ -251,3 +252,23 @@ def test_reference_is_pillows_bicubic(scale):
         torch.testing.assert_close(
             plane.flatten(), expected.clamp(0, 255), atol=1e-3, rtol=0, check_dtype=False
         )
+
+
+def test_files_that_cannot_be_read_are_left_out_with_a_warning(folder, tmp_path):
+    paths = find_images(folder)
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    (tmp_path / "other.png").write_bytes(b"")
+    several = [*paths, tmp_path / "broken.png", tmp_path / "other.png"]
+    with pytest.warns(WICWarning, match=r"2 of 5 files are left out: .*broken\.png is not"):
+        found = Photographs(several, cache=tmp_path / "cache")
+    assert len(found) == len(Photographs(paths, cache=tmp_path / "cache"))
+
+
+def test_the_digest_is_of_the_files_wherever_they_are(folder, tmp_path):
+    paths = find_images(folder)
+    moved = shutil.copytree(folder, tmp_path / "moved")
+    cache = tmp_path / "cache"
+    first = Photographs(paths, cache=cache).digest
+    assert Photographs(find_images(moved), cache=cache).digest == first
+    assert Photographs(paths[1:], cache=cache).digest != first
+    assert Photographs(paths, levels=2, cache=cache).digest != first

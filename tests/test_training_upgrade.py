@@ -47,7 +47,7 @@ def test_without_photographs_the_picture_stays(checkpoint, tmp_path, capsys):
         y = model(x)
         torch.testing.assert_close(found(x), y, atol=1e-7, rtol=1e-6)
         assert torch.equal(found.inverse(y), found.inverse(y))
-    with pytest.raises(WICFileError, match="exists; choose another, or replace it with --force"):
+    with pytest.raises(WICFileError, match=r"is not empty. Start anew with --force"):
         command("irn", path, "-o", tmp_path / "out")
     assert command("irn", path, "-o", tmp_path / "out", "--force") == 0
 

@@ -6,11 +6,29 @@ import os
 import secrets
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 
 from wic_layers.errors import WICFileError
 
-__all__ = ["check_place", "replacing", "write_whole"]
+__all__ = ["check_place", "protecting", "replacing", "write_whole"]
+
+# files of the command at hand by their resolved paths, and what is wrong with writing them
+_PROTECTED: ContextVar[dict[Path, str] | None] = ContextVar("protected", default=None)
+
+
+@contextmanager
+def protecting(inputs: Iterable[str | Path]) -> Iterator[None]:
+    """Keeps all inputs of a command, and whatever it writes, from being written over.
+
+    One command makes many files, each from some of its inputs: none may take the place of what
+    another one reads or has written, whatever ``force`` says.
+    """
+    token = _PROTECTED.set({Path(path).resolve(): "is an input too" for path in inputs})
+    try:
+        yield
+    finally:
+        _PROTECTED.reset(token)
 
 
 def check_place(
@@ -44,10 +62,14 @@ def _check(target: Path, inputs: list[Path], *, force: bool) -> None:
         raise WICFileError(f"{target} is a folder; expected the name of a file to write.")
     if not target.parent.is_dir():
         raise WICFileError(f"{target} cannot be written: there is no folder {target.parent}.")
+    resolved, exists = target.resolve(), target.exists()
     for other in inputs:
-        same = target.resolve() == other.resolve()
-        if same or (target.exists() and other.exists() and target.samefile(other)):
+        same = resolved == other.resolve()
+        if same or (exists and other.exists() and target.samefile(other)):
             raise WICFileError(f"{target} is an input too; choose another name for the output.")
+    wrong = (_PROTECTED.get() or {}).get(resolved)
+    if wrong is not None:
+        raise WICFileError(f"{target} {wrong}; choose another name for the output.")
     if os.path.lexists(target) and not force:
         raise WICFileError(f"{target} exists; choose another name, or replace it with --force.")
     if not os.access(target.parent, os.W_OK):
@@ -72,6 +94,9 @@ def replacing(target: Path, *, check: Callable[[], object] | None = None) -> Ite
         if check is not None:
             check()
         os.replace(temporary, target)
+        written = _PROTECTED.get()
+        if written is not None:
+            written[target.resolve()] = "was written just now, from another file"
     except OSError as error:
         if isinstance(error, WICFileError):
             raise

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "as_opaque",
+    "check_single",
     "has_opacity",
     "import_pillow",
     "pixels_of",
@@ -79,10 +80,7 @@ def as_opaque(image: Image.Image, name: str, *, carrier: bool) -> Image.Image:
             f"{name} has more than 8 bits per channel, which would be lost; convert it to 8 bits "
             f"first."
         )
-    if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
-        raise WICFileError(
-            f"{name} holds {image.n_frames} frames or pages; expected one image."  # type: ignore[attr-defined]
-        )
+    check_single(image, name)
     if has_opacity(image):
         if min(image.convert("RGBA").getchannel("A").tobytes()) < 255:
             raise WICFileError(
@@ -104,8 +102,17 @@ def as_opaque(image: Image.Image, name: str, *, carrier: bool) -> Image.Image:
     return image if image.mode in ("RGB", "L") else image.convert("RGB")
 
 
-def split_opacity(image: Image.Image) -> tuple[Image.Image, Tensor | None]:
+def check_single(image: Image.Image, name: str) -> None:
+    """Refuses what is animated or has several pages; a camera's MPO is one image."""
+    if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
+        raise WICFileError(
+            f"{name} holds {image.n_frames} frames or pages; expected one image."  # type: ignore[attr-defined]
+        )
+
+
+def split_opacity(image: Image.Image, name: str) -> tuple[Image.Image, Tensor | None]:
     """A file's image the way up in which it is seen, without its opacity, and that if any."""
+    check_single(image, name)
     if _is_deep(image) or not has_opacity(image):
         return image, None
     from PIL import ImageOps

@@ -28,6 +28,12 @@ ERROR = 2
 INTERRUPTED = 130
 
 
+def _path(text: str) -> Path:
+    if not text:  # such as a variable of a shell that is not set; Path("") would be this folder
+        raise argparse.ArgumentTypeError("expected a path; got an empty text")
+    return Path(text)
+
+
 class _Parser(argparse.ArgumentParser):
     """One whose errors look like all others."""
 
@@ -65,6 +71,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return INTERRUPTED
     except BrokenPipeError:  # whoever read our lines has gone, as `head` does
         sys.stdout = open(os.devnull, "w")
+        return ERROR
+    except OSError as error:  # what the system has against a name, such as its length
+        if error.strerror is None:
+            raise
+        what = f"{str(error.filename)[:100]}: " if error.filename else ""
+        complain(f"{what}{error.strerror}.")
         return ERROR
 
 
@@ -108,9 +120,11 @@ def _parser(words: list[str]) -> argparse.ArgumentParser:
         "folder of covers a secret goes into all of them, or the images of a folder one into "
         "each.",
     )  # fmt: skip
-    hide.add_argument("cover", metavar="COVER", type=Path, help="what the result should look like")
     hide.add_argument(
-        "secrets", metavar="SECRET", type=Path, nargs="+", help="what it should hold, up to four"
+        "cover", metavar="COVER", type=_path, help="what the result should look like"
+    )
+    hide.add_argument(
+        "secrets", metavar="SECRET", type=_path, nargs="+", help="what it should hold, up to four"
     )
     hide.add_argument(
         "--unmarked", action="store_true",
@@ -123,7 +137,7 @@ def _parser(words: list[str]) -> argparse.ArgumentParser:
         "reveal", "Bring hidden images back", _converting,
         "STEGO is all that is needed. Of several secrets, the outputs' names end in -1, -2, ...",
     )  # fmt: skip
-    reveal.add_argument("sources", metavar="STEGO", type=Path, nargs="+", help=_from("hide"))
+    reveal.add_argument("sources", metavar="STEGO", type=_path, nargs="+", help=_from("hide"))
     _add_common(reveal, "SECRET", forward=False)
 
     down = add(
@@ -131,7 +145,7 @@ def _parser(words: list[str]) -> argparse.ArgumentParser:
         "Writes a PNG that looks like the bicubic reduction of PHOTO, and from which wic up "
         "brings the photo back at its own size.",
     )  # fmt: skip
-    down.add_argument("sources", metavar="PHOTO", type=Path, nargs="+", help=_IMAGES)
+    down.add_argument("sources", metavar="PHOTO", type=_path, nargs="+", help=_IMAGES)
     down.add_argument("-s", "--scale", help="how many times smaller: 2 (default), 3 or 4")
     _add_common(down, "SMALL", forward=True)
 
@@ -139,7 +153,7 @@ def _parser(words: list[str]) -> argparse.ArgumentParser:
         "up", "Bring images back that wic down made small", _converting,
         "This is not super-resolution: other small images are refused.",
     )  # fmt: skip
-    up.add_argument("sources", metavar="SMALL", type=Path, nargs="+", help=_from("down"))
+    up.add_argument("sources", metavar="SMALL", type=_path, nargs="+", help=_from("down"))
     _add_common(up, "PHOTO", forward=False)
 
     gray = add(
@@ -147,14 +161,14 @@ def _parser(words: list[str]) -> argparse.ArgumentParser:
         "Writes a PNG of one channel that looks like the lightness of PHOTO, and from which wic "
         "color brings the colours back. An odd side of PHOTO becomes one pixel longer.",
     )  # fmt: skip
-    gray.add_argument("sources", metavar="PHOTO", type=Path, nargs="+", help=_IMAGES)
+    gray.add_argument("sources", metavar="PHOTO", type=_path, nargs="+", help=_IMAGES)
     _add_common(gray, "GRAY", forward=True)
 
     color = add(
         "color", "Bring the colours back that wic gray put away", _converting,
         "This does not colour photographs: other grey images are refused.",
     )  # fmt: skip
-    color.add_argument("sources", metavar="GRAY", type=Path, nargs="+", help=_from("gray"))
+    color.add_argument("sources", metavar="GRAY", type=_path, nargs="+", help=_from("gray"))
     _add_common(color, "PHOTO", forward=False)
 
     pack = add(
@@ -170,7 +184,7 @@ def _parser(words: list[str]) -> argparse.ArgumentParser:
     )  # fmt: skip
     pack.add_argument("task", metavar="TASK", help="stereo, zoom-x4, layers, clip-5, ...")
     pack.add_argument(
-        "sources", metavar="IMAGE", type=Path, nargs="+",
+        "sources", metavar="IMAGE", type=_path, nargs="+",
         help="images of one size, in the order above; or a video, or a folder of frames",
     )  # fmt: skip
     _add_common(pack, "PACKED", forward=True)
@@ -180,7 +194,7 @@ def _parser(words: list[str]) -> argparse.ArgumentParser:
         "PACKED is all that is needed. The outputs' names end in -1, -2, ...: of layers the "
         "composition, the background, and the foreground on black.",
     )  # fmt: skip
-    unpack.add_argument("sources", metavar="PACKED", type=Path, nargs="+", help=_from("pack"))
+    unpack.add_argument("sources", metavar="PACKED", type=_path, nargs="+", help=_from("pack"))
     _add_common(unpack, "IMAGE", forward=False)
 
     inspect = add("inspect", "Show what a network does, and what it costs", _inspect)
@@ -223,7 +237,7 @@ def _parser(words: list[str]) -> argparse.ArgumentParser:
         help="forward: hide, down or gray; reverse: reveal, up or color",
     )  # fmt: skip
     export.add_argument(
-        "-o", "--out", metavar="ONNX", type=Path, required=True, help="ONNX file to write"
+        "-o", "--out", metavar="ONNX", type=_path, required=True, help="ONNX file to write"
     )
     export.add_argument(
         "--precision", choices=("float32", "float16"), default="float32",
@@ -248,14 +262,14 @@ def _from(command: str) -> str:
 
 def _add_common(command: argparse.ArgumentParser, out: str, *, forward: bool) -> None:
     command.add_argument(
-        "-o", "--out", metavar=out, type=Path, required=True,
+        "-o", "--out", metavar=out, type=_path, required=True,
         help="PNG to write; of several images the folder",
     )  # fmt: skip
     default = "default: the task's own" if forward else "default: what the file says"
     network = command.add_mutually_exclusive_group()
     network.add_argument("--preset", metavar="NAME", help=f"network to use ({default})")
     network.add_argument(
-        "--weights", metavar="FOLDER", type=Path, help="weights to use instead of a preset's"
+        "--weights", metavar="FOLDER", type=_path, help="weights to use instead of a preset's"
     )
     if not forward:
         command.add_argument(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import math
 import sys
+import threading
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
@@ -21,6 +22,7 @@ from torch import Tensor
 from wic_layers._files import check_place, write_whole
 from wic_layers._pillow import (
     as_opaque,
+    check_single,
     has_opacity,
     import_pillow,
     pixels_of,
@@ -40,6 +42,7 @@ __all__ = [
     "find_images",
     "has_halved_chroma",
     "is_image",
+    "names_file",
     "pad_to",
     "psnr",
     "read_carrier",
@@ -62,13 +65,21 @@ _PHOTOMETRIC, _YCBCR_SUBSAMPLING = 262, 530  # tags of TIFF
 def find_images(folder: str | Path) -> list[Path]:
     """Returns the image files below ``folder``, in the order of their paths.
 
+    Hidden ones, whose names or folders begin with a dot, are left out, as shells do.
+
     Raises:
         WICFileError: If there is no such folder or no image in it.
     """
     root = Path(folder)
     if not root.is_dir():
         raise WICFileError(f"Expected a folder of images; {root} is not a folder.")
-    found = sorted(path for path in root.rglob("*") if path.suffix.lower() in _SUFFIXES)
+    found = sorted(
+        path
+        for path in root.rglob("*")
+        if path.suffix.lower() in _SUFFIXES
+        and path.is_file()
+        and not any(part.startswith(".") for part in path.relative_to(root).parts)
+    )
     if not found:
         raise WICFileError(
             f"Expected images ({', '.join(sorted(_SUFFIXES))}) below {root}; found none."
@@ -79,6 +90,13 @@ def find_images(folder: str | Path) -> list[Path]:
 def is_image(path: str | Path) -> bool:
     """Whether a file's name is that of an image that can be read."""
     return Path(path).suffix.lower() in _SUFFIXES
+
+
+def names_file(path: Path) -> bool:
+    """Whether a path, as an output, is the name of an image file rather than of a folder."""
+    if path.is_dir():
+        return False
+    return path.is_file() or path.suffix.lower() in _SUFFIXES | _LOSSY | {".gif"}
 
 
 def size_of(image: Tensor) -> tuple[int, int]:
@@ -246,6 +264,7 @@ def as_layer(image: Any, name: str = "layer") -> Tensor:
     pillow = sys.modules.get("PIL.Image")
     if pillow is not None and isinstance(image, pillow.Image):
         if has_opacity(image):
+            check_single(image, name)
             return pixels_of(image.convert("RGBA"))
     elif isinstance(image, Tensor):
         if image.ndim == 3 and len(image) == 4:
@@ -317,23 +336,52 @@ def read_carrier(path: str | Path) -> tuple[Tensor, str | None]:
     return _read(path, carrier=True)
 
 
+class _Silence:
+    """Keeps Python's warnings quiet while any thread is inside, and restores them after the last.
+
+    ``warnings.catch_warnings`` alone would leave the filters of one thread behind in another.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._inside = 0
+        self._filters = warnings.catch_warnings()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._inside:
+                self._filters = warnings.catch_warnings()
+                self._filters.__enter__()
+                warnings.simplefilter("ignore")
+            self._inside += 1
+
+    def __exit__(self, *error: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if not self._inside:
+                self._filters.__exit__(None, None, None)
+
+
+_SILENCE = _Silence()
+
+
 def _read(path: str | Path, *, carrier: bool, layer: bool = False) -> tuple[Tensor, str | None]:
     pillow = import_pillow()
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            warnings.simplefilter("error", pillow.DecompressionBombWarning)
-            with pillow.open(path, formats=_FORMATS) as image:
-                if carrier and image.format != "PNG":
-                    raise WICFileError(
-                        f"{path} is a {image.format} file; expected the PNG as it was written, "
-                        f"since lossy compression destroys what it holds."
-                    )
-                opaque, alpha = split_opacity(image) if layer else (image, None)
-                pixels = pixels_of(as_opaque(opaque, str(path), carrier=carrier))
-                if alpha is not None:
-                    pixels = torch.cat((as_channels(pixels, 3), alpha))
-                text = getattr(image, "text", {}).get(KEYWORD)
+        with _SILENCE, pillow.open(path, formats=_FORMATS) as image:
+            limit = pillow.MAX_IMAGE_PIXELS
+            if limit is not None and image.width * image.height > limit:
+                raise pillow.DecompressionBombError
+            if carrier and image.format != "PNG":
+                raise WICFileError(
+                    f"{path} is a {image.format} file; expected the PNG as it was written, "
+                    f"since lossy compression destroys what it holds."
+                )
+            opaque, alpha = split_opacity(image, str(path)) if layer else (image, None)
+            pixels = pixels_of(as_opaque(opaque, str(path), carrier=carrier))
+            if alpha is not None:
+                pixels = torch.cat((as_channels(pixels, 3), alpha))
+            text = getattr(image, "text", {}).get(KEYWORD)
     except WICFileError:
         raise
     except FileNotFoundError as error:
@@ -344,7 +392,7 @@ def _read(path: str | Path, *, carrier: bool, layer: bool = False) -> tuple[Tens
         raise WICFileError(
             f"{path} is not an image that can be read; expected PNG, JPEG, WebP, TIFF or BMP."
         ) from error
-    except (pillow.DecompressionBombError, pillow.DecompressionBombWarning) as error:
+    except pillow.DecompressionBombError as error:
         raise WICFileError(
             f"{path} claims more than {pillow.MAX_IMAGE_PIXELS} pixels, Pillow's limit against "
             f"files made to exhaust the memory."

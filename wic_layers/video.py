@@ -49,7 +49,10 @@ def read_frames(path: str | Path) -> Iterator[Tensor]:
 
 def _by_numbers(path: Path) -> list[Any]:
     # parts alternate between text and digits, so that only equals are compared
-    return [int(part) if part.isdigit() else part for part in re.split(r"([0-9]+)", str(path))]
+    return [
+        int(part) if index % 2 else part
+        for index, part in enumerate(re.split(r"([0-9]+)", str(path)))
+    ]
 
 
 def _read_video(path: Path) -> Iterator[Tensor]:

@@ -213,8 +213,8 @@ def find_preset(name: str) -> Preset:
         WICArgumentError: If there is none; the message names the closest ones.
     """
     if name not in PRESETS:
-        full = sorted(n for n in PRESETS if not n.endswith(("-small", "-tiny")))
-        close = difflib.get_close_matches(name, PRESETS, n=3) or full
+        usual = ["rescaling-x2", "hiding-1-naive-small", "decolorization"]
+        close = difflib.get_close_matches(name, PRESETS, n=3) or usual
         raise WICArgumentError(
             f"Expected the name of a preset, such as {', '.join(close)}; got {name!r}."
         )

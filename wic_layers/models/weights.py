@@ -238,7 +238,10 @@ def _locate(name: str | Path, revision: str | None) -> tuple[Path, Path]:
     elif _HUB_NAME.fullmatch(str(name)):
         folder = _download(str(name), revision)
     else:
-        find_preset(str(name))
+        try:
+            find_preset(str(name))
+        except WICArgumentError as error:
+            raise WICArgumentError(f"{error} There is no folder of that name either.") from None
         raise AssertionError  # find_preset has raised
     return folder, folder / TENSORS
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wic_layers.errors import WICArgumentError, WICFileError
-from wic_layers.images import find_images
+from wic_layers.images import find_images, names_file
 
 __all__ = ["Job", "plan"]
 
@@ -33,7 +33,6 @@ def plan(
     *,
     secrets: Sequence[Path] = (),
     called: tuple[str, ...] = ("cover", "secret"),
-    ending: str = "",
 ) -> list[Job]:
     """Returns the jobs that the paths on a command line ask for, and makes their folders.
 
@@ -48,7 +47,6 @@ def plan(
             or folders with as many images as there are sources, paired in the order of their
             names.
         called: What a source, and what goes with it, are called in errors.
-        ending: What is added to the names of several files.
 
     Raises:
         WICFileError: If a folder holds no image, two files would get one name, or ``out`` is no
@@ -59,15 +57,15 @@ def plan(
     hidden = [_secrets(path, sources, called, several=several) for path in secrets]
     if not several and not out.is_dir():
         return [Job(sources[0], tuple(each[0] for each in hidden), out)]
-    if out.suffix and not out.is_dir():
+    if names_file(out):
         raise WICFileError(
             f"Expected a folder to write several images to; got {out}, the name of a file."
         )
     found: dict[Path, Path] = {}
     for source in sources:
-        for path in find_images(source) if source.is_dir() else [source]:
+        for path in _below(source, out) if source.is_dir() else [source]:
             inside = path.relative_to(source) if source.is_dir() else Path(path.name)
-            name = out / inside.with_name(f"{inside.stem}{ending}.png")
+            name = out / inside.with_suffix(".png")
             if name in found:
                 raise WICFileError(
                     f"{found[name]} and {path} would both be written as {name}; rename one, or "
@@ -91,6 +89,15 @@ def plan(
         Job(path, tuple(each[index] for each in hidden), name)
         for index, (name, path) in enumerate(found.items())
     ]
+
+
+def _below(source: Path, out: Path) -> list[Path]:
+    """The images in a folder, without those that an earlier run wrote to ``out`` inside it."""
+    inside = out.resolve()
+    found = find_images(source)
+    if inside == source.resolve():
+        return found
+    return [path for path in found if inside not in path.resolve().parents] or found
 
 
 def _secrets(

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from wic_layers._console import complain, print_line, progress_bar
+from wic_layers._files import protecting
 from wic_layers.errors import WICArgumentError, WICError
 from wic_layers.models.presets import find_preset
 from wic_layers.tasks.batch import Job, plan
@@ -65,8 +66,13 @@ def _run(
     """Runs a command on each of its files; one that fails does not stop the others."""
     shared = _shared(args)
     jobs = plan(args.sources, args.out, **planned)
+    inputs = [path for job in jobs for path in (job.source, *job.secrets)]
     failed = 0
-    with progress_bar(len(jobs), "file") as tick, fast(enabled=args.fast):
+    with (
+        progress_bar(len(jobs), "file") as tick,
+        fast(enabled=args.fast),
+        protecting(inputs),
+    ):
         for job in jobs:
             try:
                 with progress_bar(0, "tile") as progress:

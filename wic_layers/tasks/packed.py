@@ -20,6 +20,8 @@ from wic_layers.images import (
     as_layer,
     as_pixels,
     check_output,
+    find_images,
+    names_file,
     read_image,
     read_layer,
     size_of,
@@ -253,9 +255,10 @@ def pack_clip(
             f"Expected {chosen.given} images for {task} ({', '.join(chosen.parts)}); got the clip "
             f"{clip}."
         )
-    is_single = bool(target.suffix) and not target.is_dir()
+    inputs = find_images(clip) if Path(clip).is_dir() else [Path(clip)]
+    is_single = names_file(target)
     if is_single:
-        check_output(target, inputs=[clip], force=force)
+        check_output(target, inputs=inputs, force=force)
     frames = read_frames(clip)
     several = list(islice(frames, chosen.images))
     following = list(islice(frames, chosen.images))
@@ -274,8 +277,9 @@ def pack_clip(
     while several:
         name = target if is_single else target / f"{Path(clip).stem}-{index:04d}.png"
         yield write_forward(
-            found, network, _listed(chosen, several), check_output(name, force=force), force,
-            tile, refine, progress, marked=True, count=len(several),
+            found, network, _listed(chosen, several),
+            check_output(name, inputs=inputs, force=force), force, tile, refine, progress,
+            marked=True, count=len(several),
         )  # fmt: skip
         several, following = following, list(islice(frames, chosen.images))
         index += 1

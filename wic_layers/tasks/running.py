@@ -115,6 +115,12 @@ def load_network(
 
 
 def _check_device(device: str | torch.device) -> torch.device:
+    known = ("cpu", "cuda", "mps", "xpu")
+    if str(device).partition(":")[0] not in known:
+        raise WICArgumentError(
+            f"Device {str(device)!r} cannot be used: expected {', '.join(known)}, or one with a "
+            f"number, such as cuda:1."
+        )
     try:
         return torch.empty(0, device=device).device
     except (RuntimeError, AssertionError) as error:  # a torch without CUDA asserts

@@ -136,7 +136,8 @@ def write_back(
         if network.weights_id != mark.weights:
             raise WICFileError(
                 f"{source} was made with the weights {mark.weights!r}; those at hand ({model}) "
-                f"are {network.weights_id!r}. Pass the folder of its own weights by --weights."
+                f"are {network.weights_id!r}. Pass the folder of its own weights by --weights; "
+                f"those of another version of wic-layers are in that version's package."
             )
     elif model is None or sizes is None:
         raise WICFileError(_unmarked(tasks, source))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
+import json
 import shutil
 import sys
 from collections.abc import Mapping
@@ -18,7 +20,7 @@ import wic_layers
 from wic_layers.errors import WICArgumentError, WICDependencyError, WICFileError
 from wic_layers.images import find_images
 from wic_layers.models import NETWORKS, from_pretrained
-from wic_layers.models.presets import find_preset
+from wic_layers.models.presets import PRESETS, find_preset
 from wic_layers.models.weights import CARD, CONFIG, TENSORS
 from wic_layers.tasks import TASKS, Task
 from wic_layers.training.batches import margin
@@ -30,7 +32,17 @@ from wic_layers.training.monitor import Monitor
 from wic_layers.training.objective import TERMS, Losses
 from wic_layers.training.settings import Settings
 
-__all__ = ["Fitted", "add_arguments", "fit", "gather", "pack_middles", "run", "split_off"]
+__all__ = [
+    "Fitted",
+    "add_arguments",
+    "check_folder",
+    "clear_folder",
+    "fit",
+    "gather",
+    "pack_middles",
+    "run",
+    "split_off",
+]
 
 SETTINGS, EVENTS = "settings.yaml", "tensorboard"
 
@@ -51,6 +63,12 @@ def _settings(args: argparse.Namespace) -> Settings:
     settings = gather(args, {})
     for name, what in (("preset", "a preset"), ("data", "--data with a folder of photographs")):
         if not getattr(settings, name):
+            taken = [each for each in settings.data if each in PRESETS and not Path(each).is_dir()]
+            if taken:
+                raise WICArgumentError(
+                    f"Expected the preset first: wic train {taken[0]} --data FOLDER ...; after "
+                    f"--data it was taken for a folder."
+                )
             raise WICArgumentError(f"Expected {what}; got none (see wic train --help).")
     return gather(args, find_preset(settings.preset).recipe)
 
@@ -90,8 +108,21 @@ def split_off(paths: list[Path], held_out: int) -> tuple[list[Path], list[Path]]
     return [p for i, p in enumerate(paths) if i not in chosen], [paths[i] for i in sorted(chosen)]
 
 
+def _judged(
+    task: Task, paths: list[Path], smallest: int, shared: Mapping[str, Any]
+) -> Photographs:
+    """The held-out photographs; without those that are smaller than a crop, if any is not."""
+    with contextlib.suppress(WICFileError):
+        return Photographs(paths, smallest=smallest, **shared)
+    return Photographs(paths, smallest=task.source_side(task.multiple), **shared)
+
+
 def pack_middles(task: Task, images: Photographs) -> Tensor:
-    """The middles of the held-out photographs, packed; each is used once in every role."""
+    """The middles of the held-out photographs, packed; each is used once in every role.
+
+    Where there are fewer than roles, those that come again are turned by 90 degrees: no picture is
+    hidden in itself.
+    """
     least = min(min(image.shape[:2]) for image in images)
     sides = range(task.multiple, 257, task.multiple)
     side = max(side for side in sides if task.source_side(side) <= least)
@@ -103,16 +134,19 @@ def pack_middles(task: Task, images: Photographs) -> Tensor:
     stack = torch.from_numpy(np.stack(middles)).permute(0, 3, 1, 2).float() / 255
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)  # the same for every training
-        return task.pack(*task.compose(*(stack.roll(-turn, 0) for turn in range(task.sources))))
+        several = (
+            stack.roll(-role, 0).rot90(role // len(stack), (2, 3)) for role in range(task.sources)
+        )
+        return task.pack(*task.compose(*several))
 
 
-def _network(settings: Settings) -> Any:
+def _network(settings: Settings, *, resume: bool) -> Any:
     preset = find_preset(settings.preset)
     changes = {}
     if settings.completion not in (None, preset.arguments.get("completion")):
         changes["completion"] = settings.completion
     model = NETWORKS[preset.network].from_preset(settings.preset, **changes)
-    if settings.start is not None:
+    if settings.start is not None and not resume:  # else all weights come from the checkpoint
         start = from_pretrained(settings.start)
         if (start.preset, start.config) != (model.preset, model.config):
             raise WICArgumentError(
@@ -124,23 +158,48 @@ def _network(settings: Settings) -> Any:
     return model
 
 
-def _prepare(args: argparse.Namespace, settings: Settings) -> None:
-    """Makes --out ready, or refuses to touch what it holds; writes the settings there."""
-    if args.out.exists() and not args.out.is_dir():
-        raise WICFileError(f"Expected a folder as --out; {args.out} is a file.")
-    if not args.resume and args.out.exists() and any(args.out.iterdir()):
-        if not args.force:
+def check_folder(args: argparse.Namespace) -> None:
+    """Refuses to write to --out what would take the place of something that is no training.
+
+    Raises:
+        WICFileError: If it is no folder, or holds a training and ``--force`` is not given, or
+            holds other things.
+    """
+    out = args.out
+    if out.exists() and not out.is_dir():
+        raise WICFileError(f"Expected a folder as --out; {out} is a file.")
+    held = {path.name for path in out.iterdir()} if out.exists() else set()
+    if held <= {SETTINGS}:  # of a start that failed
+        held = set()
+    if held and not args.resume:
+        if not ({SETTINGS, CHECKPOINT} <= held or _holds_weights(out)):
             raise WICFileError(
-                f"{args.out} is not empty. Go on with --resume, or start anew with --force."
+                f"{out} holds files that are not of a training; choose another folder, which may "
+                f"be a new one."
             )
-        for name in (TENSORS, CONFIG, CARD, SETTINGS, CHECKPOINT, LOG):
-            (args.out / name).unlink(missing_ok=True)
-        shutil.rmtree(args.out / EVENTS, ignore_errors=True)
-    if args.resume:  # its settings stand there, and may only be replaced by ones that fit
-        return
-    args.out.mkdir(parents=True, exist_ok=True)
-    versions = {"torch": torch.__version__, "wic-layers": wic_layers.__version__}
-    settings.write(args.out / SETTINGS, versions)
+        if not args.force:
+            more = "Go on with --resume, or start" if CHECKPOINT in held else "Start"
+            raise WICFileError(f"{out} is not empty. {more} anew with --force.")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise WICFileError(f"{out} cannot be made: {error.strerror or error}.") from error
+
+
+def _holds_weights(folder: Path) -> bool:
+    """Whether what a folder holds is a network's weights and their configuration."""
+    try:
+        found = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(found, dict) and {"network", "sha256"} <= found.keys()
+
+
+def clear_folder(out: Path) -> None:
+    """Removes what an earlier training left in a folder."""
+    for name in (TENSORS, CONFIG, CARD, SETTINGS, CHECKPOINT, LOG):
+        (out / name).unlink(missing_ok=True)
+    shutil.rmtree(out / EVENTS, ignore_errors=True)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -156,7 +215,7 @@ def run(args: argparse.Namespace) -> int:
     settings = _settings(args)
     task = TASKS[find_preset(settings.preset).task]
     torch.manual_seed(settings.seed)
-    fitted = fit(_network(settings), task, settings, args)
+    fitted = fit(_network(settings, resume=args.resume), task, settings, args)
     if fitted is not None:
         fitted.model.save_pretrained(args.out, fitted.card)
         print(f"{args.out}: weights of {settings.preset}, for --weights {args.out}")
@@ -206,7 +265,7 @@ def fit(model: Any, task: Task, settings: Settings, args: argparse.Namespace) ->
     chosen, judged_paths = split_off(paths, settings.held_out)
     fabric = make_fabric(settings)
     if not getattr(rank_zero_only, "rank", 0):  # the others wait for it in the launch
-        _prepare(args, settings)
+        check_folder(args)
     fabric.launch()
     shared: dict[str, Any] = {
         "reduce": settings.reduce if settings.reduce == "auto" else int(settings.reduce),
@@ -215,8 +274,7 @@ def fit(model: Any, task: Task, settings: Settings, args: argparse.Namespace) ->
     with fabric.rank_zero_first(local=True):  # the others find what it decoded
         around = task.source_side(settings.crop + 2 * margin(task))
         images = Photographs(chosen, levels=settings.levels, smallest=around, **shared)
-        least = task.source_side(task.multiple)
-        held_out = pack_middles(task, Photographs(judged_paths, smallest=least, **shared))
+        held_out = pack_middles(task, _judged(task, judged_paths, around, shared))
 
     columns = min(shutil.get_terminal_size().columns, 160)
     monitor: Monitor | None = None
@@ -247,6 +305,12 @@ def fit(model: Any, task: Task, settings: Settings, args: argparse.Namespace) ->
         def warn(incident: Incident) -> None:
             tqdm.write(f"wic: warning: {incident}", file=sys.stderr)
 
+        def begin() -> None:
+            clear_folder(args.out)
+            there = tuple(str(Path(folder).resolve()) for folder in settings.data)
+            versions = {"torch": torch.__version__, "wic-layers": wic_layers.__version__}
+            dataclasses.replace(settings, data=there).write(args.out / SETTINGS, versions)
+
         result = train(
             model,
             task,
@@ -256,6 +320,7 @@ def fit(model: Any, task: Task, settings: Settings, args: argparse.Namespace) ->
             held_out=held_out,
             fabric=fabric,
             resume=args.resume,
+            begin=begin,
             report=report,
             warn=warn,
         )

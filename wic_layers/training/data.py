@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import tempfile
+import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,7 +19,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from wic_layers.errors import WICArgumentError, WICFileError
+from wic_layers.errors import WICArgumentError, WICFileError, WICWarning
 from wic_layers.images import as_kind, has_halved_chroma, read_image
 
 __all__ = ["Crops", "Photographs", "arrange", "cache_folder"]
@@ -81,7 +82,7 @@ class Photographs:
     resumed run sees what an uninterrupted one would, with any number of readers.
 
     Args:
-        paths: The image files.
+        paths: The image files. Those that cannot be read are left out, with a warning.
         reduce: Every image is first made that many times smaller (antialiased). ``"auto"``: those
             stored with halved chroma (nearly every JPEG) by 2, the others not. What a network
             learns of halved chroma is no use on images that have it whole.
@@ -92,9 +93,12 @@ class Photographs:
             out.
         cache: Folder for the decoded pixels (3 bytes each); :func:`cache_folder` by default.
 
+    Attributes:
+        digest: Of the files' names and sizes, wherever they are: whether two runs see the same.
+
     Raises:
         WICArgumentError: If ``reduce`` or ``levels`` is less than 1.
-        WICFileError: If an image cannot be read, none is large enough, or the cache cannot be
+        WICFileError: If no image can be read or none is large enough, or the cache cannot be
             written.
     """
 
@@ -111,6 +115,9 @@ class Photographs:
             raise WICArgumentError(f'Expected reduce "auto" or at least 1; got {reduce!r}.')
         if levels < 1:
             raise WICArgumentError(f"Expected levels of at least 1; got {levels!r}.")
+        named = [[path.name, path.stat().st_size] for path in paths if path.is_file()]
+        described = json.dumps([reduce, levels, smallest, named])
+        self.digest = hashlib.sha256(described.encode()).hexdigest()[:16]
         self._folder = _decoded(paths, reduce, levels, cache or cache_folder())
         index = json.loads((self._folder / _INDEX).read_text())
         kept = [place for place in index if min(place[2:]) >= smallest]
@@ -239,18 +246,36 @@ def _decoded(paths: Sequence[Path], reduce: Reduce, levels: int, cache: Path) ->
 
 def _decode_into(folder: Path, paths: Sequence[Path], reduce: Reduce, levels: int) -> None:
     index: list[list[int]] = []
+    failed: list[WICFileError] = []
     offset = 0
+
+    def sizes_of(path: Path) -> list[np.ndarray[Any, Any]] | WICFileError:
+        try:
+            return _sizes(path, reduce, levels)
+        except WICFileError as error:
+            return error
+
     readers = min(os.cpu_count() or 1, 4)
     with (folder / _PIXELS).open("wb") as file, ThreadPoolExecutor(readers) as pool:
         for start in range(0, len(paths), readers):  # not all at once: they stay in memory
-            several = pool.map(
-                lambda path: _sizes(path, reduce, levels), paths[start : start + readers]
-            )
-            for sizes in several:
+            for sizes in pool.map(sizes_of, paths[start : start + readers]):
+                if isinstance(sizes, WICFileError):
+                    failed.append(sizes)
+                    continue
                 for level, pixels in enumerate(sizes):
                     file.write(pixels.tobytes())
                     index.append([level, offset, *pixels.shape[:2]])
                     offset += pixels.size
+    if failed and len(failed) == len(paths):
+        raise failed[0]
+    if failed:
+        shown = " ".join(map(str, failed[:3]))
+        more = " ..." if len(failed) > 3 else ""
+        warnings.warn(
+            f"{len(failed)} of {len(paths)} files are left out: {shown}{more}",
+            WICWarning,
+            stacklevel=5,
+        )
     (folder / _INDEX).write_text(json.dumps(index))
 
 

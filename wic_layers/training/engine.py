@@ -159,7 +159,9 @@ def _averaging(decay: float) -> Callable[[Any, Any, Any], None]:
     return follow
 
 
-def _load(path: Path, settings: Settings, device: torch.device) -> dict[str, Any]:
+def _load(
+    path: Path, settings: Settings, images: Photographs, device: torch.device
+) -> dict[str, Any]:
     try:
         state = torch.load(path, map_location=device, weights_only=True)
         made = state["settings"] if state["format"] == _FORMAT else None
@@ -171,6 +173,11 @@ def _load(path: Path, settings: Settings, device: torch.device) -> dict[str, Any
     changed = [name for name, value in settings.decisive().items() if made.get(name) != value]
     if changed:
         raise WICError(f"{path} was made with another {', '.join(changed)}; resume with the same.")
+    if state.get("photographs", images.digest) != images.digest:
+        raise WICError(
+            f"{path} was made with other photographs; resume with the same files, or begin from "
+            f"its weights with --start in another folder."
+        )
     return state
 
 
@@ -184,6 +191,7 @@ def train(
     held_out: Tensor,
     fabric: Any = None,
     resume: bool = False,
+    begin: Callable[[], None] | None = None,
     report: Callable[[int, Losses, Judgement | None], None] | None = None,
     warn: Callable[[Incident], None] | None = None,
 ) -> Any:
@@ -202,6 +210,8 @@ def train(
         fabric: What runs the processes, see :func:`make_fabric`, launched; made of the settings if
             None.
         resume: Go on from ``folder/checkpoint.pt``, to the same result as without the stop.
+        begin: Called once a training that is not resumed is sure to start, before its first
+            checkpoint takes the place of an earlier one. In the first process only.
         report: Called after every step with its number, its losses and, after checkpoints, what
             the network makes of the held-out images. In the first process only.
         warn: Called with every incident. In the first process only.
@@ -232,7 +242,7 @@ def train(
         average = AveragedModel(model, multi_avg_fn=_averaging(settings.ema))
     result = model if average is None else average.module
     checkpoint = folder / CHECKPOINT
-    state = _load(checkpoint, settings, fabric.device) if resume else None
+    state = _load(checkpoint, settings, images, fabric.device) if resume else None
     if state is not None:
         model.load_state_dict(state["model"])
         if average is not None:
@@ -271,6 +281,7 @@ def train(
             {
                 "format": _FORMAT,
                 "settings": settings.decisive(),
+                "photographs": images.digest,
                 "model": model.state_dict(),
                 "optimizer": optimizer,
                 "average": None if average is None else average.state_dict(),
@@ -278,6 +289,8 @@ def train(
             },
         )
         if is_first:
+            if guard.steps == 0 and begin is not None:
+                begin()
             os.replace(temporary, checkpoint)
         fabric.barrier()
 

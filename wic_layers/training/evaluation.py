@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import csv
 import io
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from wic_layers._files import check_place, write_whole
 from wic_layers.errors import WICArgumentError, WICDependencyError, WICFileError
 from wic_layers.images import (
     as_channels,
@@ -135,8 +137,14 @@ def evaluate(
         The rows of an image, in the same order for all.
 
     Raises:
+        WICArgumentError: If there are fewer images than a sample is made of.
         WICDependencyError: If torchmetrics is not installed.
     """
+    if len(images) < task.sources:
+        raise WICArgumentError(
+            f"Expected at least {task.sources} images to judge {task.name}, which takes as many "
+            f"for a sample; got {len(images)}."
+        )
     for index, image in enumerate(images):
         inputs = [image]
         if task.is_composed:
@@ -287,38 +295,66 @@ def run(args: argparse.Namespace, bar: Callable[[int, str], Any]) -> int:
     """
     if args.reduce < 1:
         raise WICArgumentError(f"Expected --reduce of at least 1; got {args.reduce}.")
-    if args.csv is not None and args.csv.exists() and not args.force:
-        raise WICFileError(f"{args.csv} exists; choose another name, or replace it with --force.")
+    files = {folder: find_images(folder) for folder in args.folders}
+    if args.csv is not None:
+        inputs = [path for paths in files.values() for path in paths]
+        check_place(args.csv, inputs=inputs, force=args.force)
     _metrics()
     with fast(enabled=args.fast):
         task, network = load_network(list(TASKS.values()), args.network, args.device)
-    files = {folder: find_images(folder) for folder in args.folders}
     refined = f", refined in {args.refine} steps" if args.refine else ""
     precision = ", couplings in bfloat16" if args.fast else ""
     title = f"{network.preset or args.network}, {task.name}, weights {network.weights_id}"
     print(f"{title}{refined}{precision}")
     rows: list[dict[str, Any]] = []
     for folder, paths in files.items():
-        images = [reduce_by(read_image(path), args.reduce) for path in paths]
+        paths, images = _large_enough(task, paths, args.reduce)
         found = []
         with bar(len(images), "file") as tick:
             for judged in evaluate(task, network, images, tile=args.tile, refine=args.refine):
                 found.append(judged)
                 tick(1, len(images))
         reduced = f" reduced by {args.reduce}" if args.reduce > 1 else ""
-        title = f"{folder.name}{reduced}, {len(images)} images"
+        title = f"{folder.resolve().name}{reduced}, {len(images)} images"
         print(f"\n{table(title, mean_rows(found))}", flush=True)
         for path, judged in zip(paths, found, strict=True):
             rows += [{"folder": str(folder), "image": path.name, **asdict(row)} for row in judged]
     if args.csv is not None:
-        with args.csv.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, list(rows[0]))
-            writer.writeheader()
-            writer.writerows(rows)
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+        write_whole(args.csv, text.getvalue().encode())
     return 0
+
+
+def _large_enough(
+    task: Task, paths: Sequence[Path], reduce: int
+) -> tuple[list[Path], list[Tensor]]:
+    """The images, reduced, that can be judged; says which cannot."""
+    # SSIM has a window of 11 pixels, in the forward picture too, and a border is cropped
+    inside = 11 if task.scale == 1 else max(11 * task.scale, 11 + 2 * task.scale)
+    least = task.source_side(-(-inside // task.multiple) * task.multiple)
+    kept, images = [], []
+    for path in paths:
+        image = reduce_by(read_image(path), reduce)
+        if min(size_of(image)) < least:
+            width, height = size_of(image)
+            print(
+                f"wic: warning: {path}, {width}x{height}, is left out: {task.name} is judged "
+                f"from {least}x{least} on",
+                file=sys.stderr,
+            )
+            continue
+        kept.append(path)
+        images.append(image)
+    if not images:
+        raise WICFileError(f"Expected images of at least {least}x{least} to judge; got none.")
+    return kept, images
 
 
 def reduce_by(image: Tensor, factor: int) -> Tensor:
     """Returns an image (3, H, W), uint8, that many times smaller, by Pillow's BICUBIC."""
     width, height = size_of(image)
-    return _bicubic(image, (width // factor, height // factor)) if factor > 1 else image
+    small = (max(width // factor, 1), max(height // factor, 1))
+    return _bicubic(image, small) if factor > 1 else image

@@ -31,15 +31,18 @@ def _is(default: Any, help: str, **more: Any) -> Any:
 class Settings:
     """Everything that decides the result of a training, and how it is run.
 
-    The fields' meaning is that of ``wic train --help``. Those from ``devices`` on say how a
-    training is run and may change when it is resumed; all others decide its result.
+    The fields' meaning is that of ``wic train --help``. Those from ``devices`` on, and where the
+    photographs are, may change when a training is resumed; all others decide its result.
 
     Raises:
         WICArgumentError: If a value is out of range.
     """
 
     preset: str = _is("", "network to train, such as rescaling-x2-small")
-    data: tuple[str, ...] = _is((), "folders of photographs, searched below too", nargs="+")
+    data: tuple[str, ...] = _is(
+        (), "folders of photographs, searched below too; to resume, the same photographs",
+        nargs="+", run=True,
+    )  # fmt: skip
     reduce: str = _is(
         "auto",
         "first make photographs that many times smaller; auto: those with halved chroma by 2",
@@ -147,20 +150,29 @@ class Settings:
             "saturate",
             "ema",
             "learning_rate",
+            "final_rate",
+            "weight_decay",
             "low",
             "invariance",
             "frequency",
         ):
             self._require(name, 0)
+        if not 0 < self.clip < math.inf:
+            raise WICArgumentError(f"Expected clip above 0; got {self.clip!r}.")
         for name in ("saturate", "ema"):
             if getattr(self, name) > 1:
                 raise WICArgumentError(
                     f"Expected {name} of at most 1; got {getattr(self, name)!r}."
                 )
-        if self.reduce != "auto" and not (self.reduce.isdigit() and int(self.reduce)):
+        is_whole = self.reduce.isascii() and self.reduce.isdigit()
+        if self.reduce != "auto" and not (is_whole and int(self.reduce)):
             raise WICArgumentError(f"Expected reduce auto or of at least 1; got {self.reduce}.")
         if len(self.weights) != 4:
             raise WICArgumentError(f"Expected four weights; got {self.weights!r}.")
+        if not all(0 <= weight < math.inf for weight in self.weights) or not any(self.weights):
+            raise WICArgumentError(
+                f"Expected weights of at least 0, and one above; got {self.weights!r}."
+            )
         for each in dataclasses.fields(self):
             choices, value = each.metadata.get("choices"), getattr(self, each.name)
             if choices and value is not None and value not in choices:
@@ -169,7 +181,7 @@ class Settings:
                 )
 
     def _require(self, name: str, least: float) -> None:
-        if not getattr(self, name) >= least:
+        if not least <= getattr(self, name) < math.inf:
             raise WICArgumentError(
                 f"Expected {name} of at least {least}; got {getattr(self, name)!r}."
             )
@@ -199,7 +211,7 @@ class Settings:
             WICArgumentError: If a name is unknown or a value of another kind; names ``source``.
         """
         kinds = get_type_hints(cls)
-        unknown = sorted(set(given) - set(kinds))
+        unknown = sorted(map(str, set(given) - set(kinds)))
         if unknown:
             raise WICArgumentError(
                 f"{source} has settings that are not known: {', '.join(unknown)}; expected some "
@@ -286,7 +298,7 @@ def _as(kind: Any, value: Any, name: str, source: str) -> Any:
         if kind is int and (isinstance(value, bool) or int(value) != float(value)):
             raise ValueError
         return kind(value)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         words = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
         expected = words.get(kind, f"a list, each {words.get(kinds[0]) if kinds else ''}")
         raise WICArgumentError(

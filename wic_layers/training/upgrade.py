@@ -13,7 +13,7 @@ from wic_layers.errors import WICArgumentError, WICFileError
 from wic_layers.models import NETWORKS, PRESETS, Preset, load_official, with_wic
 from wic_layers.quantization import quantize
 from wic_layers.tasks import TASKS, Task
-from wic_layers.training.command import fit, gather
+from wic_layers.training.command import check_folder, clear_folder, fit, gather
 from wic_layers.training.judging import psnr
 from wic_layers.training.settings import Settings
 
@@ -128,8 +128,8 @@ def run(args: argparse.Namespace) -> int:
         f"{args.checkpoint}: {type(original).__name__} for {task.name}, {parameters:,} parameters"
     )
     if not settings.data:
-        if args.out.exists() and not args.force:
-            raise WICFileError(f"{args.out} exists; choose another, or replace it with --force.")
+        check_folder(args)
+        clear_folder(args.out)
         model.save_pretrained(args.out, card)
         print(
             f"{args.out}: the same weights, and a WIC that {stands_for}, for --weights "
