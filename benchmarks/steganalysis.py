@@ -6,8 +6,9 @@ r"""What an attacker sees who looks for hidden images: statistics of least bits,
 ``run`` hides every picture of EVAL/BSD100, reduced by 2 and cut to 160 x 160, in the one before
 it, by the package's weights, by every NETWORK (a preset or a folder of weights), by replacing the
 four least bits of the cover by the secret's four highest, and the single least bit by random ones.
-It adds a line for each to ``results/steganalysis.jsonl``, and leaves out what is there already. ``report`` writes
-``results/steganalysis.md`` and ``.csv``. What an attacker who has neither cover nor weights knows:
+It adds a line for each to ``results/steganalysis.jsonl``, and leaves out what is there already.
+``report`` writes ``results/steganalysis.md`` and ``.csv``. What an attacker who has neither cover
+nor weights knows:
 
 - pairs: the chi-square statistic of Westfeld and Pfitzmann (1999). Replacing least bits evens the
   numbers of pixels of the values 2i and 2i + 1 out.

@@ -214,7 +214,12 @@ def _parser(words: list[str]) -> argparse.ArgumentParser:
     )  # fmt: skip
     if words[:1] == ["eval"]:
         _training("evaluation").add_arguments(judge)
-    train = add("train", "Train a network on a folder of photographs", _train)
+    train = add(
+        "train", "Train a network on a folder of photographs", _train,
+        "The preset comes first: wic train PRESET --data FOLDER -o OUT. Presets of IRN, HiNet, "
+        "IICNet, HCFlow and DLV have their authors' losses and schedules in place of some of the "
+        "defaults below; OUT/settings.yaml says which.",
+    )  # fmt: skip
     if words[:1] == ["train"]:
         _training().add_arguments(train)
     upgrade = add(
