@@ -148,7 +148,8 @@ def shaken(model):
     for module in model.modules():
         if isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)):
             nn.init.normal_(module.weight, std=0.3 / math.sqrt(module.weight[0].numel()))
-            nn.init.normal_(module.bias, std=0.1)
+            if module.bias is not None:
+                nn.init.normal_(module.bias, std=0.1)
     return model
 
 

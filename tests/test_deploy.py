@@ -27,9 +27,18 @@ from wic_layers.blocks import (
     Squeeze,
 )
 from wic_layers.convert import register_1x1
-from wic_layers.deploy import fuse
+from wic_layers.deploy import export_program, fuse
 from wic_layers.errors import IllConditionedError, WICArgumentError, WICShapeError
-from wic_layers.models import HiNet, IICNet, WINNaive, from_pretrained, packaged_weights
+from wic_layers.models import NETWORKS as NETWORKS_BY_NAME
+from wic_layers.models import (
+    PRESETS,
+    HiNet,
+    IICNet,
+    WINNaive,
+    from_pretrained,
+    packaged_weights,
+)
+from wic_layers.tasks import down
 
 ALGEBRA = ("linalg", "inv", "slogdet", "solve", "_qr", "det", "cholesky", "lu_")
 
@@ -499,3 +508,45 @@ def test_constants_are_where_the_model_is():
     for direction in ("forward", "reverse"):
         fused = fuse(model, direction)
         assert {value.device.type for value in fused.state_dict().values()} == {"meta"}
+
+
+@pytest.mark.parametrize(
+    "name", ["dlv-irn-x2", "dlv-hinet", "hcflow", "dlv-hcflow", "iicnet-stereo"]
+)
+@torch.no_grad()
+def test_families_of_other_papers(name):
+    small = {"growth": 4}
+    if "hcflow" in name:
+        small = {"growth": 2, "steps": 1, "conditional_steps": 1, "width": 4, "depth": 1}
+    else:
+        small["couplings"] = 1
+    if "iicnet" in name:
+        small["features"] = 4
+    preset = PRESETS[name]
+    model = shaken(NETWORKS_BY_NAME[preset.network].from_preset(name, **small)).eval()
+    x = torch.rand(1, model.config["in_channels"], 16, 24)
+    for module in model.modules():
+        if hasattr(module, "start"):
+            model(x)  # what normalises starts by its first batch
+    y = model(x)
+    reverse = fuse(model, "reverse")
+    require_close(fuse(model)(x), y, tolerance=1e-4)
+    require_close(reverse(y), model.inverse(y), tolerance=1e-4)
+    if "hcflow" in name:
+        with pytest.raises(WICArgumentError, match="Expected a network of affine couplings"):
+            lowered(reverse, torch.float16)
+    else:
+        halved = lowered(reverse, torch.float16)
+        assert {p.dtype for p in halved.parameters()} == {torch.float16}
+        require_close(halved(y), model.inverse(y), tolerance=0.02)
+
+
+@torch.no_grad()
+def test_programs_take_small_images():
+    model = shaken(WINNaive(3, 3, scale=2, couplings=1, growth=4)).eval()
+    program = export_program(model)
+    for height, width in ((3, 3), (3, 9), (5, 4)):
+        image = torch.randint(0, 256, (height, width, 3), dtype=torch.uint8)
+        (small,) = program.module()(image)
+        wanted = down(image.permute(2, 0, 1), model=model)
+        assert (small.permute(2, 0, 1).int() - wanted.int()).abs().max() <= 1

@@ -93,3 +93,21 @@ def test_tiles_are_refined_too():
 def test_bad_steps():
     with pytest.raises(WICArgumentError, match="refine of at least 0 steps; got -2"):
         tasks.gray(photograph(), refine=-2)
+
+
+@pytest.mark.parametrize("place", [(200, 350), (150, 300)])
+def test_a_small_secret_is_not_given_for_its_padding(place):
+    task = TASKS["hiding-1"]
+    _, network = load_network((task,), None)
+    top, left = place
+    secret = as_pixels(data.coffee())[:, top : top + 16, left : left + 16].clone()
+    found = []
+    for steps in (0, 5):
+        picture = forward_pixels(task, network, photograph(128), secret, refine=steps)
+        (back,) = backward_pixels(task, network, picture, [(16, 16)])
+        found.append(psnr(back, secret))
+    assert found[1] > found[0] + 0.3
+    # in tiles the padding of some is all there is
+    tiled = forward_pixels(task, network, photograph(128), secret, refine=5, tile=64)
+    (back,) = backward_pixels(task, network, tiled, [(16, 16)])
+    assert psnr(back, secret) > found[0] + 0.3

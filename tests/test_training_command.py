@@ -100,7 +100,8 @@ def test_a_training_begun_anew_leaves_no_weights_of_the_one_before(folder, tmp_p
     monkeypatch.setattr("wic_layers.training.engine.read_batches", stop)
     with pytest.raises(KeyboardInterrupt):
         command(*given, "--force")
-    assert sorted(path.name for path in out.iterdir()) == ["checkpoint.pt", "settings.yaml"]
+    left = sorted(path.name for path in out.iterdir())
+    assert left == ["checkpoint.pt", "log.jsonl", "settings.yaml"]
     with pytest.raises(WICFileError):
         from_pretrained(out)
 

@@ -16,7 +16,7 @@ from photographs import network, settings
 from wic_layers import quantize
 from wic_layers.errors import WICArgumentError, WICError
 from wic_layers.images import find_images
-from wic_layers.tasks import TASKS
+from wic_layers.tasks import TASKS, down
 from wic_layers.training import Photographs, engine, judge, train
 from wic_layers.training.judging import psnr
 from wic_layers.training.objective import Losses, Objective, Step
@@ -95,7 +95,7 @@ def test_bf16_is_inside_the_couplings_alone(images, tmp_path):
         steps = []
         fit(
             images, tmp_path / f"{bf16}", chosen, model=start(),
-            report=lambda step, losses, judged, steps=steps: steps.append(losses),
+            report=lambda step, losses, *_, steps=steps: steps.append(losses),
         )  # fmt: skip
         found.append(steps)
     for plain, half in zip(found[0][0], found[1][0], strict=True):
@@ -124,7 +124,7 @@ def test_a_stopped_training_resumes_to_the_same_weights(images, tmp_path, killed
     model = {"completion": changes["completion"]} if "completion" in changes else {}
     expected = fit(images, tmp_path / "whole", chosen, model=start(**model))
 
-    def kill(step, losses, judged):
+    def kill(step, *_):
         if step == killed_at:
             raise Killed
 
@@ -235,7 +235,7 @@ def test_an_overflow_is_recovered_from(images, tmp_path, monkeypatch):
 def test_a_kernel_that_cannot_be_inverted_is_recovered_from(images, tmp_path, monkeypatch):
     model, incidents = network(), []
 
-    def break_kernel(step, losses, judged):
+    def break_kernel(step, *_):
         if step == 5 and not incidents:
             with torch.no_grad():
                 model[-1].weight[0] = model[-1].weight[1]
@@ -333,3 +333,47 @@ def test_devices_that_are_not_there():
             engine.make_fabric(settings(accelerator="cuda"))
     with pytest.raises(WICArgumentError, match="a batch that 3 processes can share; got 2"):
         engine.make_fabric(settings(devices=3))
+
+
+@pytest.mark.parametrize("ruin", ["nan", "singular"])
+def test_a_step_that_ruins_the_weights_reaches_no_checkpoint(images, tmp_path, monkeypatch, ruin):
+    """Step 4, before the checkpoint of 4: nobody has run those weights yet."""
+    model, incidents = network(), []
+    step = torch.optim.AdamW.step
+    taken = [0]
+
+    def ruining(self, *arguments, **more):
+        found = step(self, *arguments, **more)
+        taken[0] += 1
+        if taken[0] == 4:
+            with torch.no_grad():
+                weight = model[-1].weight
+                weight[0] = weight[1] if ruin == "singular" else torch.nan
+        return found
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", ruining)
+    fit(images, tmp_path / "run", settings(), model=model, warn=incidents.append)
+    (incident,) = incidents
+    assert incident.back_to == 2
+    rows = rows_of(tmp_path / "run")
+    assert [row["step"] for row in rows if "step" in row] == [2, 4, 6, 8]
+    assert all(math.isfinite(row["psnr_back"]) for row in rows if "step" in row)
+    state = torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)
+    assert all(torch.isfinite(tensor).all() for tensor in state["model"].values())
+
+
+def test_a_training_begun_anew_has_a_log_of_its_own(images, tmp_path):
+    for _ in range(2):
+        fit(images, tmp_path / "run", settings(steps=2))
+    assert [row["step"] for row in rows_of(tmp_path / "run")] == [2]
+
+
+def test_what_was_frozen_stays_in_its_mode():
+    model = network()
+    model[0].eval()
+    modes = [module.training for module in model.modules()]
+    judge(model, TASKS["rescaling-x2"], held_out())
+    down(torch.zeros(3, 8, 8, dtype=torch.uint8), model=model)
+    assert [module.training for module in model.modules()] == modes
+    assert False in modes
+    assert True in modes

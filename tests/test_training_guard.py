@@ -230,3 +230,23 @@ def test_without_anything_wrong_the_largest_gradient_is_named():
 def test_bad_arguments(given):
     with pytest.raises(WICArgumentError, match=f"Expected .*{next(iter(given))}"):
         guarded(**given)
+
+
+def test_a_state_from_which_no_step_can_be_taken_was_not_good():
+    """The step that ruins the model is the one after which a state is kept."""
+    guard, incidents = guarded(nn.Linear(2, 1), every=4)
+    step, taken = guard.optimizer.step, []
+
+    def ruining():
+        step()
+        taken.append(guard.steps)
+        if len(taken) == 4:
+            with torch.no_grad():
+                guard.model.weight.fill_(torch.inf)
+
+    guard.optimizer.step = ruining
+    results = [guard.step(guard.model(torch.ones(1, 2)).square().sum() + 1) for _ in range(9)]
+    assert results == [True] * 4 + [False] * 2 + [True] * 3
+    assert [incident.back_to for incident in incidents] == [4, 0]
+    assert guard.steps == 3
+    assert torch.isfinite(guard.model.weight).all()

@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from skimage import data
 
 from wic_layers import tasks
@@ -259,3 +260,68 @@ def test_chromium_shows_what_the_command_line_writes(page, tmp_path):
     text, shown, _ = brought_back(page, network, tmp_path / "stego.png")
     assert "The picture was made for hiding-2; this network is for rescaling-x4" in text
     assert not shown
+
+
+CHECK = """
+const {decodePng} = require(process.argv[1] + "/pictures.js");
+const {restore} = require(process.argv[1] + "/reverse.js");
+(async () => {
+  const [path, network, changes, outputs] = process.argv.slice(2).map((text, index) =>
+    index ? JSON.parse(text) : text);
+  class Tensor { constructor(type, data, dims) { Object.assign(this, {data, dims}); } }
+  globalThis.ort = {Tensor};
+  const image = await decodePng(new Uint8Array(require("fs").readFileSync(path)));
+  Object.assign(image.mark, changes);
+  const session = {
+    inputNames: ["picture"], outputNames: outputs,
+    inputMetadata: [{shape: network.grey ? ["h", "w"] : ["h", "w", 3]}],
+    run: async ({picture}) => {
+      const pixels = picture.dims[0] * picture.dims[1] * network.scale ** 2;
+      const data = new Uint8Array(3 * pixels).fill(7);
+      return Object.fromEntries(outputs.map((name) => [name, {data}]));
+    },
+  };
+  try {
+    const found = await restore(session, network, image);
+    console.log(JSON.stringify(found.map(({name, width, height}) => [name, width, height])));
+  } catch (error) {
+    console.log(JSON.stringify({error: error.message, kind: error.constructor.name}));
+  }
+})();
+"""
+
+
+def restored(path, changes=None, outputs=("photo",), scale=2, multiple=1, **network):
+    mark = json.loads(Image.open(path).text[KEYWORD])
+    said = {"task": mark["task"], "weights": mark["weights"], "direction": "reverse", **network}
+    said |= {"scale": str(scale), "multiple": str(multiple), "overlap": "8"}
+    return in_node(CHECK, path, *map(json.dumps, (said, changes or {}, outputs)))
+
+
+@pytest.mark.skipif(NODE is None, reason="needs Node")
+def test_marks_are_judged_as_the_command_line_judges_them(tmp_path):
+    small, grey = tmp_path / "small.png", tmp_path / "grey.png"
+    Image.fromarray(data.chelsea()[:37, :53]).save(tmp_path / "photo.png")
+    tasks.down_file(tmp_path / "photo.png", small)
+    assert restored(small) == [["photo", 53, 37]]
+    for changes, message in (
+        ({"format": 99}, "is not of format 2"),
+        ({"sizes": [[99, 37]]}, "says sizes that cannot come back"),
+        ({"sizes": [[53, 37]] * 2}, "says sizes that cannot come back"),
+        ({"digest": "0" * 16}, "edited or went through lossy"),
+    ):
+        found = restored(small, changes)
+        assert message in found["error"]
+        assert found["kind"] == "Refusal"
+    # a clip may be short of frames
+    assert restored(small, outputs=["frame_1", "frame_2"]) == [["frame_1", 53, 37]]
+
+    # the same grey pixels, stored as RGB by a program that keeps them
+    tasks.gray_file(tmp_path / "photo.png", grey)
+    with Image.open(grey) as image:
+        chunk = PngInfo()
+        chunk.add_text(KEYWORD, image.text[KEYWORD])
+        image.convert("RGB").save(tmp_path / "rgb.png", pnginfo=chunk)
+    tasks.color_file(tmp_path / "rgb.png", tmp_path / "back.png")
+    for path in (grey, tmp_path / "rgb.png"):
+        assert restored(path, scale=1, multiple=1, grey=True) == [["photo", 53, 37]]

@@ -21,6 +21,7 @@ from wic_layers._one_way import (
     Mean,
     Memory,
     Pixels,
+    Related,
     Repeated,
     Shifted,
     Uncouple,
@@ -38,6 +39,7 @@ from wic_layers.blocks import (
     Latent,
     LearnedSqueeze,
     LongTermMemory,
+    Relation,
     Squeeze,
     Unsqueeze,
 )
@@ -45,6 +47,7 @@ from wic_layers.completion import Gaussian, Learned, Shift
 from wic_layers.conv import WIC
 from wic_layers.convert import WellPosed, _converter, swap_1x1
 from wic_layers.errors import WICArgumentError, WICError
+from wic_layers.models.dlv import DualLatent
 from wic_layers.subnets import DenseBlock
 
 __all__ = ["Memo", "one_way"]
@@ -64,7 +67,7 @@ def one_way(block: Any, reverse: bool, memo: Memo) -> list[nn.Module]:  # noqa: 
     kind = type(block)
     if isinstance(block, WIC):
         return [_inverted(block, memo) if reverse else _applied(block)]
-    if isinstance(block, Chain) and kind.forward is Chain.forward and _is_plain(kind):
+    if isinstance(block, Chain) and _is_plain(kind):
         parts: list[nn.Module] = []
         for name, part in block._blocks()[:: -1 if reverse else 1]:
             with naming(name):
@@ -82,8 +85,12 @@ def one_way(block: Any, reverse: bool, memo: Memo) -> list[nn.Module]:  # noqa: 
 
 
 def _is_plain(kind: type[Chain]) -> bool:
-    """Whether a subclass runs its blocks in a row, as a chain does."""
-    return kind._forward is Chain._forward and kind.inverse is Chain.inverse
+    """Whether a subclass runs its blocks in a row, as a chain does; DLV's does without a w."""
+    return (
+        kind.forward in (Chain.forward, DualLatent.forward)
+        and kind._forward is Chain._forward
+        and kind.inverse is Chain.inverse
+    )
 
 
 def _stored(layer: WIC) -> torch.dtype:
@@ -159,6 +166,10 @@ def _latent(block: Latent, reverse: bool, memo: Memo) -> list[nn.Module]:  # noq
     return [(WithoutLatent if reverse else WithLatent)(block.channels, block.groups)]
 
 
+def _related(block: Relation, reverse: bool, memo: Memo) -> list[nn.Module]:  # noqa: FBT001
+    return [Related(_copied(block.back if reverse else block.there, memo))]
+
+
 def _coupled(block: AffineCoupling, reverse: bool, memo: Memo) -> list[nn.Module]:  # noqa: FBT001
     return [(Uncouple if reverse else Couple)(_copied(block, memo))]
 
@@ -176,6 +187,7 @@ _CONVERTERS: dict[type, Callable[[Any, bool, Memo], list[nn.Module]]] = {
     InverseHaar: _transformed,
     LearnedSqueeze: _learned_squeeze,
     LongTermMemory: _remembered,
+    Relation: _related,
     Squeeze: _squeezed,
     Unsqueeze: _squeezed,
 }
@@ -204,6 +216,14 @@ class Constant(nn.Module):
                 raise
             self.refused = str(error)
         self.volume = float(layer.log_volume())
+        drawn = isinstance(layer.completion, Gaussian)
+        self.completion = None if drawn else _copied(layer.completion, {})
+
+    def complete(self, y: Tensor) -> Tensor:
+        """See :meth:`wic_layers.WIC.complete`."""
+        if self.refused:
+            raise WICArgumentError(self.refused)
+        return y[:, :0] if self.completion is None else self.completion(y).to(y.dtype)
 
     def forward(self, x: Tensor, rev: bool = False) -> Tensor:  # noqa: FBT001, FBT002 - as WIC
         """Maps (B, in_channels, *spatial) to (B, out_channels, *spatial), or back."""

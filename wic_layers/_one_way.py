@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from wic_layers._pointwise import convolve
 from wic_layers.blocks import AffineCoupling
 from wic_layers.completion import Completion, Shift, mirrored
-from wic_layers.errors import WICShapeError
+from wic_layers.errors import WICArgumentError, WICShapeError
 from wic_layers.subnets import DenseBlock
 
 __all__ = [
@@ -29,6 +29,7 @@ __all__ = [
     "Mean",
     "Memory",
     "Pixels",
+    "Related",
     "Repeated",
     "Shifted",
     "Uncouple",
@@ -325,6 +326,22 @@ class Uncouple(Couple):
         return torch.cat((x1, x2), dim=1)
 
 
+class Related(nn.Module):
+    """A relation module in one direction.
+
+    Args:
+        network: What is added to its input.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps (B, 3 images, H, W) to the same."""
+        return x + 0.2 * self.network(x).to(x.dtype)
+
+
 class Memory(nn.Module):
     """The first channels past ``inner``, the others through it."""
 
@@ -396,13 +413,25 @@ def lowered(fused: nn.Module, dtype: torch.dtype) -> nn.Module:
     """Runs the networks inside couplings and completions in another dtype, in place.
 
     What is inverted, the halves of couplings and the constants, stays as it is.
+
+    Raises:
+        WICArgumentError: If there is no such network.
     """
+    found = False
     for module in list(fused.modules()):
+        found = found or isinstance(module, (Couple, Related))
+        if isinstance(module, Related):
+            module.network = Lower(module.network, dtype)
         if isinstance(module, Couple):
             module.F, module.G, module.H = (
                 Lower(net, dtype) for net in (module.F, module.G, module.H)
             )
         if isinstance(module, Completed) and isinstance(module.completion, nn.Module):
-            inner = module.completion
+            found, inner = True, module.completion
             module.completion = Lower(inner.net if type(inner) is Lower else inner, dtype)
+    if not found:
+        raise WICArgumentError(
+            f"Expected a network of affine couplings to run in {dtype}; this one keeps code of "
+            "its own, and stays in float32."
+        )
     return fused

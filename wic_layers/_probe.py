@@ -108,6 +108,18 @@ def is_deterministic(layer: WIC, y: Tensor) -> bool:
 
 
 @contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Runs the body in evaluation mode, and gives every module its own mode back."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+@contextmanager
 def left_as_found(model: nn.Module) -> Iterator[None]:
     """Gives every module its training mode back, and the caller its random numbers."""
     modes = [(module, module.training) for module in model.modules()]

@@ -51,7 +51,8 @@ def fuse(model: nn.Module, direction: Direction = "forward") -> nn.Module:
 
     - Of the networks of :mod:`wic_layers.models`, a :class:`~wic_layers.blocks.Chain`, the blocks,
       a :class:`~wic_layers.WIC` or a :class:`~wic_layers.WellPosed` around them, nothing is left
-      but convolutions and reshapes, and ``torch.jit.script`` takes it.
+      but convolutions and reshapes, and ``torch.jit.script`` takes it; the relation module of
+      IICNet and the conditional flows of HCFlow keep code that only ``torch.jit.trace`` takes.
     - Other modules keep their code, with the layers inside exchanged: a FrEIA graph (``reverse``
       is ``rev=True``; conditions follow the input), a normflows model (``forward`` is its own,
       from latent to data, and ``reverse`` its ``inverse``), and whatever has ``inverse(y)`` or
@@ -174,12 +175,13 @@ def export_program(
     """Returns one direction of a network on 8-bit images, as ``torch.export`` gives it.
 
     Every image is a uint8 tensor, (height, width, 3) in RGB or (height, width) in grey, as arrays
-    of decoded files are, of any size. Forward takes the images of the task (cover and secrets, or
-    the photo) and pads them as the command line does: to the first one's size and to what the
-    network can halve; a secret larger than its cover is cut. Reverse takes the picture, which must
-    be as it was made, and returns the images with their padding: cut them to their own sizes, as
-    the mark in the PNG says them. Pixels are those of the command line, or one step beside them
-    where the last bits of a float decide its rounding.
+    of decoded files are, with sides longer than what the network makes one pixel of (2, or 4 for
+    x4); an ONNX file takes smaller ones too. Forward takes the images of the task (cover and
+    secrets, or the photo) and pads them as the command line does: to the first one's size and to
+    what the network can halve; a secret larger than its cover is cut. Reverse takes the picture,
+    which must be as it was made, and returns the images with their padding: cut them to their own
+    sizes, as the mark in the PNG says them. Pixels are those of the command line, or one step
+    beside them where the last bits of a float decide its rounding.
 
     Args:
         model: A preset with weights in the package, the folder of weights, ``"owner/name"`` on the

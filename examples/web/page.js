@@ -32,10 +32,12 @@ let started = null;
 
 /** Loads onnxruntime-web, once. */
 function runtime() {
-  // browsers load no modules from a disk, and the runtime's copy would be one
-  const first = location.protocol === "file:" ? Promise.reject() : load(HERE);
-  started ??= first.catch(() => load(ELSEWHERE, INTEGRITY));
-  started.catch(() => { started = null; });
+  if (started === null) {
+    // browsers load no modules from a disk, and the runtime's copy would be one
+    const first = location.protocol === "file:" ? Promise.reject() : load(HERE);
+    started = first.catch(() => load(ELSEWHERE, INTEGRITY));
+    started.catch(() => { started = null; });
+  }
   return started;
 }
 
@@ -53,6 +55,7 @@ async function take(file) {
 
 async function run() {
   const results = document.getElementById("results");
+  for (const link of results.querySelectorAll("a")) URL.revokeObjectURL(link.href);
   results.replaceChildren();
   if (!chosen.network || !chosen.picture) {
     say(chosen.network ? "Now the picture." : "Now the network.");

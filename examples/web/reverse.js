@@ -2,6 +2,7 @@
 // the sizes that its mark says.
 "use strict";
 
+const FORMAT = 2; // of marks
 const TILE = 768; // pixels of the large image that are run at once, to each side
 
 /** Throws a sentence where a network and a picture do not belong together. */
@@ -13,6 +14,9 @@ async function check(network, picture) {
   }
   const mark = picture.mark;
   if (mark === null) return;
+  if (mark.format !== FORMAT) {
+    throw new Refusal(`The picture's wic-layers chunk is not of format ${FORMAT}, the one known to this page.`);
+  }
   if (mark.task !== network.task) {
     throw new Refusal(`The picture was made for ${mark.task}; this network is for ${network.task}. Take one by: wic ` +
       `export ${mark.preset ?? "WEIGHTS"} --direction reverse -o reverse.onnx`);
@@ -26,7 +30,7 @@ async function check(network, picture) {
     throw new Refusal(`The picture is ${picture.width}x${picture.height} but was written as ${width}x${height}: it ` +
       "was resized or cropped, which destroys what it holds.");
   }
-  const found = await digest(picture);
+  const found = await digest(asChannels(picture, network.task === "decolorization" ? 1 : 3));
   if (found !== null && found !== mark.digest) {
     throw new Refusal("The pixels of the picture are not those that were written: it was edited or went through lossy " +
       "compression, which destroys what it holds.");
@@ -80,6 +84,11 @@ async function restore(session, network, picture, progress = () => {}) {
   const given = asChannels(picture, session.inputMetadata[0].shape.length === 2 ? 1 : 3);
   const scale = Number(network.scale), multiple = Number(network.multiple);
   const {width, height} = given;
+  const sizes = picture.mark?.sizes ?? session.outputNames.map(() => [width * scale, height * scale]);
+  const fits = ([across, down]) => across >= 1 && down >= 1 && across <= width * scale && down <= height * scale;
+  if (!sizes.length || sizes.length > session.outputNames.length || !sizes.every(fits)) {
+    throw new Refusal(`The picture's wic-layers chunk says sizes that cannot come back from ${width}x${height}.`);
+  }
   if (width % multiple || height % multiple) {
     throw new Refusal(`Expected a picture with sides divisible by ${multiple}, as it was made; got ${width}x${height}.`);
   }
@@ -112,8 +121,8 @@ async function restore(session, network, picture, progress = () => {}) {
     progress(index + 1, corners.length);
     await new Promise((resolve) => setTimeout(resolve)); // the page stays alive
   }
-  const sizes = picture.mark?.sizes ?? found.map((image) => [image.width, image.height]);
-  return found.map((image, index) => ({name: image.name, ...cut(image, 0, 0, ...sizes[index])}));
+  // a clip may be short of frames
+  return found.slice(0, sizes.length).map((image, index) => ({name: image.name, ...cut(image, 0, 0, ...sizes[index])}));
 }
 
 if (typeof module !== "undefined") {

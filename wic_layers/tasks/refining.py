@@ -19,7 +19,9 @@ _LEAST = 1e-8  # mean squared error below which nothing is gained
 _TINY = 1e-20
 
 
-def refine(task: Task, network: Any, x: Tensor, y: Tensor, steps: int) -> Tensor:
+def refine(
+    task: Task, network: Any, x: Tensor, y: Tensor, steps: int, kept: Tensor | None = None
+) -> Tensor:
     """Returns a forward picture from which more comes back, and which looks as before.
 
     A network maps all images alike; the picture that its own inverse does best with, for a given
@@ -35,6 +37,8 @@ def refine(task: Task, network: Any, x: Tensor, y: Tensor, steps: int) -> Tensor
         x: Its packed input (B, C, H, W) in [0, 1].
         y: What it makes of that.
         steps: Steps of descent; each takes the time of about three runs of the network.
+        kept: 1 for what is wanted of that which comes back, 0 for what is cut off, (B, 3 * images,
+            H, W); all of it when None.
 
     Returns:
         The improved picture, of the shape of ``y``; ``y`` itself where nothing better was found.
@@ -44,7 +48,9 @@ def refine(task: Task, network: Any, x: Tensor, y: Tensor, steps: int) -> Tensor
     def errors(picture: Tensor) -> tuple[Tensor, Tensor]:
         rounded = quantize(picture)
         back = torch.cat(task.wanted(network.inverse(rounded)), dim=1)
-        return (back - wanted).square().mean(), (rounded - reference).square().mean()
+        off = (back - wanted).square()
+        of_back = off.mean() if kept is None else (off * kept).sum() / kept.sum().clamp(min=1)
+        return of_back, (rounded - reference).square().mean()
 
     with torch.no_grad():
         first = [error.clamp(min=_LEAST) for error in errors(y.detach())]
@@ -53,6 +59,8 @@ def refine(task: Task, network: Any, x: Tensor, y: Tensor, steps: int) -> Tensor
         back, forward = errors(picture)
         return back / first[0] + CLOSENESS * (forward / first[1] - 1).relu()
 
+    # what comes back from a part of the picture alone is no reason to move that part farther
+    rate = RATE if kept is None else RATE * float(kept.mean().sqrt())
     picture = best = y
     least = math.inf
     speed = torch.zeros_like(y)
@@ -65,6 +73,6 @@ def refine(task: Task, network: Any, x: Tensor, y: Tensor, steps: int) -> Tensor
             best, least = picture, value.item()
         gradient /= gradient.square().mean().sqrt().clamp(min=_TINY)
         speed = MOMENTUM * speed + gradient
-        picture = leaf.detach() - RATE * (1 - step / steps) * (gradient + MOMENTUM * speed)
+        picture = leaf.detach() - rate * (1 - step / steps) * (gradient + MOMENTUM * speed)
     with torch.no_grad():
         return picture if objective(picture).item() < least else best

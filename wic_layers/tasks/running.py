@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from wic_layers._probe import evaluating
 from wic_layers.errors import WICArgumentError, WICError, WICShapeError
 from wic_layers.images import pad_to, size_of
 from wic_layers.models import PRESETS, from_pretrained
@@ -171,6 +172,17 @@ def _up_to(side: int, multiple: int) -> int:
     return -(-side // multiple) * multiple
 
 
+def _kept(
+    task: Task, images: Sequence[Tensor], size: tuple[int, int], count: int | None
+) -> Tensor:
+    """Which pixels of every channel that comes back are part of it: 1, elsewhere 0."""
+    several = images[-task.returned :]
+    kept = torch.zeros(3 * len(several), size[1], size[0], dtype=torch.uint8)
+    for index, image in enumerate(several[:count]):
+        kept[3 * index : 3 * index + 3, : image.shape[1], : image.shape[2]] = 1
+    return kept
+
+
 def _packed(task: Task, images: Sequence[Tensor]) -> Tensor:
     """8-bit images, padded to the first one's size and to what the network can halve."""
     width, height = (_up_to(side, task.multiple) for side in size_of(images[0]))
@@ -185,6 +197,7 @@ def forward_pixels(
     progress: Progress | None = None,
     rounded: bool = True,
     refine: int = 0,
+    count: int | None = None,
 ) -> Tensor:
     """Runs a network forward on 8-bit images.
 
@@ -200,6 +213,7 @@ def forward_pixels(
         refine: Steps that improve the picture for this very image; see
             :func:`~wic_layers.tasks.refining.refine`. Tiles then are no longer the same as the
             whole, as each is improved for itself.
+        count: How many of the images that can come back are wanted, for ``refine``; all when None.
 
     Returns:
         The forward picture, uint8 (out_channels, H / scale, W / scale) for the first image's sides
@@ -214,11 +228,15 @@ def forward_pixels(
     x = _packed(task, images)
     side, overlap = _tiling(task, network, tile, size_of(x), with_gradients=refine > 0)
 
+    inputs = len(x)
+    if refine:  # what comes back is cut to its own size, and padding there is no matter
+        x = torch.cat((x, _kept(task, images, size_of(x), count)))
+
     def run(piece: Tensor) -> Tensor:
-        given = _as_input(piece, network)
+        given = _as_input(piece[:inputs], network)
         y = network(given)
         if refine:
-            y = improved(task, network, given, y, refine)
+            y = improved(task, network, given, y, refine, piece[inputs:][None].to(y))
         return _to_8_bits(y[0]) if rounded else y[0].float().cpu()
 
     with _evaluating(network, size_of(x)):
@@ -327,10 +345,8 @@ def _bytes_per_pixel(
 @contextmanager
 def _evaluating(network: nn.Module, size: tuple[int, int]) -> Iterator[None]:
     """Runs the body without gradients and in evaluation mode."""
-    training = network.training
-    network.eval()
     try:
-        with torch.no_grad():
+        with torch.no_grad(), evaluating(network):
             yield
     except (MemoryError, RuntimeError) as error:
         lacking = ("out of memory", "allocate memory")
@@ -340,8 +356,6 @@ def _evaluating(network: nn.Module, size: tuple[int, int]) -> Iterator[None]:
             f"There is not enough memory for an image of {size[0]}x{size[1]}; take a smaller "
             f"tile, such as --tile 256 (tile=256)."
         ) from error
-    finally:
-        network.train(training)
 
 
 def _as_input(pixels: Tensor, network: nn.Module) -> Tensor:

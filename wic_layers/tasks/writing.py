@@ -88,7 +88,9 @@ def write_forward(
         marked: Whether the file says what made it.
         count: How many of the images that can come back do so; all when None.
     """
-    picture = forward_pixels(task, network, *images, tile=tile, progress=progress, refine=refine)
+    picture = forward_pixels(
+        task, network, *images, tile=tile, progress=progress, refine=refine, count=count
+    )
     wanted = images[-task.returned :][:count]
     sizes = tuple(size_of(image) for image in wanted)
     mark = Mark(

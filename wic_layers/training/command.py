@@ -284,13 +284,13 @@ def fit(model: Any, task: Task, settings: Settings, args: argparse.Namespace) ->
     ) as bar:  # fmt: skip
         shown: dict[str, Any] = {}
 
-        def report(step: int, losses: Losses, judged: Judgement | None) -> None:
+        def report(step: int, losses: Losses, judged: Judgement | None, rate: float) -> None:
             nonlocal monitor
             if monitor is None:
                 monitor = Monitor(args.out / EVENTS, start=step - 1)
                 bar.initial = bar.n = step - 1
             bar.update(step - bar.n)
-            monitor.step(step, losses, settings.rate(step - 1))
+            monitor.step(step, losses, rate)
             if judged is not None:
                 monitor.judged(step, judged, model)
                 psnr = f"{judged.psnr_forward:.2f}/{judged.psnr_back:.2f}"

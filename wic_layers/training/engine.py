@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import time
 from collections.abc import Callable
@@ -103,16 +104,15 @@ def make_objective(task: Task, settings: Settings) -> Objective:
 class _Log:
     """``log.jsonl``: a line for every judgement and incident; later ones than a step are cut."""
 
-    def __init__(self, folder: Path, *, upto: int | None) -> None:
+    def __init__(self, folder: Path, *, upto: int) -> None:
         self.path = folder / LOG
-        if upto is None:
-            return
         kept = []
         with suppress(OSError):
             for line in self.path.read_text(encoding="utf-8").splitlines(keepends=True):
                 with suppress(ValueError):  # a line that a kill cut short
                     row = json.loads(line)
-                    if row.get("step", row.get("not_taken", 0)) <= upto:
+                    # incidents count steps from 0, judgements those that were taken
+                    if row.get("step", row.get("not_taken", 0) + 1) <= upto:
                         kept.append(line)
         write_whole(self.path, "".join(kept).encode())
 
@@ -192,7 +192,7 @@ def train(
     fabric: Any = None,
     resume: bool = False,
     begin: Callable[[], None] | None = None,
-    report: Callable[[int, Losses, Judgement | None], None] | None = None,
+    report: Callable[[int, Losses, Judgement | None, float], None] | None = None,
     warn: Callable[[Incident], None] | None = None,
 ) -> Any:
     """Trains ``model`` and leaves ``checkpoint.pt`` and ``log.jsonl`` in a folder.
@@ -212,8 +212,9 @@ def train(
         resume: Go on from ``folder/checkpoint.pt``, to the same result as without the stop.
         begin: Called once a training that is not resumed is sure to start, before its first
             checkpoint takes the place of an earlier one. In the first process only.
-        report: Called after every step with its number, its losses and, after checkpoints, what
-            the network makes of the held-out images. In the first process only.
+        report: Called after every step with its number, its losses, after checkpoints what the
+            network makes of the held-out images, and the learning rate. In the first process
+            only.
         warn: Called with every incident. In the first process only.
 
     Returns:
@@ -252,6 +253,7 @@ def train(
     is_captured = not settings.graph
     if state is not None:
         optimizer.load_state_dict(state["optimizer"])
+        _bring_steps_home(optimizer)
 
     is_first = fabric.is_global_zero
     log = None
@@ -271,8 +273,6 @@ def train(
     )  # fmt: skip
     if state is not None:
         guard.load_state_dict(state["guard"])
-    if is_first:
-        log = _Log(folder, upto=guard.steps if resume else None)
 
     def save() -> None:
         temporary = checkpoint.with_suffix(".tmp")
@@ -296,6 +296,8 @@ def train(
 
     if state is None:
         save()
+    if is_first:
+        log = _Log(folder, upto=guard.steps)
     batches = Batches(images, task, settings, fabric.global_rank, fabric.world_size)
     began = time.monotonic()
     while guard.steps < settings.steps:
@@ -312,6 +314,7 @@ def train(
             if not is_captured:
                 capture(whole, x, reference)
                 is_captured = True
+                _seed(settings.seed, step, fabric.global_rank)  # it drew random numbers
             try:
                 losses = Losses(*run(x, reference))
             except IllConditionedError as error:
@@ -324,18 +327,45 @@ def train(
             done = guard.steps
             judged = None
             if done % settings.every == 0 or done == settings.steps:
-                guard.mark_good()
+                ruined = ""
                 if is_first:
-                    judged = Judgement(result, task, held_out.to(fabric.device))
-                    assert log is not None  # noqa: S101 - for the type checker
+                    judged, ruined = _judge(result, task, held_out.to(fabric.device))
+                ruined = fabric.broadcast(ruined)
+                if ruined:
+                    guard.fail(ruined)
+                    break
+                guard.mark_good()
+                if judged is not None and log is not None:
                     log.add(
                         step=done, seconds=round(time.monotonic() - began, 1), loss=guard.loss,
                         psnr_forward=judged.psnr_forward, psnr_back=judged.psnr_back,
                     )  # fmt: skip
                 save()
             if report is not None and is_first:
-                report(done, losses, judged)
+                report(done, losses, judged, settings.rate(step) * guard.rate)
     return result
+
+
+def _judge(model: Any, task: Task, x: Tensor) -> tuple[Judgement | None, str]:
+    """What a network makes of held-out images; or what is wrong with it, as a sentence."""
+    try:
+        judged = Judgement(model, task, x)
+    except IllConditionedError as error:
+        return None, f"a kernel cannot be inverted: {error}"
+    if not math.isfinite(judged.psnr_forward + judged.psnr_back):
+        return None, "what it makes of the held-out images is not finite"
+    return judged, ""
+
+
+def _bring_steps_home(optimizer: Any) -> None:
+    """Fused optimizers count steps on the parameters' device; sharding loads them on the CPU."""
+    while hasattr(optimizer, "optimizer") or hasattr(optimizer, "optim"):
+        optimizer = getattr(optimizer, "optimizer", None) or optimizer.optim
+    if not all(group.get("fused") for group in optimizer.param_groups):
+        return
+    for parameter, held in optimizer.state.items():
+        if isinstance(held.get("step"), Tensor):
+            held["step"] = held["step"].to(parameter.device)
 
 
 def capture(step: Step, x: Tensor, reference: Tensor) -> None:

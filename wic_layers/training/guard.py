@@ -58,8 +58,9 @@ class Guard:
     A step whose loss or gradient is not finite, or whose loss has exploded (the median of the last
     5 losses is more than ``spike`` times that of the last 100), is not taken. The model and the
     optimizer return to the last good state, which is kept in memory every ``every`` steps, and the
-    learning rate is halved from there on, whatever a scheduler sets. Three times without a good
-    state between ends the training with an error; the model then holds the last good state.
+    learning rate is halved from there on, whatever a scheduler sets. A state from which no step
+    can be taken was not good: the one before it takes its place. Three times without a good state
+    between ends the training with an error; the model then holds the last good state.
 
     Args:
         model: The model, plain, compiled, or wrapped for several processes.
@@ -122,7 +123,10 @@ class Guard:
         self.in_a_row = 0
         self._losses: deque[float] = deque(maxlen=MANY)
         self._usual: dict[str, float] = {}
+        # the last good state, and the one before it, for where the last one was none
         self._good: dict[str, Any] = {}
+        self._earlier: dict[str, Any] = {}
+        self._is_returned = False
         self.mark_good()
 
     def step(
@@ -167,6 +171,7 @@ class Guard:
             self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.steps += 1
+        self._is_returned = False
         if self.every is not None and self.steps % self.every == 0:
             self.mark_good()
         return True
@@ -193,6 +198,8 @@ class Guard:
     def mark_good(self) -> None:
         """Keeps the state as one to return to."""
         self.in_a_row = 0
+        self._is_returned = False
+        self._earlier = self._good
         self._good = copy.deepcopy(
             {
                 "model": self.model.state_dict(),
@@ -251,6 +258,9 @@ class Guard:
         layer = layer or diagnose(self.model, rerun)
         self.optimizer.zero_grad(set_to_none=True)
         self.in_a_row += 1
+        if self._is_returned and self._earlier:  # it explodes at once: it was not good
+            self._good, self._earlier = self._earlier, {}
+        self._is_returned = True
         self.rate *= self.factor
         step = self.steps
         self.model.load_state_dict(self._good["model"])

@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from wic_layers._probe import evaluating
 from wic_layers.quantization import quantize
 from wic_layers.tasks import Task
 
@@ -34,11 +35,9 @@ class Judgement:
 
     @torch.no_grad()
     def __init__(self, model: nn.Module, task: Task, x: Tensor) -> None:
-        training = model.training
-        model.eval()
-        self.forward = quantize(model(x))
-        back = quantize(model.inverse(self.forward))  # type: ignore[operator]
-        model.train(training)
+        with evaluating(model):
+            self.forward = quantize(model(x))
+            back = quantize(model.inverse(self.forward))  # type: ignore[operator]
         self.reference = quantize(task.reference(x))
         self.back, self.wanted = (torch.cat(task.wanted(y), dim=1) for y in (back, x))
         self.psnr_forward = psnr(self.forward, self.reference)

@@ -40,7 +40,7 @@ class Monitor:
                 "Training needs tensorboard, which is not installed. Run: pip install "
                 "'wic-layers[train]'"
             ) from error
-        self._writer: Any = SummaryWriter(folder, purge_step=start or None)
+        self._writer: Any = SummaryWriter(folder, purge_step=start + 1)
 
     def step(self, step: int, losses: Losses, rate: float) -> None:
         """Writes the unweighted losses and the learning rate, every so often."""

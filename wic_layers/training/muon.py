@@ -146,7 +146,8 @@ def orthogonalize(matrices: Tensor) -> Tensor:
     """Returns matrices with the same singular vectors and singular values of about 1.
 
     Five steps of a Newton-Schulz iteration with the coefficients of Jordan et al. (2024), which
-    leave values from 0.7 to 1.2. Of a matrix of zeros, zeros.
+    leave values from 0.7 to 1.2. Those below about a 500th of the matrix's norm stay smaller: five
+    steps grow a value 500 times at most. Of a matrix of zeros, zeros.
 
     Args:
         matrices: ``(..., rows, columns)``.
