@@ -98,7 +98,7 @@ class Shifted(nn.Module):
         super().__init__()
         self.stored = dtype
         self.reaches = []
-        for rank, offsets in enumerate(map(shift.offsets, range(4))):
+        for rank, offsets in enumerate(shift._offsets):
             if shift.order == "published" and rank != 2:
                 self.reaches.append(-1)
                 self.register_buffer(f"kernel{rank}", matrix.new_zeros(0))

@@ -136,19 +136,13 @@ class Shift(_Sized):
         if order not in ("nearest", "published"):
             raise WICArgumentError(f'Expected order "nearest" or "published"; got {order!r}.')
         self.order = order
-        self._offsets: dict[int, list[tuple[int, ...]]] = {}
-
-    def offsets(self, rank: int) -> list[tuple[int, ...]]:
-        """The offset of every group of missing channels, for ``rank`` spatial dimensions."""
-        if rank not in self._offsets:
-            groups = -(-self.out_channels // self.in_channels)
-            self._offsets[rank] = _offsets(groups, rank, self.order)
-        return self._offsets[rank]
+        groups = -(-out_channels // in_channels)
+        self._offsets = [_offsets(groups, rank, order) for rank in range(4)]
 
     @property
     def reach(self) -> int:
         """The farthest shift of an image along one axis, in pixels."""
-        return max((abs(step) for offset in self.offsets(2) for step in offset), default=0)
+        return max((abs(step) for offset in self._offsets[2] for step in offset), default=0)
 
     def forward(self, y: Tensor) -> Tensor:
         if not self.out_channels:
@@ -160,7 +154,7 @@ class Shift(_Sized):
                 f"them; got shape {tuple(y.shape)}."
             )
         shifted = []
-        for offset in self.offsets(rank):
+        for offset in self._offsets[rank]:
             group = y
             for axis, step in enumerate(offset):
                 if step:
