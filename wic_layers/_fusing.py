@@ -209,15 +209,16 @@ class Constant(nn.Module):
         self.there = joined([_applied(layer)])
         self.back = nn.Sequential()
         self.refused = ""
+        memo: Memo = {}  # the completion is copied once
         try:
-            self.back = joined([_inverted(layer, {})])
+            self.back = joined([_inverted(layer, memo)])
         except WICError as error:
             if backward:
                 raise
             self.refused = str(error)
         self.volume = float(layer.log_volume())
         drawn = isinstance(layer.completion, Gaussian)
-        self.completion = None if drawn else _copied(layer.completion, {})
+        self.completion = None if drawn else _copied(layer.completion, memo)
 
     def complete(self, y: Tensor) -> Tensor:
         """See :meth:`wic_layers.WIC.complete`."""

@@ -112,9 +112,9 @@ def check_single(image: Image.Image, name: str) -> None:
 
 def split_opacity(image: Image.Image, name: str) -> tuple[Image.Image, Tensor | None]:
     """A file's image the way up in which it is seen, without its opacity, and that if any."""
-    check_single(image, name)
     if _is_deep(image) or not has_opacity(image):
         return image, None
+    check_single(image, name)
     from PIL import ImageOps
 
     whole = ImageOps.exif_transpose(image).convert("RGBA")

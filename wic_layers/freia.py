@@ -166,10 +166,11 @@ class WIC(_Shell):
         jac: bool = True,  # noqa: FBT001, FBT002
     ) -> tuple[tuple[Tensor], Tensor | float]:
         """Maps ``(x,)`` to ``((y,), log_det)``; without ``jac`` the second value is 0."""
-        if c is not None and len(tuple(c)):
+        conditions = () if c is None else tuple(c)
+        if conditions:
             raise WICArgumentError(
-                f"{self._name}: expected no conditions; got {len(tuple(c))}. A convolution with a "
-                "fixed kernel cannot use them."
+                f"{self._name}: expected no conditions; got {len(conditions)}. A convolution with "
+                "a fixed kernel cannot use them."
             )
         layer = self.conv
         x = self._one(x_or_z, layer.out_channels if rev else layer.in_channels)

@@ -70,9 +70,9 @@ class DenseBlock(nn.Module):
         convolutions: list[Any] = list(self.children())
         if self._is_watched_alone(x) and all(map(_is_untouched, convolutions)):
             if torch.is_grad_enabled():
-                return self._keep_once(x)
+                return self._keep_once(x, convolutions)
             if self._inference_dtype is not None and not self.training:
-                return self._infer(x, self._inference_dtype)
+                return self._infer(x, convolutions, self._inference_dtype)
         features = _channels_last(x)
         for conv in convolutions[:-1]:
             features = torch.cat((features, F.leaky_relu(conv(features), self.slope)), dim=1)
@@ -89,8 +89,7 @@ class DenseBlock(nn.Module):
             and type(x) is Tensor
         )
 
-    def _keep_once(self, x: Tensor) -> Tensor:
-        convolutions: list[Any] = list(self.children())
+    def _keep_once(self, x: Tensor, convolutions: Sequence[Any]) -> Tensor:
         parameters = [each for conv in convolutions for each in (conv.weight, conv.bias)]
         kind = x.device.type
         is_double = torch.float64 in (x.dtype, parameters[0].dtype)  # autocast leaves it alone
@@ -121,9 +120,8 @@ class DenseBlock(nn.Module):
     def _forget(self) -> None:
         self._cast, self._cast_from = [], []
 
-    def _infer(self, x: Tensor, dtype: torch.dtype) -> Tensor:
+    def _infer(self, x: Tensor, convolutions: Sequence[Any], dtype: torch.dtype) -> Tensor:
         """The same in ``dtype``; the result is in that of the input."""
-        convolutions: list[Any] = list(self.children())
         blocks = _block_size(x.device.type, dtype)
         parameters = [each for conv in convolutions for each in (conv.weight, conv.bias)]
         if not self._is_cast_from(parameters):

@@ -21,7 +21,7 @@ from wic_layers.reversible import save_memory
 from wic_layers.tasks import Task
 from wic_layers.training.batches import Batches, pack_crops, read_batches
 from wic_layers.training.data import Photographs
-from wic_layers.training.guard import Guard, Incident
+from wic_layers.training.guard import Guard, Incident, _own
 from wic_layers.training.judging import Judgement
 from wic_layers.training.muon import Muon
 from wic_layers.training.objective import Losses, Objective, Step
@@ -359,8 +359,7 @@ def _judge(model: Any, task: Task, x: Tensor) -> tuple[Judgement | None, str]:
 
 def _bring_steps_home(optimizer: Any) -> None:
     """Fused optimizers count steps on the parameters' device; sharding loads them on the CPU."""
-    while hasattr(optimizer, "optimizer") or hasattr(optimizer, "optim"):
-        optimizer = getattr(optimizer, "optimizer", None) or optimizer.optim
+    optimizer = _own(optimizer)
     if not all(group.get("fused") for group in optimizer.param_groups):
         return
     for parameter, held in optimizer.state.items():
