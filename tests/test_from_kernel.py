@@ -63,3 +63,14 @@ def test_a_learned_completion_is_drawn():
     layers = [WIC.from_kernel(kernel, 3, completion="learned") for _ in range(2)]
     first, second = (next(layer.completion.parameters()) for layer in layers)
     assert not torch.equal(first, second)
+
+
+@pytest.mark.parametrize("parametrization", ["free", "fixed", "orthogonal", "lu"])
+def test_a_kernel_that_is_a_view_can_be_saved(parametrization, tmp_path):
+    safetensors = pytest.importorskip("safetensors.torch")
+    turn = torch.linalg.qr(torch.randn(4, 4))[0].T
+    layer = WIC.from_kernel(turn, parametrization=parametrization)
+    safetensors.save_file(layer.state_dict(), tmp_path / "layer.safetensors")
+    again = WIC(4, 4, parametrization=parametrization)
+    again.load_state_dict(safetensors.load_file(tmp_path / "layer.safetensors"))
+    assert torch.allclose(again.weight, turn, atol=1e-6)

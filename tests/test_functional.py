@@ -10,7 +10,6 @@ from torch.func import vmap
 from wic_layers import functional
 from wic_layers.errors import WICArgumentError, WICError, WICShapeError
 from wic_layers.functional import (
-    condition_bound,
     condition_number,
     constrained_inverse,
     gram_logdet,
@@ -32,11 +31,6 @@ FUNCTIONS = {
     "gram_logdet": (gram_logdet, lambda kernel: kernel),
     "condition_number": (condition_number, lambda kernel: kernel),
     "condition_number, wide": (condition_number, lambda kernel: kernel.mT),
-    "condition_bound": (condition_bound, lambda kernel: kernel),
-    "condition_bound, sharp": (
-        lambda kernel: condition_bound(kernel, squarings=5),
-        lambda kernel: kernel,
-    ),
 }
 
 
@@ -181,16 +175,6 @@ def test_volume_and_condition_against_singular_values(kernel):
         assert float(gram_logdet(matrix)) == pytest.approx(2 * expected, abs=4 * slack)
 
 
-@given(tall(), st.integers(0, 6))
-def test_condition_bound(kernel, squarings):
-    kernel = kernel.double()
-    exact, bound = condition_number(kernel), condition_bound(kernel, squarings=squarings)
-    # the smallest singular value is itself only known to n * eps * condition
-    slack = 1 + 64 * 2.3e-16 * float(exact)
-    assert exact <= bound * slack
-    assert bound <= kernel.shape[1] ** (0.5**squarings) * exact * slack
-
-
 def test_float32_at_condition_ten_thousand():
     worst = 0.0
     for rows, columns in ((3, 3), (12, 12), (32, 24), (64, 64), (96, 96)):
@@ -206,9 +190,6 @@ def test_no_scale_over_or_underflows(scale):
     kernel = torch.randn(200, 150, dtype=torch.float64) * scale
     assert torch.isfinite(log_volume(kernel))
     assert float(condition_number(kernel)) == pytest.approx(float(torch.linalg.cond(kernel)))
-    for squarings in (0, 5):
-        bound = float(condition_bound(kernel, squarings=squarings))
-        assert condition_number(kernel) <= bound <= 150 * condition_number(kernel)
     assert off(left_inverse(kernel) @ kernel, torch.eye(150)) < 1e-11
 
 
@@ -267,11 +248,11 @@ def test_values_never_raise_and_never_spoil_neighbours(name, fault):
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
 @pytest.mark.parametrize("name", FUNCTIONS)
-def test_results_keep_the_dtype(name, dtype):
+def test_matrices_keep_the_dtype_and_numbers_are_at_least_float32(name, dtype):
     function, argument = FUNCTIONS[name]
     kernel = torch.randn(5, 3).to(dtype)
     result = function(argument(kernel))
-    assert result.dtype == dtype
+    assert result.dtype == (dtype if result.ndim else torch.promote_types(dtype, torch.float32))
     expected = function(argument(kernel.double()))
     scale = float(expected.abs().max())
     assert off(result, expected) <= torch.finfo(dtype).eps * scale * 20
@@ -289,7 +270,6 @@ KERNEL = torch.eye(4, 3)
         (lambda: square_inverse(KERNEL), WICShapeError, r"square kernel.*\(4, 3\)"),
         (lambda: log_volume(torch.ones(())), WICShapeError, r"2 dimensions.*\(\)"),
         (lambda: condition_number(torch.ones(3)), WICShapeError, r"2 dimensions"),
-        (lambda: condition_bound(torch.ones(3)), WICShapeError, r"2 dimensions"),
         (lambda: left_inverse(torch.ones(0, 0)), WICShapeError, r"at least one row.*\(0, 0\)"),
         (lambda: left_inverse(KERNEL.long()), WICArgumentError, r"real floating.*int64"),
         (lambda: left_inverse(KERNEL.cfloat()), WICArgumentError, r"real floating.*complex64"),

@@ -1,5 +1,6 @@
 """The contract checks find every broken contract, name its layer, and leave no trace."""
 
+import math
 import re
 
 import pytest
@@ -143,14 +144,16 @@ def test_bad_kernels_are_named_with_their_number(value):
 
 def test_nearly_singular_kernels():
     layer = WIC(4, 4)
-    for smallest, is_bad in ((1e-6, False), (1e-8, True)):
+    for smallest, digits in ((1.0, 6.9), (1e-6, 0.9), (1e-9, 0.0), (1e-17, None)):
         with torch.no_grad():
             layer.weight.copy_(torch.diag(torch.tensor([1.0, 1.0, 1.0, smallest])))
-        if is_bad:
-            with pytest.raises(IllConditionedError, match=r"1e\+08 is past 8\.39e\+06.*float32"):
+        if digits is None:
+            with pytest.raises(IllConditionedError, match=r"1e\+17 is past 4\.5e\+15.*float64"):
                 check(layer)
         else:
-            assert check(layer)[""].condition == pytest.approx(1e6)
+            round_trip = check(layer)[""]
+            assert round_trip.condition == pytest.approx(1 / smallest)
+            assert round_trip.digits == pytest.approx(digits, abs=0.03)
 
 
 def test_reports_every_layer_by_name():
@@ -275,7 +278,7 @@ def test_selftest(capsys):
     assert selftest() == 0
     lines = capsys.readouterr().out.splitlines()
     assert torch.equal(torch.random.get_rng_state(), random)
-    assert lines[0].split() == ["layer", "dtype", "condition", "error", "limit"]
+    assert lines[0].split() == ["layer", "dtype", "condition", "error", "limit", "digits"]
     assert "all contracts hold" in lines[-1]
     seconds = re.search(r"([\d.]+) s$", lines[-1])
     assert float(seconds[1]) < 20
@@ -283,8 +286,10 @@ def test_selftest(capsys):
         for dtype in ("float32", "float64"):
             assert any(kind in line and dtype in line for line in lines)
     for line in lines[1:-1]:
-        error, limit = map(float, line.split()[-2:])
+        condition, error, limit, digits = map(float, line.split()[-4:])
         assert error <= limit
+        whole = 6.9 if "float32" in line else 15.7
+        assert digits == pytest.approx(whole - math.log10(condition), abs=0.1)
 
 
 def test_selftest_says_what_failed(capsys, monkeypatch):

@@ -12,7 +12,8 @@ from torch.nn.utils import parametrize
 
 from wic_layers._pointwise import (
     as_kernel,
-    is_transformed,
+    autocast_is_on,
+    has_values,
     is_unchanged,
     outside_autocast,
     snapshot,
@@ -20,19 +21,22 @@ from wic_layers._pointwise import (
 from wic_layers.completion import Repeat, Zero
 from wic_layers.errors import IllConditionedError
 from wic_layers.functional import (
-    _algebra_dtype,
-    condition_bound,
     condition_number,
     constrained_inverse,
+    from_algebra,
     left_inverse,
     right_inverse,
     square_inverse,
+    to_algebra,
 )
 from wic_layers.parametrization import LU
 
 __all__ = ["Inversion"]
 
 _Self = TypeVar("_Self", bound="Inversion")
+
+# past it an inverse that is computed in float64 has no correct digit
+CONDITION_LIMIT = 1 / torch.finfo(torch.float64).eps
 
 
 class Inversion(nn.Module):
@@ -52,14 +56,15 @@ class Inversion(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        # what was computed, and from what: a snapshot of the sources
+        # what was computed, and from what: the class, the parametrizations, a snapshot of tensors
         self._cache: dict[Any, Any] = {}
         self._seen: tuple[Any, ...] | None = None
 
     def clear_cache(self) -> None:
         """Forgets the cached inverse.
 
-        Needed after an edit of a CUDA kernel that autograd does not count.
+        Needed after an edit of a CUDA kernel that autograd does not count, and of anything but
+        parameters and buffers that a parametrization of one's own computes the kernel from.
         """
         self._cache, self._seen = {}, None
 
@@ -68,19 +73,23 @@ class Inversion(nn.Module):
         if not self._may_cache():
             return None
         sources = self._sources()
+        if not has_values(sources[0]):
+            return None
+        maps = self._maps()
         seen = self._seen
-        # a parametrization that is registered later changes the class and the sources
+        # a parametrization that is registered later changes the class, or only the maps
         if (
             seen is not None
             and seen[0] is type(self)
-            and len(seen[1]) == len(sources)
-            and all(map(is_unchanged, seen[1], sources))
+            and seen[1] == maps
+            and len(seen[2]) == len(sources)
+            and all(map(is_unchanged, seen[2], sources))
         ):
             return self._cache
         if any(source.is_inference() for source in sources):
             return {}
         self._cache = {}
-        self._seen = (type(self), snapshot(sources))
+        self._seen = (type(self), maps, snapshot(sources))
         return self._cache
 
     def _remembered(
@@ -120,11 +129,12 @@ class Inversion(nn.Module):
         Read from the dictionaries of modules, as attributes take longer than the arithmetic.
         """
         lists: Any = self._modules.get("parametrizations")
-        held = None if lists is None else lists._modules.get("weight")
-        if held is None or len(held._modules) != 1 or type(held._modules["0"]) is not LU:
+        kernel = None if lists is None else lists._modules.get("weight")
+        if kernel is None or len(kernel._modules) != 1 or type(kernel._modules["0"]) is not LU:
             return None
-        factors = held._parameters
-        return (held._modules["0"], *(factors[f"original{index}"] for index in range(3)))
+        # replicas of nn.DataParallel have them as plain attributes
+        factors = kernel._parameters or kernel.__dict__
+        return (kernel._modules["0"], *(factors[f"original{index}"] for index in range(3)))
 
     @property
     def _is_constrained(self) -> bool:
@@ -137,7 +147,8 @@ class Inversion(nn.Module):
             return right_inverse(high)
         if self._is_constrained:
             return constrained_inverse(high, self.out_channels)
-        if self.rows == self.in_channels and high.dtype != stored:
+        is_square, runs_after = self.rows == self.in_channels, self.out_channels < self.rows
+        if is_square and (runs_after or stored != torch.float64):
             return square_inverse(high)
         return left_inverse(high)
 
@@ -147,10 +158,10 @@ class Inversion(nn.Module):
         It acts on [y; c(y)], or on y alone where the completion is a matrix and folded into it.
         """
         if memory is None:
-            return self._folded(self._checked_inverse(None)).to(y.dtype)
+            return from_algebra(self._folded(self._checked_inverse(None)), y)
 
         def compute() -> Tensor:
-            matrix = self._folded(self._checked_inverse(memory)).to(y.dtype)
+            matrix = from_algebra(self._folded(self._checked_inverse(memory)), y)
             return as_kernel(matrix, y.ndim).contiguous()
 
         return self._remembered(memory, (y.dtype, y.ndim, type(self.completion)), compute)
@@ -165,32 +176,24 @@ class Inversion(nn.Module):
         return matrix
 
     def _checked_inverse(self, memory: dict[Any, Any] | None) -> Tensor:
-        """The inverse of the kernel, in the algebra's dtype."""
+        """The inverse of the kernel, in float64 and on the device of the algebra."""
         weight = self._kernel(memory)
-        if torch.is_autocast_enabled(weight.device.type):
-            with torch.autocast(weight.device.type, enabled=False):
+        kind = weight.device.type
+        if autocast_is_on(kind):
+            with torch.autocast(kind, enabled=False):
                 return self._checked_inverse(memory)
-        high = weight.to(_algebra_dtype(weight))
+        high = to_algebra(weight)
         matrix = self._inverse_matrix(high, weight.dtype)
-        limit = 1 / torch.finfo(weight.dtype).eps
         with torch.no_grad():
-            eager = not is_transformed() and not torch.compiler.is_compiling()
-            if eager and (weight.is_cpu or memory is not None):
-                # no left inverse is smaller than K's, nor than that of the rows that hold exactly
-                bound = torch.linalg.vector_norm(high) * torch.linalg.vector_norm(matrix)
-                if not float(bound) <= limit:
-                    self._raise_if_ill_conditioned(high, limit)
+            # no left inverse is smaller than K's, nor than that of the rows that hold exactly
+            bound = torch.linalg.matrix_norm(high) * torch.linalg.matrix_norm(matrix)
+            if (high.is_cpu or memory is not None) and has_values(bound):
+                if not float(bound) <= CONDITION_LIMIT:
+                    self._raise_if_ill_conditioned(high)
                 return matrix
-            # where the exact number cannot follow a loose bound, a good kernel of a small
-            # dtype would count as singular for its channels alone: 1/eps of bfloat16 is 128
-            bound = condition_bound(high, squarings=5)
-            if self._is_constrained:
-                # the rows that hold exactly are inverted by themselves too
-                exact_rows = high[: self.out_channels]
-                bound = torch.maximum(bound, condition_bound(exact_rows, squarings=5))
-        return torch.where(bound <= limit, matrix, torch.nan)
+        return torch.where(bound <= CONDITION_LIMIT, matrix, torch.nan)
 
-    def _raise_if_ill_conditioned(self, high: Tensor, limit: float) -> None:
+    def _raise_if_ill_conditioned(self, high: Tensor) -> None:
         if not bool(torch.isfinite(high).all()):
             count = int((~torch.isfinite(high)).sum())
             raise IllConditionedError(
@@ -201,13 +204,11 @@ class Inversion(nn.Module):
         number = float(condition_number(high))
         if self._is_constrained:
             number = max(number, float(condition_number(high[: self.out_channels])))
-        if not number <= limit:
-            dtype = str(self.weight.dtype).removeprefix("torch.")
+        if not number <= CONDITION_LIMIT:
             raise IllConditionedError(
                 f"{self._title()}: the kernel's condition number {number:.3g} is past "
-                f"{limit:.3g}, the limit of {dtype}, so its inverse has no correct digit. Start "
-                "from other weights, add det_loss, or "
-                'use parametrization="orthogonal".'
+                f"{CONDITION_LIMIT:.3g}: its inverse has no correct digit even in float64. "
+                'Start from other weights, add det_loss, or use parametrization="orthogonal".'
             )
 
     def _title(self) -> str:
@@ -223,16 +224,29 @@ class Inversion(nn.Module):
             return (*found[1:], *found[0]._buffers.values())
         if not parametrize.is_parametrized(self, "weight"):
             return (self.weight,)
-        held: Any = self.parametrizations["weight"]  # type: ignore[index]
-        return (*held.parameters(), *held.buffers())
+        kernel: Any = self.parametrizations["weight"]  # type: ignore[index]
+        return tuple(
+            value
+            for part in kernel.modules()
+            # replicas of nn.DataParallel keep their parameters elsewhere
+            for own in (part._parameters, part._buffers, part.__dict__.get("_former_parameters"))
+            for value in (own or {}).values()
+            if value is not None
+        )
+
+    def _maps(self) -> tuple[nn.Module, ...]:
+        """The parametrizations that the kernel goes through."""
+        lists: Any = self._modules.get("parametrizations")
+        kernel = None if lists is None else lists._modules.get("weight")
+        return () if kernel is None else tuple(kernel._modules.values())
 
     def _may_cache(self) -> bool:
         return not (
             self.training
             or torch.is_grad_enabled()
             or torch.compiler.is_compiling()
-            or torch.jit.is_tracing()  # type: ignore[attr-defined]
-            or is_transformed()
+            or torch.autograd.forward_ad._current_level >= 0  # a dual kernel equals its primal
+            or "_is_replica" in self.__dict__  # nn.DataParallel's, which live for one call
         )
 
     def train(self: _Self, mode: bool = True) -> _Self:  # noqa: FBT001, FBT002 - torch's own signature
@@ -254,3 +268,21 @@ class Inversion(nn.Module):
         state = self.__dict__.copy()
         state["_cache"], state["_seen"] = {}, None
         return state
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        # torch gives a parametrized module a class made on the fly, which pickle cannot find
+        if not parametrize.is_parametrized(self):
+            return super().__reduce_ex__(protocol)
+        kind = parametrize.type_before_parametrizations(self)
+        names = tuple(self.parametrizations)  # type: ignore[arg-type]
+        return _parametrized, (kind, names), Inversion.__getstate__(self)
+
+
+def _parametrized(kind: type[nn.Module], names: tuple[str, ...]) -> nn.Module:
+    """An empty module of the class that torch makes for one with these tensors parametrized."""
+    module = kind.__new__(kind)
+    nn.Module.__init__(module)
+    for name in names:
+        module.register_parameter(name, nn.Parameter(torch.empty(1)))
+        parametrize.register_parametrization(module, name, nn.Identity())
+    return module

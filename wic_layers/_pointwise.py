@@ -7,10 +7,15 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch.fx.experimental.proxy_tensor import ProxyTorchDispatchMode
+from torch.utils._python_dispatch import _get_current_dispatch_mode_stack as _modes
 
 __all__ = [
     "as_kernel",
+    "autocast_is_on",
     "convolve",
+    "has_values",
     "is_transformed",
     "is_unchanged",
     "multiply",
@@ -30,7 +35,7 @@ def as_kernel(matrix: Tensor, ndim: int) -> Tensor:
 def convolve(x: Tensor, matrix: Tensor) -> Tensor:
     """Applies a matrix or kernel to the channels of x, in x's dtype and outside autocast."""
     on_cpu, dtype, ndim = x.is_cpu, x.dtype, x.ndim
-    if torch.is_autocast_enabled("cpu" if on_cpu else x.device.type):
+    if autocast_is_on("cpu" if on_cpu else x.device.type):
         with torch.autocast(x.device.type, enabled=False):
             return convolve(x, matrix)
     if matrix.dtype != dtype:
@@ -74,21 +79,46 @@ def multiply(x: Tensor, matrix: Tensor) -> Tensor:
     return product.view(shape[0], matrix.shape[0], *shape[2:])
 
 
+def autocast_is_on(kind: str) -> bool:
+    """Returns whether autocast is on for a type of device; some, as meta, have none."""
+    if kind not in ("cpu", "cuda") and not torch.amp.is_autocast_available(kind):
+        return False
+    return torch.is_autocast_enabled(kind)
+
+
 def outside_autocast(function: Any, *tensors: Tensor, device: torch.device | None = None) -> Any:
     """Returns ``function(*tensors)``, computed with autocast off on their device."""
     kind = (tensors[0].device if device is None else device).type
-    if not torch.is_autocast_enabled(kind):
+    if not autocast_is_on(kind):
         return function(*tensors)
     with torch.autocast(kind, enabled=False):
         return function(*tensors)
 
 
+_SYMBOLIC = (FakeTensorMode, ProxyTorchDispatchMode)
+_count_modes = torch._C._len_torch_dispatch_stack
 _peek_transforms = getattr(torch._C._functorch, "peek_interpreter_stack", lambda: None)
 
 
 def is_transformed() -> bool:
     """Returns whether a functorch transform (vmap, grad, jvp) is at work."""
     return _peek_transforms() is not None
+
+
+def has_values(x: Tensor) -> bool:
+    """Returns whether Python may read the numbers of a tensor.
+
+    Not those of meta and fake tensors, nor while a transform, ``make_fx``, ``torch.compile`` or
+    tracing watches what is done with them.
+    """
+    return not (
+        torch.compiler.is_compiling()
+        or torch.jit.is_tracing()  # type: ignore[attr-defined]
+        or is_transformed()
+        or x.is_meta
+        or isinstance(x, FakeTensor)
+        or (_count_modes() and any(isinstance(mode, _SYMBOLIC) for mode in _modes()))
+    )
 
 
 def snapshot(sources: tuple[Tensor, ...]) -> tuple[Tensor | tuple[Tensor, int], ...]:

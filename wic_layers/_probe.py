@@ -15,7 +15,7 @@ from wic_layers.blocks import AffineCoupling, Chain, LongTermMemory, Squeeze
 from wic_layers.completion import Learned
 from wic_layers.conv import WIC
 from wic_layers.errors import ContractError, WICError
-from wic_layers.functional import condition_number
+from wic_layers.functional import condition_number, to_algebra
 
 __all__: list[str] = []
 
@@ -81,7 +81,7 @@ def inputs(layer: WIC, sizes: tuple[int, ...], batch: int = 2) -> tuple[Tensor, 
 
 def condition_of(layer: WIC) -> float:
     """The condition number of the stored kernel."""
-    return float(condition_number(layer.weight.detach().double()))
+    return float(condition_number(to_algebra(layer.weight.detach())))
 
 
 @contextmanager

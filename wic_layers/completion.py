@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -225,7 +225,7 @@ class Learned(_Sized):
                 f"Build the completion for it: Learned({self.in_channels}, {self.out_channels}, "
                 f"rank={y.ndim - 2})."
             )
-        weight = next(self.layers.parameters())
+        weight: Any = self.layers[0].weight  # replicas of nn.DataParallel have no parameters()
         out: Tensor = self.layers(y.to(weight.dtype))
         return out.to(y.dtype)
 

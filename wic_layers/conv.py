@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from typing import Any, Literal, get_args
 
 import torch
@@ -11,10 +12,10 @@ from torch.nn.utils import parametrize
 
 from wic_layers import auxiliary
 from wic_layers._inversion import Inversion
-from wic_layers._pointwise import convolve, outside_autocast
+from wic_layers._pointwise import convolve, has_values, outside_autocast
 from wic_layers.completion import Completion, CompletionName, Shift, check_name, resolve
 from wic_layers.errors import WICArgumentError, WICShapeError
-from wic_layers.functional import _algebra_dtype, condition_number, log_volume
+from wic_layers.functional import condition_number, from_algebra, log_volume, to_algebra
 from wic_layers.parametrization import ParametrizationName, parametrize_kernel
 
 __all__ = ["WIC"]
@@ -37,9 +38,11 @@ class WIC(Inversion):
       whose other rows are what the completion says.
 
     Both hold to :math:`c \cdot \epsilon \cdot \kappa(K)` relative to the largest absolute value of
-    :math:`[y; c(y)]` or x, with the precision :math:`\epsilon` of the input's dtype.
+    :math:`[y; c(y)]` or x, with the precision :math:`\epsilon` of the input's dtype
+    (:func:`wic_layers.testing.round_trip_limit` has c); with ``rows`` above n
+    :math:`\kappa(K) \, \lVert K \rVert \, \lVert W^{+} \rVert` stands for :math:`\kappa(K)`.
 
-    The algebra runs in float64 (float32 by QR where the device has none) and the convolution in
+    The algebra runs in float64, on the CPU where the device has none, and the convolution in
     the input's dtype, both outside autocast. The inverse is cached in ``eval()`` with gradients
     off, and dropped by ``train()``, ``eval()``, ``.to()`` and loading; it is never in the state
     dict. On a CPU the cache compares the kernel with a copy, so that any edit is seen; on other
@@ -62,7 +65,7 @@ class WIC(Inversion):
             :math:`M = \lceil n/m \rceil m` rows, their order of shifts and the Moore-Penrose
             inverse of all rows. ``forward(inverse(y)) == y`` does **not** hold there where m does
             not divide n.
-        parametrization: ``"free"``, ``"orthogonal"`` (torch's own), ``"lu"`` (Glow's), or
+        parametrization: ``"free"``, ``"orthogonal"``, ``"lu"`` (Glow's), or
             ``"fixed"``: a buffer that is not trained, with which a layer does what networks
             without WIC do: it keeps the first channels and completes the others.
         device: Device of the kernel.
@@ -107,9 +110,8 @@ class WIC(Inversion):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        for name, value in (("in_channels", in_channels), ("out_channels", out_channels)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise WICArgumentError(f"Expected {name} as an int of at least 1; got {value!r}.")
+        in_channels = _channels("in_channels", in_channels)
+        out_channels = _channels("out_channels", out_channels)
         if layout not in ("compact", "published"):
             raise WICArgumentError(f'Expected layout "compact" or "published"; got {layout!r}.')
         if parametrization not in get_args(ParametrizationName):
@@ -120,10 +122,6 @@ class WIC(Inversion):
             raise WICArgumentError(
                 f"Expected a kernel of dtype float16, bfloat16, float32 or float64; got {dtype}."
             )
-        if parametrization == "orthogonal" and dtype not in (torch.float32, torch.float64):
-            raise WICArgumentError(
-                f"Expected an orthogonal kernel of dtype float32 or float64; got {dtype}."
-            )
         self.in_channels = in_channels
         self.out_channels = out_channels
         self.layout = layout
@@ -132,8 +130,9 @@ class WIC(Inversion):
         self.bijective = in_channels == out_channels
 
         self.completion = self._resolve_completion(completion)
-        if isinstance(completion, str) and self.completion is not None:
-            self.completion.to(device=device)
+        is_default = device is None and dtype == torch.get_default_dtype()
+        if isinstance(completion, str) and self.completion is not None and not is_default:
+            self.completion.to(device=device, dtype=dtype)
 
         self.weight = nn.Parameter(torch.empty(self.rows, in_channels, device=device, dtype=dtype))
         self.reset_parameters()
@@ -180,17 +179,22 @@ class WIC(Inversion):
                 f"{tuple(kernel.shape)}."
             )
         if layer.parametrization == "free":
-            held = isinstance(kernel, nn.Parameter)
-            layer.weight = kernel if held else nn.Parameter(kernel.detach().clone())
+            own = isinstance(kernel, nn.Parameter)
+            layer.weight = kernel if own else nn.Parameter(_copied(kernel))
         elif layer.parametrization == "fixed":
             layer.weight.copy_(kernel.detach())
         else:
-            layer.weight = kernel.detach().clone()
-            off = float((layer.weight.detach() - kernel.detach()).abs().max())
-            if not off <= 1e-3 * float(kernel.detach().abs().max()):
+            layer.weight = _copied(kernel)
+            off, largest = (
+                (layer.weight - kernel).detach().abs().max(),
+                kernel.detach().abs().max(),
+            )
+            # the dtype's own rounding is no sign that it cannot be held
+            slack = max(1e-3, 8 * torch.finfo(kernel.dtype).eps)
+            if has_values(off) and not float(off) <= slack * float(largest):
                 raise WICArgumentError(
                     f"{layer._title()}: expected a kernel that this parametrization can hold; "
-                    f'got one that comes out {off:.3g} off. Leave parametrization="free".'
+                    f'got one that comes out {float(off):.3g} off. Leave parametrization="free".'
                 )
         return layer
 
@@ -221,11 +225,12 @@ class WIC(Inversion):
                     f"complete; got {completion!r}."
                 )
             return m
-        if isinstance(rows, bool) or not isinstance(rows, int) or rows < n:
+        number = _index(rows)
+        if number is None or number < n:
             raise WICArgumentError(
                 f'Expected rows "n", "m" or an int of at least in_channels = {n}; got {rows!r}.'
             )
-        return rows
+        return number
 
     def _resolve_completion(
         self, completion: CompletionName | Completion | None
@@ -272,7 +277,7 @@ class WIC(Inversion):
             WICArgumentError: If the input is not of a real floating-point dtype.
         """
         if rev:
-            return self.inverse(x)
+            return self._back(x, self._memory())
         free = self._parameters.get("weight") is not None
         return self._there(x, None if free else self._memory())
 
@@ -282,10 +287,13 @@ class WIC(Inversion):
         Raises:
             WICShapeError: If the number of channels or of dimensions is another.
             WICArgumentError: If the input is not of a real floating-point dtype.
-            IllConditionedError: If the kernel's condition number is past 1/eps of its dtype,
-                eagerly on a CPU and wherever an inverse enters the cache; elsewhere the result is
-                NaN.
+            IllConditionedError: If the kernel's condition number is past 4.5e15, 1/eps of the
+                float64 that the inverse is computed in, eagerly on a CPU and wherever an inverse
+                enters the cache; elsewhere the result is NaN.
         """
+        if self._forward_pre_hooks or self._forward_hooks:  # pruning and sharding set the kernel
+            x: Tensor = self(y, rev=True)
+            return x
         return self._back(y, self._memory())
 
     def with_log_det(self, x: Tensor, *, rev: bool = False) -> tuple[Tensor, Tensor]:
@@ -300,13 +308,14 @@ class WIC(Inversion):
             The result, and the log-volume in nats, shape (B,), in memory of its own; in float32
             for smaller dtypes, which cannot hold that of an image.
         """
-        memory = None if self.training or torch.is_grad_enabled() else self._memory()
-        y = self._back(x, memory) if rev else self._there(x, memory)
+        y: Tensor = self(x, rev=rev)
+        memory = self._memory()
         shape: tuple[int, ...] = x.shape
         pixels = math.prod(shape[2:]) * (-1 if rev else 1)
         if memory is None:
             volume, dtype = self._volume_of_rows(self.out_channels)
-            return y, (volume * pixels).to(_wide(dtype, x.dtype)).expand(shape[0]).clone()
+            total = from_algebra(volume * pixels, x, _wide(dtype, x.dtype))
+            return y, total.expand(shape[0]).clone()
 
         def compute() -> tuple[float, torch.dtype]:
             volume, dtype = self._volume_of_rows(self.out_channels)
@@ -351,29 +360,29 @@ class WIC(Inversion):
         return extra.to(y.dtype)
 
     def log_volume(self) -> Tensor:
-        r"""Returns the log-volume of ``forward``, in nats per pixel; a scalar.
+        r"""Returns the log-volume of ``forward``, in nats per pixel; a scalar, float32 at least.
 
         :math:`\tfrac12\log\det K^\top K` when widening, :math:`\tfrac12\log\det W W^\top` when
         narrowing. It is a Jacobian's log-determinant for square kernels only.
         """
         volume, dtype = self._volume_of_rows(self.out_channels)
-        return volume.to(dtype)
+        return from_algebra(volume, self._sources()[0], _wide(dtype, dtype))
 
     def gram_logdet(self) -> Tensor:
         r"""Returns :math:`\log\det K^\top K` of all rows, :math:`K K^\top` for ``rows="m"``."""
         volume, dtype = self._volume_of_rows(self.rows)
-        return 2 * volume.to(dtype)
+        return from_algebra(2 * volume, self._sources()[0], _wide(dtype, dtype))
 
     def _volume_of_rows(self, rows: int) -> tuple[Tensor, torch.dtype]:
-        """The log-volume of the first rows, in the algebra's dtype; and the kernel's dtype."""
+        """The log-volume of the first rows in float64, and the kernel's dtype."""
         square = rows == self.in_channels
-        held = self._parameters.get("weight")
-        factors = self._lu_factors() if square and held is None else None
+        free = self._parameters.get("weight")
+        factors = self._lu_factors() if square and free is None else None
         if factors is not None:
-            volume = factors[3].sum()  # the diagonal's logarithms
-            return volume, volume.dtype
-        kernel: Tensor = self._assembled() if held is None else held
-        high = kernel.to(torch.float64 if kernel.is_cpu else _algebra_dtype(kernel))
+            diagonal = factors[3]  # its logarithms
+            return to_algebra(diagonal).sum(), diagonal.dtype
+        kernel: Tensor = self._assembled() if free is None else free
+        high = to_algebra(kernel)
         if square and rows == self.rows:  # as functional.log_volume does, by a shorter way
             return torch.linalg.slogdet(high)[1], kernel.dtype
         return outside_autocast(log_volume, high[:rows]), kernel.dtype
@@ -403,6 +412,26 @@ class WIC(Inversion):
         # tensors: those of the recorded part must not be among them.
         with torch.autograd.graph.saved_tensors_hooks(_keep, _keep):
             return convolve(x, rest)
+
+
+def _index(value: Any) -> int | None:
+    """An int of any library (numpy's too), but no bool; None for anything else."""
+    try:
+        return None if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        return None
+
+
+def _channels(name: str, value: Any) -> int:
+    number = _index(value)
+    if number is None or number < 1:
+        raise WICArgumentError(f"Expected {name} as an int of at least 1; got {value!r}.")
+    return number
+
+
+def _copied(kernel: Tensor) -> Tensor:
+    """A copy in rows, which is how files hold it, whatever the kernel is a view of."""
+    return kernel.detach().clone(memory_format=torch.contiguous_format)
 
 
 def _keep(tensor: Tensor) -> Tensor:

@@ -3,9 +3,10 @@ r"""The algebra of one rectangular kernel, on plain tensors.
 A kernel :math:`K` has shape :math:`(\dots, M, n)`: it maps :math:`n` channels to :math:`M`. Every
 function factorises the kernel itself, by thin QR or, where it is square and that is enough, by LU;
 none forms the Gram matrix :math:`K^\top K`, whose condition number is the square of the kernel's.
-Arithmetic is float64 where the device has it and float32 elsewhere; results come back in the
-kernel's dtype and on its device. Leading dimensions are batches, everything is differentiable and
-works under :func:`torch.func.vmap`.
+Arithmetic is float64, on the CPU where the kernel's device has no float64. Results come back on
+the kernel's device: matrices in its dtype, numbers in float32 at least, as smaller dtypes cannot
+hold them. Leading dimensions are batches, everything is differentiable and works under
+:func:`torch.func.vmap`.
 
 The functions check shapes, never values: a singular kernel gives infinities or NaN, not an error.
 """
@@ -18,7 +19,6 @@ from torch import Tensor
 from wic_layers.errors import WICArgumentError, WICShapeError
 
 __all__ = [
-    "condition_bound",
     "condition_number",
     "constrained_inverse",
     "gram_logdet",
@@ -29,8 +29,25 @@ __all__ = [
 ]
 
 
-def _algebra_dtype(tensor: Tensor) -> torch.dtype:
-    return torch.float32 if tensor.device.type == "mps" else torch.float64
+# others (MPS, some XPU) lack float64, and many of their versions QR and LU too
+_FLOAT64_DEVICES = frozenset({"cpu", "cuda", "meta"})
+
+
+def to_algebra(tensor: Tensor) -> Tensor:
+    """Returns a small matrix in float64: on its own device, or the CPU where that has none."""
+    if tensor.device.type in _FLOAT64_DEVICES:
+        return tensor.to(torch.float64)
+    return tensor.cpu().to(torch.float64)
+
+
+def from_algebra(result: Tensor, like: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    """Returns a float64 result on the device of ``like`` and in its dtype, or another."""
+    # the dtype first: the device may have no float64
+    return result.to(like.dtype if dtype is None else dtype).to(like.device)
+
+
+def _number(result: Tensor, kernel: Tensor) -> Tensor:
+    return from_algebra(result, kernel, torch.promote_types(kernel.dtype, torch.float32))
 
 
 def _checked(kernel: Tensor, name: str = "kernel") -> Tensor:
@@ -47,7 +64,7 @@ def _checked(kernel: Tensor, name: str = "kernel") -> Tensor:
         raise WICShapeError(
             f"Expected {name} with at least one row and column; got {tuple(kernel.shape)}."
         )
-    return kernel.to(_algebra_dtype(kernel))
+    return to_algebra(kernel)
 
 
 def _tall(kernel: Tensor, use: str) -> Tensor:
@@ -101,14 +118,15 @@ def left_inverse(kernel: Tensor) -> Tensor:
         torch.Size([3, 4])
     """
     q, r = _thin(_tall(kernel, "A wide kernel has a right_inverse."))
-    return (_inverse(r) @ q.mT).to(kernel.dtype)
+    return from_algebra(_inverse(r) @ q.mT, kernel)
 
 
 def square_inverse(kernel: Tensor) -> Tensor:
     r"""Returns the inverse of a square kernel by LU, which is faster than :func:`left_inverse`.
 
-    Its error is that of :func:`left_inverse` in :math:`K K^{-1}`, and up to the square of the
-    condition number in :math:`K^{-1} K`. It is the right one where the kernel was stored in a
+    :math:`K K^{-1} = I` holds to eps times the condition number, which :func:`left_inverse` does
+    not promise; :math:`K^{-1} K = I`, which that promises, is off by up to its square. So it is
+    the right one where the kernel runs after its inverse, and where the kernel was stored in a
     smaller dtype than it is inverted in, so that the square stays below what the storage lost.
 
     Args:
@@ -129,7 +147,7 @@ def square_inverse(kernel: Tensor) -> Tensor:
     if kernel.shape[-2] != kernel.shape[-1]:
         raise WICShapeError(f"Expected a square kernel; got shape {tuple(kernel.shape)}.")
     # not inv, which raises; a pivot of zero leaves infinities or NaN
-    return torch.linalg.inv_ex(high).inverse.to(kernel.dtype)
+    return from_algebra(torch.linalg.inv_ex(high).inverse, kernel)
 
 
 def right_inverse(kernel: Tensor) -> Tensor:
@@ -158,7 +176,7 @@ def right_inverse(kernel: Tensor) -> Tensor:
             f"{tuple(kernel.shape)}. A tall kernel has a left_inverse."
         )
     q, r = _thin(high.mT)
-    return (_inverse(r) @ q.mT).mT.to(kernel.dtype)
+    return from_algebra((_inverse(r) @ q.mT).mT, kernel)
 
 
 def constrained_inverse(kernel: Tensor, rows: int) -> Tensor:
@@ -205,7 +223,7 @@ def constrained_inverse(kernel: Tensor, rows: int) -> Tensor:
         exact = (_inverse(factor) @ basis.mT).mT
         fit = q2.mT - basis @ (basis.mT @ q2.mT)
         u = torch.cat((exact, fit), dim=-1)
-    return (_inverse(r) @ u).to(kernel.dtype)
+    return from_algebra(_inverse(r) @ u, kernel)
 
 
 def log_volume(kernel: Tensor) -> Tensor:
@@ -221,8 +239,8 @@ def log_volume(kernel: Tensor) -> Tensor:
         kernel: :math:`K`, shape :math:`(\dots, M, n)`.
 
     Returns:
-        Shape :math:`(\dots)`; of a kernel without full rank :math:`-\infty`, or, where rounding
-        hides the lack, a number far below zero.
+        Shape :math:`(\dots)`, float32 at least; of a kernel without full rank :math:`-\infty`,
+        or, where rounding hides the lack, a number far below zero.
 
     Raises:
         WICShapeError: If the kernel has fewer than two dimensions.
@@ -233,9 +251,9 @@ def log_volume(kernel: Tensor) -> Tensor:
     """
     high = _checked(kernel)
     if high.shape[-2] == high.shape[-1]:
-        return torch.linalg.slogdet(high).logabsdet.to(kernel.dtype)
+        return _number(torch.linalg.slogdet(high).logabsdet, kernel)
     _, r = _thin(high)
-    return r.diagonal(dim1=-2, dim2=-1).abs().log().sum(-1).to(kernel.dtype)
+    return _number(r.diagonal(dim1=-2, dim2=-1).abs().log().sum(-1), kernel)
 
 
 def gram_logdet(kernel: Tensor) -> Tensor:
@@ -257,7 +275,7 @@ def condition_number(kernel: Tensor) -> Tensor:
 
     Returns:
         Shape :math:`(\dots)`, at least 1; of a singular kernel infinite, or, where rounding hides
-        that it is, past 1/eps of the algebra's dtype; infinite of one that is not finite.
+        that it is, past 1/eps of float64; infinite of one that is not finite. Float32 at least.
 
     Raises:
         WICShapeError: If the kernel has fewer than two dimensions.
@@ -275,42 +293,4 @@ def condition_number(kernel: Tensor) -> Tensor:
     reached = finite & torch.isfinite(inverse).all(-1).all(-1)
     inverse = torch.where(reached[..., None, None], inverse, eye)
     product = torch.linalg.matrix_norm(safe, 2) * torch.linalg.matrix_norm(inverse, 2)
-    return torch.where(reached, product, torch.full_like(product, torch.inf)).to(kernel.dtype)
-
-
-def condition_bound(kernel: Tensor, *, squarings: int = 0) -> Tensor:
-    r"""Returns an upper bound of :func:`condition_number` that needs no singular values.
-
-    The product of upper bounds of :math:`\lVert R \rVert_2` and :math:`\lVert R^{-1} \rVert_2`,
-    each
-
-    .. math:: \lVert A \rVert_2 \le \lVert (A^\top A)^{p/2} \rVert_F^{1/p}, \quad p = 2^s ,
-
-    which is the Frobenius norm for s = 0.
-
-    Args:
-        kernel: :math:`K`, shape :math:`(\dots, M, n)`.
-        squarings: s; the bound is at most :math:`\min(M, n)^{1/2^s}` times the condition number.
-            With 5 that is 14 % at 64 channels and 24 % at 1000.
-
-    Returns:
-        Shape :math:`(\dots)`; infinite or NaN for a singular or non-finite kernel.
-
-    Raises:
-        WICShapeError: If the kernel has fewer than two dimensions.
-    """
-    _, r = _thin(_checked(kernel))
-    inverse = _inverse(r)
-    return (_norm_bound(r, squarings) * _norm_bound(inverse, squarings)).to(kernel.dtype)
-
-
-def _norm_bound(matrix: Tensor, squarings: int) -> Tensor:
-    norm = torch.linalg.matrix_norm(matrix)
-    bound = norm
-    for step in range(squarings):
-        # scaled to norm 1 before each product, so that no power overflows
-        scaled = matrix / norm[..., None, None]
-        matrix = scaled.mT @ scaled
-        norm = torch.linalg.matrix_norm(matrix)
-        bound = bound * norm ** (0.5 ** (step + 1))
-    return bound
+    return _number(torch.where(reached, product, torch.full_like(product, torch.inf)), kernel)
