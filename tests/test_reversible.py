@@ -13,15 +13,16 @@ from wic_layers.models import WIN, HiNet
 from wic_layers.reversible import save_memory
 
 
-def gradients(model, x, *, autocast=False):
+def gradients(model, x, *, autocast=False, records=True):
     """The loss of a step both ways, and every gradient."""
     model.zero_grad()
     x = x.clone().requires_grad_()
-    with torch.autocast("cpu", torch.bfloat16, enabled=autocast), record_wic(model) as records:
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast), record_wic(model) as recorded:
         y = model(x)
         back = model.inverse(y.clamp(0, 1))
     loss = y.square().sum() + (back - x.detach()).square().sum() + det_loss(model)
-    loss = loss + shift_loss(records)
+    if records:
+        loss = loss + shift_loss(recorded)
     loss.backward()
     return loss.detach(), [x.grad, *(p.grad for p in model.parameters())]
 
@@ -166,3 +167,24 @@ def test_networks_of_a_coupling_that_share_their_weights():
         found.append(torch.autograd.grad(model(x).square().sum(), model.parameters()))
     for one, two in zip(*found, strict=True):
         torch.testing.assert_close(two, one)
+
+
+def test_a_hook_that_changes_what_a_block_gives_counts_in_the_gradients():
+    model = shaken(Chain(Haar(), AffineCoupling(4), Chain(WIC(4, 4), AffineCoupling(4)))).double()
+    for block in (model[1], model[2], model[2][0]):
+        block.register_forward_hook(lambda module, given, out: out.sin())
+    x, results = torch.rand(1, 1, 6, 4, dtype=torch.float64), []
+    for enabled in (False, True):
+        save_memory(model, enabled=enabled)
+        results.append(gradients(model, x, records=False))
+    torch.testing.assert_close(*results)
+
+
+def test_an_optimized_network_trains_in_the_precision_of_its_input():
+    model = shaken(HiNet(2, 1, couplings=2, growth=8)).optimize(torch.bfloat16)
+    x, results = torch.rand(1, 2, 8, 8), []
+    for enabled in (False, True):
+        save_memory(model, enabled=enabled)
+        results.append(gradients(model, x))
+    assert torch.equal(results[0][0], results[1][0])
+    torch.testing.assert_close(*results, rtol=1e-4, atol=1e-4)

@@ -201,6 +201,17 @@ def test_the_layer_is_named(where, name, compiled):
     assert not model[1]._forward_hooks
 
 
+@pytest.mark.parametrize("direction", ["forward", "inverse"])
+def test_a_block_is_named_with_its_direction(direction):
+    model = chain()
+
+    def overflow(module, given, arguments, out):
+        return out * (math.inf if arguments.get("rev", False) == (direction == "inverse") else 1)
+
+    model[1].register_forward_hook(overflow, with_kwargs=True)
+    assert diagnose(model, lambda: loss_of(model)) == f"1 ({direction})"
+
+
 def test_kernels_and_parameters_are_named_first():
     model = chain()
     with torch.no_grad():

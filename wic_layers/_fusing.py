@@ -90,6 +90,7 @@ def _is_plain(kind: type[Chain]) -> bool:
         kind.forward in (Chain.forward, DualLatent.forward)
         and kind._forward is Chain._forward
         and kind.inverse is Chain.inverse
+        and kind._inverse is Chain._inverse
     )
 
 

@@ -17,7 +17,7 @@ from wic_layers._pointwise import convolve
 from wic_layers.blocks import AffineCoupling
 from wic_layers.completion import Completion, Shift, mirrored
 from wic_layers.errors import WICArgumentError, WICShapeError
-from wic_layers.subnets import DenseBlock
+from wic_layers.subnets import DenseBlock, has_hooks
 
 __all__ = [
     "Bands",
@@ -267,7 +267,7 @@ class Dense(nn.Module):
     def __init__(self, block: DenseBlock) -> None:
         super().__init__()
         self.slope = block.slope
-        self.convolutions = nn.ModuleList(block.children())
+        self.convolutions = nn.ModuleList(block.convolutions())
         self.convolutions.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, x: Tensor) -> Tensor:
@@ -312,7 +312,7 @@ class Couple(nn.Module):
 
 
 def _plain(net: nn.Module) -> nn.Module:
-    return Dense(net) if type(net) is DenseBlock else net
+    return Dense(net) if type(net) is DenseBlock and not has_hooks(net) else net
 
 
 class Uncouple(Couple):

@@ -1,14 +1,15 @@
 r"""The two losses of WIC, kept apart from what the layers return.
 
 :func:`det_loss` is pulled from parameters alone. :func:`shift_loss` needs activations: layers
-append them to a linked record while :func:`record_wic` is open, and nothing stays on any module
-afterwards. Both are unweighted; add them to the loss and call ``backward`` once.
+append them to a linked record while :func:`record_wic` is open in their thread, and nothing stays
+on any module afterwards. Both are unweighted; add them to the loss and call ``backward`` once.
 
 Not for threaded ``nn.DataParallel``; use ``DistributedDataParallel``.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -22,21 +23,42 @@ from wic_layers.errors import WICArgumentError, WICError, WICShapeError
 
 __all__ = ["Record", "Records", "charbonnier", "det_loss", "record_wic", "shift_loss"]
 
-# None while nobody records, else the newest link (layer, output, extra, older link). A list's
-# length would be guarded by torch.compile and recompile at every call; a link's is constant.
-_head: tuple[Any, ...] | None = None
-_EMPTY: tuple[Any, ...] = (None, None, None, None)
+_Link = tuple[Any, Any, Any, Any]
+
+
+class _Recorder:
+    """What one thread records.
+
+    Attributes:
+        head: None while nobody records, else the newest link: (layer, output, extra, older link)
+            of a call, or (None, recording, its Records, older link) where a recording was opened.
+            A list's length would be guarded by torch.compile and recompile at every call; a
+            link's is constant.
+    """
+
+    def __init__(self) -> None:
+        self.head: _Link | None = None
+
+
+class _Here(threading.local):
+    """The calling thread's recorder. Compiled code looks it up at every call."""
+
+    def __init__(self) -> None:
+        self.recorder = _Recorder()
+
+
+_here = _Here()
 
 
 def is_recording() -> bool:
-    """Whether a :func:`record_wic` is open."""
-    return _head is not None
+    """Whether a :func:`record_wic` is open in this thread."""
+    return _here.recorder.head is not None
 
 
 def append_record(layer: nn.Module, output: Tensor, extra: Tensor) -> None:
     """Adds one call of a narrowing layer to the open record."""
-    global _head
-    _head = (layer, output, extra, _head)
+    recorder = _here.recorder
+    recorder.head = (layer, output, extra, recorder.head)
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,10 +108,14 @@ class record_wic(AbstractContextManager[Records]):
     """Collects the other rows' channels of the narrowing layers that run forward inside it.
 
     Inverse calls record nothing. Close it before ``backward``. Recordings may nest; the innermost
-    one collects. Inside a checkpointed region use ``use_reentrant=False``.
+    one collects. Every thread has its own: what another thread runs meanwhile is not recorded.
+    Inside a checkpointed region use ``use_reentrant=False``.
 
     Args:
         model: The module whose layers are recorded; others that run meanwhile are ignored.
+
+    Raises:
+        WICArgumentError: If it is an ``nn.DataParallel`` or holds one.
 
     Example:
         >>> from wic_layers import WIC, record_wic, shift_loss
@@ -104,13 +130,18 @@ class record_wic(AbstractContextManager[Records]):
 
     def __init__(self, model: nn.Module) -> None:
         self._model = model
-        self._open: list[tuple[Records, tuple[Any, ...] | None]] = []
+        self._opened_in = _here.recorder
 
     def __enter__(self) -> Records:
-        global _head
+        if any(isinstance(module, nn.DataParallel) for module in self._model.modules()):
+            raise WICArgumentError(
+                "Expected a model without nn.DataParallel, whose replicas run in threads of their "
+                f"own and are not recorded; got {type(self._model).__name__}. Use "
+                "DistributedDataParallel, or on a single device the module inside."
+            )
+        self._opened_in = recorder = _here.recorder
         records = Records()
-        self._open.append((records, _head))
-        _head = _EMPTY
+        recorder.head = (None, self, records, recorder.head)
         return records
 
     def __exit__(
@@ -119,16 +150,32 @@ class record_wic(AbstractContextManager[Records]):
         exc_value: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        global _head
-        link = _head
-        records, _head = self._open.pop()
+        # a generator may be closed by another thread than it was opened in
+        recorder = _here.recorder if _holds(_here.recorder, self) else self._opened_in
+        newer: list[_Link] = []
+        link: Any = recorder.head
+        while link[1] is not self:
+            newer.append(link)
+            link = link[3]
+        records, head = link[2], link[3]
         names = {id(module): name for name, module in self._model.named_modules()}
-        found = []
-        while link is not None and link[3] is not None:
-            layer, output, extra, link = link
-            if id(layer) in names:
-                found.append(Record(names[id(layer)], layer, output, extra))
-        records._records = found[::-1]
+        collected, is_innermost = [], True
+        for layer, output, extra, _ in newer[::-1]:
+            is_innermost = is_innermost and layer is not None
+            if not is_innermost:  # a recording that was opened later is closed later
+                head = (layer, output, extra, head)
+            elif id(layer) in names:
+                collected.append(Record(names[id(layer)], layer, output, extra))
+        recorder.head = head
+        records._records = collected
+
+
+def _holds(recorder: _Recorder, recording: record_wic) -> bool:
+    """Whether a recording is open in a recorder's thread."""
+    link = recorder.head
+    while link is not None and link[1] is not recording:
+        link = link[3]
+    return link is not None
 
 
 def charbonnier(input: Tensor, target: Tensor) -> Tensor:
@@ -214,8 +261,9 @@ def shift_loss(
     if not len(records):
         raise WICArgumentError(
             "Expected the records of at least one forward of a narrowing layer; got none. Run the "
-            "model's forward inside `with record_wic(model) as records:` and compute the loss "
-            "after it closes."
+            "model's forward inside `with record_wic(model) as records:`, in the same thread (not "
+            "under nn.DataParallel but DistributedDataParallel), and compute the loss after it "
+            "closes."
         )
     targets = _targets(records, target)
     total: Tensor | None = None

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from wic_layers.blocks import InvertibleBlock
-from wic_layers.blocks.chain import run_named
+from wic_layers.blocks.chain import run_named, way_back
 from wic_layers.completion import Completion, CompletionName
 from wic_layers.conv import WIC
 from wic_layers.errors import WICArgumentError, WICError, WICShapeError
@@ -107,9 +107,8 @@ class WellPosed(InvertibleBlock):
             state_dict.update(self.wic.state_dict(prefix=f"{prefix}wic."))
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
-    def inverse(self, y: Tensor) -> Tensor:
-        """Maps the picture back to the network's input."""
-        return self._tensor(self.net(run_named("wic", self.wic.inverse, y), rev=True))
+    def _inverse(self, y: Tensor) -> Tensor:
+        return self._tensor(self.net(run_named("wic", way_back(self.wic), y), rev=True))
 
     def _tensor(self, found: Any) -> Tensor:
         if not isinstance(found, Tensor):

@@ -18,6 +18,7 @@ import wic_layers
 from wic_layers._files import check_place, write_whole
 from wic_layers._fusing import one_way
 from wic_layers._one_way import joined, lowered
+from wic_layers.conv import WIC
 from wic_layers.errors import (
     WICArgumentError,
     WICDependencyError,
@@ -88,6 +89,9 @@ def fuse(model: nn.Module, direction: Direction = "forward") -> nn.Module:
     if not isinstance(model, nn.Module):
         raise TypeError(f"Expected a module; got {type(model).__name__}.")
     with torch.no_grad():
+        for layer in model.modules():
+            if isinstance(layer, WIC) and layer._forward_pre_hooks:  # pruning sets weights there
+                layer(layer.weight.new_zeros(1, layer.in_channels))
         parts = joined(one_way(model, direction == "reverse", {}))
     fused = parts[0] if len(parts) == 1 else parts
     held = next(chain(model.parameters(), model.buffers()), None)

@@ -16,9 +16,10 @@ from torch import Tensor, nn
 
 from wic_layers._pointwise import is_transformed
 from wic_layers.blocks import AffineCoupling, Chain, InvertibleBlock, LongTermMemory
-from wic_layers.blocks.chain import run_named
+from wic_layers.blocks.chain import run_named, way_back
 from wic_layers.conv import WIC
 from wic_layers.errors import WICError
+from wic_layers.subnets import DenseBlock, has_hooks
 
 __all__ = ["save_memory"]
 
@@ -33,7 +34,8 @@ def save_memory(model: nn.Module, *, enabled: bool = True, check: bool = False) 
     those of plain autograd to the rounding of the inverses. They are of first order only, and
     compiled code and function transforms (``torch.func``) run as before. Networks inside couplings
     must give the same twice: no dropout. They run twice a step, so a batch norm in them would
-    count every batch twice.
+    count every batch twice. Blocks that have hooks or sharded parameters (``fully_shard``), or
+    that :meth:`~wic_layers.models.Network.optimize` set, keep their activations.
 
     Args:
         model: A network of :mod:`wic_layers.models`, or any module with a
@@ -94,17 +96,31 @@ class _Runner:
 
 def _is_exact(block: nn.Module, *, rev: bool) -> bool:
     """Whether what goes into a block can be computed from what comes out."""
+    if has_hooks(block):
+        return False
     if isinstance(block, Chain):
         return all(_is_exact(part, rev=rev) for part in block)
     if isinstance(block, LongTermMemory):
         return _is_exact(block.inner, rev=rev)
     if isinstance(block, WIC):
-        return block.bijective or (block.out_channels > block.in_channels and not rev)
-    return isinstance(block, InvertibleBlock) and block.is_exact
+        is_exact = block.bijective or (block.out_channels > block.in_channels and not rev)
+    else:
+        is_exact = isinstance(block, InvertibleBlock) and block.is_exact
+    return is_exact and _is_repeatable(block)
+
+
+def _is_repeatable(block: nn.Module) -> bool:
+    """Whether a block does the same with gradients on and off, and its parameters stay its own.
+
+    ``fully_shard`` exchanges them at every call; then the gradients would be those of others.
+    """
+    return all(type(parameter) in (Tensor, nn.Parameter) for parameter in block.parameters()) and (
+        not any(isinstance(net, DenseBlock) and net.is_optimized() for net in block.modules())
+    )
 
 
 def _step(name: str, block: Any, x: Tensor, *, rev: bool) -> Tensor:
-    found: Tensor = run_named(name, block.inverse if rev else block, x)
+    found: Tensor = run_named(name, way_back(block) if rev else block, x)
     return found
 
 
@@ -196,11 +212,12 @@ def _undo(
     if isinstance(block, AffineCoupling) and not block.condition:
         undo = _undo_uncoupling if rev else _undo_coupling
         return undo(block, y, gradient, found)
+    there, back_again = (way_back(block), block) if rev else (block, way_back(block))
     with torch.no_grad():
-        x = block(y) if rev else block.inverse(y)
+        x = back_again(y)
     with torch.enable_grad():
         given = x.detach().requires_grad_()
-        out = block.inverse(given) if rev else block(given)
+        out = there(given)
     (back,) = _gradients((out,), given, block, (gradient,), found)
     return x, back
 

@@ -9,10 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd import forward_ad
+from torch.nn.modules.module import _has_any_global_hook
 
 from wic_layers._pointwise import is_transformed
 
-__all__ = ["CrossImage", "DenseBlock"]
+__all__ = ["CrossImage", "DenseBlock", "has_hooks"]
 
 # batched gradients (``is_grads_batched``) come without an entry on functorch's stack
 _is_batched = getattr(torch._C._functorch, "is_legacy_batchedtensor", lambda x: False)
@@ -27,7 +28,9 @@ class DenseBlock(nn.Module):
     in place of every concatenation.
 
     Runs in channels-last memory, which its convolutions need to be fast. For inference
-    :meth:`optimize` chooses their precision.
+    :meth:`optimize` chooses their precision. Convolutions that were changed or exchanged
+    (``conv1.padding_mode = "reflect"``), or that have hooks, are called as they are, without
+    either.
 
     Args:
         in_channels: Channels of the input.
@@ -67,17 +70,21 @@ class DenseBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps (B, in_channels, H, W) to (B, out_channels, H, W)."""
-        convolutions: list[Any] = list(self.children())
+        convolutions = self.convolutions()
         if self._is_watched_alone(x) and all(map(_is_untouched, convolutions)):
             if torch.is_grad_enabled():
                 return self._keep_once(x, convolutions)
-            if self._inference_dtype is not None and not self.training:
+            if self.is_optimized():
                 return self._infer(x, convolutions, self._inference_dtype)
         features = _channels_last(x)
         for conv in convolutions[:-1]:
             features = torch.cat((features, F.leaky_relu(conv(features), self.slope)), dim=1)
         out: Tensor = convolutions[-1](features)
         return out
+
+    def convolutions(self) -> list[Any]:
+        """The five convolutions, in their order."""
+        return [self._modules[f"conv{index}"] for index in range(1, 6)]
 
     def _is_watched_alone(self, x: Tensor) -> bool:
         """Whether nothing but autograd on its way back looks at what happens here."""
@@ -117,10 +124,14 @@ class DenseBlock(nn.Module):
         self._inference_dtype = dtype
         self._forget()
 
+    def is_optimized(self) -> bool:
+        """Whether the precision with gradients off is one that :meth:`optimize` has set."""
+        return self._inference_dtype is not None and not self.training
+
     def _forget(self) -> None:
         self._cast, self._cast_from = [], []
 
-    def _infer(self, x: Tensor, convolutions: Sequence[Any], dtype: torch.dtype) -> Tensor:
+    def _infer(self, x: Tensor, convolutions: Sequence[Any], dtype: Any) -> Tensor:
         """The same in ``dtype``; the result is in that of the input."""
         blocks = _block_size(x.device.type, dtype)
         parameters = [each for conv in convolutions for each in (conv.weight, conv.bias)]
@@ -163,13 +174,28 @@ class DenseBlock(nn.Module):
 
 
 def _is_untouched(conv: nn.Module) -> bool:
-    """Whether a convolution is the plain one, and nobody hooked into it."""
-    return type(conv) is nn.Conv2d and not (
-        conv._forward_hooks
-        or conv._forward_pre_hooks
-        or conv._backward_hooks
-        or conv._backward_pre_hooks
+    """Whether a convolution is the one that was built, and nobody hooked into it."""
+    return (
+        type(conv) is nn.Conv2d
+        and "forward" not in conv.__dict__
+        and conv.bias is not None
+        and conv.padding == conv.stride == conv.dilation == (1, 1)
+        and conv.groups == 1
+        and conv.padding_mode == "zeros"
+        and not has_hooks(conv)
     )
+
+
+def has_hooks(module: nn.Module) -> bool:
+    """Whether calling a module does more than its ``forward``."""
+    hooks = (
+        module._forward_hooks
+        or module._forward_pre_hooks
+        or module._backward_hooks
+        or module._backward_pre_hooks
+        or _has_any_global_hook()
+    )
+    return bool(hooks)
 
 
 def _to(x: Tensor, dtype: torch.dtype) -> Tensor:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from wic_layers.conv import WIC
 from wic_layers.errors import WICArgumentError, WICError, WICShapeError
 
 __all__ = [
@@ -18,11 +20,16 @@ __all__ = [
     "check_invertible",
     "run_named",
     "title_of",
+    "way_back",
 ]
 
 
 class InvertibleBlock(nn.Module):
     """Base of the blocks: ``forward(x)``, ``inverse(y)`` and ``forward(y, rev=True)``.
+
+    A subclass has ``_forward`` and ``_inverse``, or ``_forward`` and an ``inverse`` of its own.
+    Both directions run as a call of the module, with its hooks: those of pruning, of old weight
+    normalisation and of ``fully_shard`` set the weights there.
 
     Attributes:
         is_exact: Whether both directions give back what went into the other.
@@ -32,14 +39,34 @@ class InvertibleBlock(nn.Module):
 
     def forward(self, x: Tensor, rev: bool = False) -> Tensor:  # noqa: FBT001, FBT002 - as IRN calls it
         """Maps ``x`` forward, or back with ``rev=True``."""
-        return self.inverse(x) if rev else self._forward(x)
+        if not rev:
+            return self._forward(x)
+        is_own = type(self).inverse is not InvertibleBlock.inverse  # of a subclass
+        return self.inverse(x) if is_own else self._inverse(x)
 
     def _forward(self, x: Tensor) -> Tensor:
         raise NotImplementedError
 
     def inverse(self, y: Tensor) -> Tensor:
         """Maps ``y`` back."""
+        # not from methods of a subclass, which may call this one in place of what they replace
+        is_called = type(self).inverse is InvertibleBlock.inverse and _takes_rev(self)
+        result: Tensor = self(y, rev=True) if is_called else self._inverse(y)
+        return result
+
+    def _inverse(self, y: Tensor) -> Tensor:
         raise NotImplementedError
+
+
+def _takes_rev(block: nn.Module) -> bool:
+    """Whether a block's ``forward`` is one of this package's blocks and layers."""
+    is_block = isinstance(block, (InvertibleBlock, WIC))
+    return is_block and type(block).forward.__module__.startswith("wic_layers.")
+
+
+def way_back(block: Any) -> Callable[..., Any]:
+    """What runs a block backwards: a call of the module, or a user's own ``inverse``."""
+    return partial(block, rev=True) if _takes_rev(block) else block.inverse
 
 
 class Chain(InvertibleBlock):
@@ -71,8 +98,7 @@ class Chain(InvertibleBlock):
     def _forward(self, x: Tensor) -> Tensor:
         return self._through(self._blocks(), x)
 
-    def inverse(self, y: Tensor) -> Tensor:
-        """Runs the blocks' inverses, last block first."""
+    def _inverse(self, y: Tensor) -> Tensor:
         return self._through(self._blocks()[::-1], y, rev=True)
 
     def _through(self, blocks: list[tuple[str, Any]], x: Tensor, *, rev: bool = False) -> Tensor:
@@ -80,7 +106,7 @@ class Chain(InvertibleBlock):
         if self.runner is not None and self.runner.is_wanted():
             return self.runner(blocks, x, rev=rev)
         for name, block in blocks:
-            x = run_named(name, block.inverse if rev else block, x)
+            x = run_named(name, way_back(block) if rev else block, x)
         return x
 
     def _blocks(self) -> list[tuple[str, Any]]:

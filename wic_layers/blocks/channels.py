@@ -48,8 +48,7 @@ class ChannelMean(InvertibleBlock):
             )
         return x.unflatten(1, (self.groups, -1)).mean(1)
 
-    def inverse(self, y: Tensor) -> Tensor:
-        """The same channels once for every group."""
+    def _inverse(self, y: Tensor) -> Tensor:
         return torch.cat([y] * self.groups, dim=1)
 
     def as_wic(
@@ -128,8 +127,7 @@ class Relation(InvertibleBlock):
     def _forward(self, x: Tensor) -> Tensor:
         return self._with(x, self.there)
 
-    def inverse(self, y: Tensor) -> Tensor:
-        """What was learned to undo the forward direction."""
+    def _inverse(self, y: Tensor) -> Tensor:
         return self._with(y, self.back)
 
     def _with(self, x: Tensor, network: nn.Module) -> Tensor:
@@ -187,8 +185,7 @@ class Latent(InvertibleBlock):
         parts = [z.unflatten(1, (self.groups, -1)) for z in (x, w)]
         return torch.cat(parts, dim=2).flatten(1, 2)
 
-    def inverse(self, y: Tensor) -> Tensor:
-        """The images, without the latent."""
+    def _inverse(self, y: Tensor) -> Tensor:
         check_channels(y, self.groups, self)
         if y.shape[1] <= self.channels:
             raise WICShapeError(

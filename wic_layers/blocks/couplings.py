@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from wic_layers.blocks.chain import InvertibleBlock, check_invertible, run_named
+from wic_layers.blocks.chain import InvertibleBlock, check_invertible, run_named, way_back
 from wic_layers.errors import WICArgumentError, WICShapeError
 from wic_layers.subnets import DenseBlock
 
@@ -92,8 +92,7 @@ class AffineCoupling(InvertibleBlock):
     def _forward(self, x: Tensor) -> Tensor:
         return self.couple(x)[0]
 
-    def inverse(self, y: Tensor) -> Tensor:
-        """Undoes the second half, then the first."""
+    def _inverse(self, y: Tensor) -> Tensor:
         return self.uncouple(y)[0]
 
     def couple(self, x: Tensor, condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -158,9 +157,8 @@ class LongTermMemory(InvertibleBlock):
     def _forward(self, x: Tensor) -> Tensor:
         return self._around(x, self.inner)
 
-    def inverse(self, y: Tensor) -> Tensor:
-        """Sends the channels behind the memory back through ``inner``."""
-        return self._around(y, self.inner.inverse)  # type: ignore[arg-type]
+    def _inverse(self, y: Tensor) -> Tensor:
+        return self._around(y, way_back(self.inner))
 
     def _around(self, x: Tensor, function: Callable[[Tensor], Any]) -> Tensor:
         if x.shape[1] <= self.channels:

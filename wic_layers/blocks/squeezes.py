@@ -7,7 +7,13 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
-from wic_layers.blocks.chain import InvertibleBlock, check_channels, check_divisible, run_named
+from wic_layers.blocks.chain import (
+    InvertibleBlock,
+    check_channels,
+    check_divisible,
+    run_named,
+    way_back,
+)
 from wic_layers.conv import WIC
 from wic_layers.errors import WICArgumentError
 
@@ -54,8 +60,7 @@ class Squeeze(InvertibleBlock):
             x, "n (g c) (h i) (w j) -> n (g i j c) h w", g=self.groups, i=f, j=f
         ).contiguous()
 
-    def inverse(self, y: Tensor) -> Tensor:
-        """Channels back into pixels."""
+    def _inverse(self, y: Tensor) -> Tensor:
         check_channels(y, self.factor**2 * (self.groups or 1), self)
         if self.groups is None:
             return F.pixel_shuffle(y, self.factor)
@@ -72,10 +77,9 @@ class Unsqueeze(Squeeze):
     """Channels into pixels: :class:`Squeeze` with its two directions exchanged."""
 
     def _forward(self, x: Tensor) -> Tensor:
-        return super().inverse(x)
+        return super()._inverse(x)
 
-    def inverse(self, y: Tensor) -> Tensor:
-        """Pixels back into channels."""
+    def _inverse(self, y: Tensor) -> Tensor:
         return super()._forward(y)
 
 
@@ -122,8 +126,7 @@ class Haar(InvertibleBlock):
         bands = (a + b + c + d, b + d - a - c, c + d - a - b, a + d - b - c)
         return (torch.cat(bands, dim=2) / 2).flatten(1, 2)
 
-    def inverse(self, y: Tensor) -> Tensor:
-        """The pixels from their sub-bands."""
+    def _inverse(self, y: Tensor) -> Tensor:
         check_channels(y, 4 * self.groups, self)
         bands = (y if self.mean else y / 2).unflatten(1, (self.groups, -1))
         low, horizontal, vertical, diagonal = bands.chunk(4, dim=2)
@@ -144,10 +147,9 @@ class InverseHaar(Haar):
     """Pixels from sub-bands: :class:`Haar` with its two directions exchanged."""
 
     def _forward(self, x: Tensor) -> Tensor:
-        return super().inverse(x)
+        return super()._inverse(x)
 
-    def inverse(self, y: Tensor) -> Tensor:
-        """The sub-bands from their pixels."""
+    def _inverse(self, y: Tensor) -> Tensor:
         return super()._forward(y)
 
 
@@ -187,11 +189,10 @@ class LearnedSqueeze(InvertibleBlock):
         bands: Tensor = run_named("wic", self.wic, squares.flatten(0, 1))
         return bands.unflatten(0, squares.shape[:2]).transpose(1, 2).flatten(1, 2)
 
-    def inverse(self, y: Tensor) -> Tensor:
-        """The pixels from their sub-bands."""
+    def _inverse(self, y: Tensor) -> Tensor:
         check_channels(y, self.factor**2, self)
         bands = y.unflatten(1, (self.factor**2, -1)).transpose(1, 2)
-        squares: Tensor = run_named("wic", self.wic.inverse, bands.flatten(0, 1))
+        squares: Tensor = run_named("wic", way_back(self.wic), bands.flatten(0, 1))
         return F.pixel_shuffle(squares.unflatten(0, bands.shape[:2]).flatten(1, 2), self.factor)
 
     def extra_repr(self) -> str:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from wic_layers import auxiliary
 from wic_layers.blocks import Chain, InvertibleBlock
-from wic_layers.blocks.chain import run_named
+from wic_layers.blocks.chain import run_named, way_back
 from wic_layers.blocks.couplings import with_condition
 from wic_layers.conv import WIC
 from wic_layers.errors import WICArgumentError, WICShapeError
@@ -47,8 +47,7 @@ class ActNorm(InvertibleBlock):
     def _forward(self, x: Tensor) -> Tensor:
         return (x + self.bias) * self.logs.exp()
 
-    def inverse(self, y: Tensor) -> Tensor:
-        """Takes scale and shift off again."""
+    def _inverse(self, y: Tensor) -> Tensor:
         return y * (-self.logs).exp() - self.bias
 
     def extra_repr(self) -> str:
@@ -94,11 +93,27 @@ class HalfCoupling(InvertibleBlock):
         seen, changed = self.sizes[::-1] if changes_first else self.sizes
         self.f = subnet(seen + condition, changed if changes_first else 2 * changed)
 
+    def forward(
+        self,
+        x: Tensor,
+        rev: bool = False,  # noqa: FBT001, FBT002 - as IRN calls it
+        condition: Tensor | None = None,
+    ) -> Tensor:
+        r"""Maps ``x`` forward, or back with ``rev=True``.
+
+        Args:
+            x: Shape (B, channels, \*spatial).
+            rev: The way back.
+            condition: Shape (B, condition, \*spatial); None where the coupling takes none.
+        """
+        if condition is None:
+            return super().forward(x, rev)
+        return (self.uncouple if rev else self.couple)(x, condition)
+
     def _forward(self, x: Tensor) -> Tensor:
         return self.couple(x)
 
-    def inverse(self, y: Tensor) -> Tensor:
-        """Undoes the half that was changed."""
+    def _inverse(self, y: Tensor) -> Tensor:
         return self.uncouple(y)
 
     def couple(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
@@ -218,12 +233,14 @@ class _ConditionalStep(nn.Module):
         subnet = partial(_ThreeConvs, width=width)
         self.coupling = HalfCoupling(channels, channels // 2, condition=width, subnet=subnet)
 
-    def forward(self, a: Tensor, features: Tensor) -> Tensor:
-        return self.coupling.couple(run_named("wic", self.wic, self.norm(a)), features)
-
-    def inverse(self, z: Tensor, features: Tensor) -> Tensor:
-        a = run_named("wic", self.wic.inverse, self.coupling.uncouple(z, features))
-        return self.norm.inverse(a)
+    def forward(self, a: Tensor, features: Tensor, *, rev: bool = False) -> Tensor:
+        out: Tensor
+        if rev:
+            uncoupled = self.coupling(a, rev=True, condition=features)
+            out = self.norm(run_named("wic", way_back(self.wic), uncoupled), rev=True)
+            return out
+        out = self.coupling(run_named("wic", self.wic, self.norm(a)), condition=features)
+        return out
 
 
 class ConditionalFlow(nn.Module):
@@ -249,8 +266,16 @@ class ConditionalFlow(nn.Module):
         self.steps = nn.ModuleList(_ConditionalStep(channels, width) for _ in range(steps))
         self.prior = _ZeroConv(width, 2 * channels)
 
-    def forward(self, a: Tensor, features: Tensor) -> Tensor:
-        """Maps a to z, (B, channels, H, W), given features (B, width, H, W)."""
+    def forward(self, a: Tensor, features: Tensor, *, rev: bool = False) -> Tensor:
+        """Maps a to z, (B, channels, H, W), given features (B, width, H, W); or z to a.
+
+        Args:
+            a: The channels; z with ``rev``.
+            features: Of the channels that are kept.
+            rev: The way back.
+        """
+        if rev:
+            return self._inverse(a, features)
         for step in self.steps:
             a = step(a, features)
         mean, scale = _shift_and_scale(self.prior(features).to(a.dtype))
@@ -258,10 +283,14 @@ class ConditionalFlow(nn.Module):
 
     def inverse(self, z: Tensor, features: Tensor) -> Tensor:
         """Maps z back to a."""
+        a: Tensor = self(z, features, rev=True)
+        return a
+
+    def _inverse(self, z: Tensor, features: Tensor) -> Tensor:
         mean, scale = _shift_and_scale(self.prior(features).to(z.dtype))
         a = mean + scale.exp() * z
         for step in list(self.steps)[::-1]:
-            a = step.inverse(a, features)  # type: ignore[operator]
+            a = step(a, features, rev=True)
         return a
 
     def extra_repr(self) -> str:
@@ -298,11 +327,28 @@ class ConditionalSplit(InvertibleBlock):
         self.drop = drop
         self.inner = inner
 
+    def forward(
+        self,
+        x: Tensor,
+        rev: bool = False,  # noqa: FBT001, FBT002 - as IRN calls it
+        *,
+        with_features: bool = False,
+    ) -> Any:
+        """Maps ``x`` forward, or back with ``rev=True``: brings the dropped channels back.
+
+        Args:
+            x: Shape (B, C, H, W).
+            rev: The way back.
+            with_features: Whether to return what :meth:`descend` and :meth:`ascend` do.
+        """
+        if with_features:
+            return self.ascend(x) if rev else self.descend(x)
+        return super().forward(x, rev)
+
     def _forward(self, x: Tensor) -> Tensor:
         return self.descend(x)[0]
 
-    def inverse(self, y: Tensor) -> Tensor:
-        """Brings the dropped channels back, the last ones first."""
+    def _inverse(self, y: Tensor) -> Tensor:
         return self.ascend(y)[0]
 
     def descend(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -321,20 +367,22 @@ class ConditionalSplit(InvertibleBlock):
         y, below = (y, None) if self.inner is None else run_named("inner", self._out_of, y)
         features = self._features(y, below)
         z = self.drop.complete(y)
-        mixed = torch.cat((y, self.flow.inverse(z, features)), dim=1)
-        return run_named("mix", self.mix.inverse, mixed), features
+        mixed = torch.cat((y, self.flow(z, features, rev=True)), dim=1)
+        return run_named("mix", way_back(self.mix), mixed), features
 
     def _into(self, y: Tensor) -> tuple[Tensor, Tensor | None]:
         """Through ``inner`` to the picture and what its split saw."""
         chain: Any = self.inner
         *blocks, (name, deeper) = chain._blocks()
-        return run_named(name, deeper.descend, chain._through(blocks, y))
+        deeper = partial(deeper, with_features=True)
+        return run_named(name, deeper, chain._through(blocks, y))
 
     def _out_of(self, picture: Tensor) -> tuple[Tensor, Tensor]:
         """The way back."""
         chain: Any = self.inner
         *blocks, (name, deeper) = chain._blocks()
-        y, below = run_named(name, deeper.ascend, picture)
+        deeper = partial(deeper, rev=True, with_features=True)
+        y, below = run_named(name, deeper, picture)
         return chain._through(blocks[::-1], y, rev=True), below
 
     def _features(self, y: Tensor, below: Tensor | None) -> Tensor:

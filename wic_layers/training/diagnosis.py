@@ -85,11 +85,11 @@ def _watched(model: nn.Module, found: list[str]) -> Iterator[None]:
     undo: list[Callable[[], None]] = []
 
     def watch(name: str, module: nn.Module) -> None:
-        def forward(_: nn.Module, __: Any, result: object) -> None:
+        def called(_: nn.Module, __: Any, arguments: dict[str, Any], result: object) -> None:
             if _is_bad(result):
-                found.append(f"{name} (forward)")
+                found.append(f"{name} ({'inverse' if arguments.get('rev') else 'forward'})")
 
-        undo.append(module.register_forward_hook(forward).remove)
+        undo.append(module.register_forward_hook(called, with_kwargs=True).remove)
         inverse = getattr(module, "inverse", None)
         if not callable(inverse):
             return
