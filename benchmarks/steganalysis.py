@@ -38,7 +38,7 @@ from wic_layers.tasks.running import backward_pixels, load_network
 from wic_layers.training import Photographs, Settings
 from wic_layers.training.batches import Batches, pack_crops
 from wic_layers.training.command import split_off
-from wic_layers.training.evaluation import reduce_by
+from wic_layers.training.evaluation import mean_of_finite, reduce_by
 
 TRIALS = trials.Trials("steganalysis")
 TASK = HIDING[0]
@@ -175,9 +175,9 @@ def run(args: argparse.Namespace) -> None:
         torch.manual_seed(0)
         secrets = images[1:] + images[:1]
         stegos = [hide(c[None], s[None])[0] for c, s in zip(images, secrets, strict=True)]
-        result = {"stego": statistics.mean(map(psnr, stegos, images))}
+        result = {"stego": mean_of_finite([*map(psnr, stegos, images)])}
         if reveal is not None:
-            result["secret"] = statistics.mean(map(psnr, map(reveal, stegos), secrets))
+            result["secret"] = mean_of_finite([*map(psnr, map(reveal, stegos), secrets)])
         for name, statistic in (("pairs", pairs), ("SPA", sample_pairs)):
             of_covers, of_stegos = (
                 [statistic(image) for image in found] for found in (images, stegos)

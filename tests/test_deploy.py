@@ -1,9 +1,12 @@
 """One direction of a model without linear algebra: the same numbers, scripted and exported."""
 
 import copy
+import logging
 import subprocess
 import sys
+import threading
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -428,6 +431,42 @@ def test_half_precision_inside_couplings():
     require_close(y, model(x), 0.05)
     learned = lowered(fuse(WIC(6, 3, completion="learned"), "reverse"), torch.bfloat16)
     assert learned(torch.rand(1, 3, 4, 4)).dtype == torch.float32
+
+
+def test_weights_that_half_precision_cannot_hold_are_refused():
+    model = shaken(WINNaive(3, 3, scale=2, couplings=1, growth=4))
+    with torch.no_grad():
+        next(model[1].F.parameters()).view(-1)[0] = 1e5
+    with pytest.raises(WICArgumentError, match=r"at most 65504 .* has 1e\+05. Stay in float32"):
+        export_program(model, precision="float16")
+    lowered(fuse(model), torch.bfloat16)
+
+
+def test_exports_keep_back_what_torch_says_of_itself_alone(monkeypatch):
+    """Warnings of another thread are heard meanwhile, and two exports leave no trace."""
+    exports, others_warned = threading.Event(), threading.Event()
+    logger = logging.getLogger("torch.onnx")
+    before = logger.level, list(warnings.filters)
+    program = torch.export.export
+
+    def slow(*args, **keywords):
+        exports.set()
+        assert others_warned.wait(60)
+        warnings.warn("torch's own", stacklevel=1)
+        return program(*args, **keywords)
+
+    monkeypatch.setattr(torch.export, "export", slow)
+    model = shaken(WINNaive(3, 3, scale=2, couplings=1, growth=4)).eval()
+    with warnings.catch_warnings(record=True) as caught, ThreadPoolExecutor(2) as pool:
+        warnings.simplefilter("always")
+        exporting = [pool.submit(export_program, model) for _ in range(2)]
+        assert exports.wait(60)
+        warnings.warn("of another thread", stacklevel=1)
+        others_warned.set()
+        for each in exporting:
+            each.result()
+    assert [str(each.message) for each in caught] == ["of another thread"]
+    assert (logger.level, list(warnings.filters)) == before
 
 
 def test_representations():

@@ -36,18 +36,42 @@ def folder(tmp_path_factory):
     return folder
 
 
-def test_metrics_are_those_of_scikit_image():
-    a = data.chelsea()[:80, :97]
-    b = np.asarray(Image.fromarray(a).resize((40, 30)).resize((97, 80)))
-    row = compare("x", *(torch.from_numpy(x.copy()).permute(2, 0, 1) for x in (a, b)))
+def pictures():
+    """What a picture was and what became of it: dark, bright, flat, noisy, blurred."""
+    random = np.random.default_rng(0)
+    photo, cat = data.astronaut()[:128, :160], data.chelsea()[:80, :97]
+
+    def noisy(x, level):
+        x = np.array(x, dtype=np.uint8)
+        return x, (x + random.normal(0, level, x.shape)).round().clip(0, 255).astype(np.uint8)
+
+    return {
+        "blurred": (cat, np.asarray(Image.fromarray(cat).resize((40, 30)).resize((97, 80)))),
+        "noisy": noisy(photo, 20),
+        "slightly noisy": noisy(photo, 6),
+        "dark": noisy(photo // 8, 3),
+        "bright": noisy(200 + photo // 5, 3),
+        "black": noisy(0 * photo, 1),
+        "flat": noisy(0 * photo + 128, 0.4),
+        "white": noisy(0 * photo + 253, 1),
+    }
+
+
+@pytest.mark.parametrize("kind", list(pictures()))
+def test_metrics_are_those_of_scikit_image(kind):
+    a, b = pictures()[kind]
+    row = compare("x", *(torch.from_numpy(x.copy()).permute(2, 0, 1) for x in (b, a)))
     gaussian = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
-    assert row.psnr_rgb == pytest.approx(peak_signal_noise_ratio(a, b), abs=1e-4)
+    assert row.psnr_rgb == pytest.approx(peak_signal_noise_ratio(a, b), abs=1e-9)
     _, ssim = structural_similarity(a, b, channel_axis=2, full=True, **gaussian)
-    assert row.ssim_rgb == pytest.approx(ssim[5:-5, 5:-5].mean(), abs=1e-4)
+    assert row.ssim_rgb == pytest.approx(ssim[5:-5, 5:-5].mean(), abs=1e-9)
     lumas = [rgb2ycbcr(x)[..., 0] for x in (a, b)]
-    assert row.psnr_y == pytest.approx(peak_signal_noise_ratio(*lumas, data_range=255), abs=1e-3)
+    assert row.psnr_y == pytest.approx(peak_signal_noise_ratio(*lumas, data_range=255), abs=1e-9)
     _, ssim = structural_similarity(*lumas, data_range=255, full=True, **gaussian)
-    assert row.ssim_y == pytest.approx(ssim[5:-5, 5:-5].mean(), abs=1e-4)
+    assert row.ssim_y == pytest.approx(ssim[5:-5, 5:-5].mean(), abs=1e-9)
+    floats = [torch.from_numpy(x / 255).permute(2, 0, 1).float() for x in (b, a)]
+    for name in ("psnr_rgb", "ssim_rgb", "psnr_y", "ssim_y"):
+        assert getattr(compare("x", *floats), name) == pytest.approx(getattr(row, name), abs=1e-4)
 
 
 def test_small_and_grey_pictures():
@@ -114,6 +138,29 @@ def test_means_and_table():
     assert len({line.count("|") for line in lines}) == 1
 
 
+def test_identical_pictures_leave_the_others_their_mean():
+    """Which would be infinite; how many they were stands beside it, and in the CSV."""
+    x = torch.randint(0, 256, (3, 16, 16), dtype=torch.uint8)
+    y = x ^ 1
+    rows = [[compare("a", found, x)] for found in (x, y, x, y ^ 2)]
+    assert [row.identical for (row,) in rows] == [1, 0, 1, 0]
+    (mean,) = mean_rows(rows)
+    assert mean.identical == 2
+    for name in ("psnr_rgb", "psnr_y"):
+        finite = [getattr(rows[index][0], name) for index in (1, 3)]
+        assert getattr(mean, name) == pytest.approx(sum(finite) / 2)
+    for name in ("ssim_rgb", "ssim_y"):
+        whole = [getattr(row, name) for (row,) in rows]
+        assert getattr(mean, name) == pytest.approx(sum(whole) / 4)
+    line = table("Set", [mean]).splitlines()[2]
+    assert f"| {mean.psnr_rgb:.2f} (2 identical) |" in line
+    assert f"| {mean.psnr_y:.2f} (2 identical) |" in line
+    assert line.count("identical") == 2
+    (all_of_them,) = mean_rows([rows[0], rows[2]])
+    assert (all_of_them.psnr_rgb, all_of_them.psnr_y, all_of_them.identical) == (np.inf, np.inf, 2)
+    assert "| inf |" in table("Set", [all_of_them])
+
+
 def test_the_command(folder, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(folder)
     out = tmp_path / "rows.csv"
@@ -126,6 +173,7 @@ def test_the_command(folder, tmp_path, capsys, monkeypatch):
     with out.open(newline="", encoding="utf-8") as file:
         found = list(csv.DictReader(file))
     assert {row["image"] for row in found} == {"a.png", "b.png"}
+    assert {row["identical"] for row in found} == {"0"}
     stated = json.loads((folder / "rescaling" / "config.json").read_text())["sha256"]
     assert stated[:16] in printed
     assert cli.main(words) == 2

@@ -3,6 +3,7 @@ import io
 import os
 import struct
 import sys
+import threading
 import warnings
 import zlib
 from concurrent.futures import ThreadPoolExecutor
@@ -400,6 +401,36 @@ def test_threads_leave_the_warnings_of_others_alone(tmp_path, monkeypatch):
     with ThreadPoolExecutor(4) as pool:
         assert list(pool.map(read, range(200))) == [None, (4, 4)] * 100
     assert warnings.filters == before
+
+
+def test_reading_keeps_its_own_warnings_back_and_no_others(tmp_path, monkeypatch):
+    Image.new("RGB", (40, 40)).save(tmp_path / "bomb.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 900)
+    reads, others_warned = threading.Event(), threading.Event()
+    original = Image.open
+
+    def opened(*args, **keywords):
+        reads.set()
+        assert others_warned.wait(60)
+        warnings.warn("of the one who reads", stacklevel=1)
+        return original(*args, **keywords)
+
+    monkeypatch.setattr(Image, "open", opened)
+
+    def read():
+        with pytest.raises(WICFileError, match="claims more than 900 pixels"):
+            read_image(tmp_path / "bomb.png")
+
+    with warnings.catch_warnings(record=True) as caught, ThreadPoolExecutor(2) as pool:
+        warnings.simplefilter("always")
+        reading = [pool.submit(read) for _ in range(2)]
+        assert reads.wait(60)
+        warnings.warn("of another thread", stacklevel=1)
+        others_warned.set()
+        for each in reading:
+            each.result()
+        warnings.warn("afterwards", stacklevel=1)
+    assert [str(each.message) for each in caught] == ["of another thread", "afterwards"]
 
 
 @pytest.mark.parametrize("kind", ["PNG", "WEBP"])

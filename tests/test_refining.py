@@ -7,13 +7,14 @@ import pytest
 import torch
 from PIL import Image
 from skimage import data
+from torch import nn
 
 from wic_layers import cli, tasks
 from wic_layers.errors import WICArgumentError
 from wic_layers.images import as_pixels, psnr
 from wic_layers.models import WINNaive
 from wic_layers.tasks import TASKS
-from wic_layers.tasks.refining import refine
+from wic_layers.tasks.refining import MOMENTUM, RATE, refine
 from wic_layers.tasks.running import (
     backward_pixels,
     forward_pixels,
@@ -41,6 +42,27 @@ def test_more_comes_back_and_it_looks_as_before(name):
     plain, refined = found
     assert refined[1] > plain[1] + {"rescaling-x4": 0.02}.get(name, 0.15)
     assert refined[0] > plain[0] - 0.1
+
+
+class Echo(nn.Module):
+    """Gives the picture itself back, so that the way down is known."""
+
+    def inverse(self, y):
+        return torch.cat((y, y), dim=1)
+
+
+@pytest.mark.parametrize("part", [1.0, 0.5])
+def test_a_step_is_of_one_length_and_moves_what_is_wanted_alone(part):
+    """The secret and the cover are brighter: every pixel of what is wanted goes up alike."""
+    y = torch.rand(1, 3, 16, 32) * 0.5
+    x = torch.cat((y + 0.1, y + 0.2), dim=1)
+    kept = torch.zeros_like(y)
+    kept[..., : int(32 * part)] = 1
+    found = refine(TASKS["hiding-1"], Echo(), x, y, 1, None if part == 1 else kept)
+    length = RATE * (1 + MOMENTUM)
+    assert length == pytest.approx(0.057 / 255)
+    assert torch.allclose(found, y + length * kept, atol=length * 0.05, rtol=0)
+    assert torch.equal(found * (1 - kept), y * (1 - kept))
 
 
 def test_nothing_better_leaves_it_as_it_was():

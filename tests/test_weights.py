@@ -14,7 +14,14 @@ from safetensors.torch import load_file, save_file
 import wic_layers
 from wic_layers.conv import WIC
 from wic_layers.errors import WICArgumentError, WICDependencyError, WICFileError
-from wic_layers.models import PRESETS, WIN, WINNaive, from_pretrained, packaged_weights
+from wic_layers.models import (
+    NETWORKS,
+    PRESETS,
+    WIN,
+    WINNaive,
+    from_pretrained,
+    packaged_weights,
+)
 from wic_layers.models.weights import describe
 from wic_layers.testing import check
 
@@ -200,6 +207,36 @@ def test_an_unnamed_completion_is_refused(tmp_path):
     with pytest.raises(WICArgumentError, match="completion has a name"):
         small(completion=torch.nn.Conv2d(3, 15, 1)).save_pretrained(tmp_path / "net")
     assert not list(tmp_path.iterdir())
+
+
+def test_finite_weights_are_not_stored_as_infinite_ones(tmp_path):
+    model = small()
+    weight = dict(model.named_parameters())
+    name = next(key for key in weight if key.endswith("conv1.weight"))
+    with torch.no_grad():
+        weight[name].view(-1)[0] = -1e5
+    with pytest.raises(WICArgumentError, match=rf"at most 65504.*{name} has 1e\+05"):
+        model.save_pretrained(tmp_path / "net")
+    assert not list(tmp_path.iterdir())
+    with torch.no_grad():
+        weight[name].view(-1)[0] = 6e4
+        weight[name].view(-1)[1] = 1e-12  # underflow is none
+    back = dict(from_pretrained(model.save_pretrained(tmp_path / "net")).named_parameters())
+    assert back[name].view(-1)[:2].tolist() == [6e4, 0]
+
+
+def test_a_network_of_the_same_name_does_not_take_our_place(stored, tmp_path):
+    model, folder = stored
+    namesake = type("WIN", (WIN,), {"__module__": "somewhere"})
+    assert NETWORKS["WIN"] is WIN
+    assert type(from_pretrained(folder)) is WIN
+    assert type(namesake.from_pretrained(folder)) is namesake
+    # names of their own are entered, and may be defined again, as in a notebook
+    for _ in range(2):
+        own = type("OwnNetwork", (WIN,), {"__module__": "somewhere"})
+        network = own(**model.config)
+        assert type(from_pretrained(network.save_pretrained(tmp_path / "own"))) is own
+    del NETWORKS["OwnNetwork"]
 
 
 def flip(path, place):

@@ -400,6 +400,12 @@ class Lower(nn.Module):
 
     def __init__(self, net: nn.Module, dtype: torch.dtype) -> None:
         super().__init__()
+        for name, weight in net.named_parameters():
+            if weight.isfinite().all() and not weight.to(dtype).isfinite().all():
+                raise WICArgumentError(
+                    f"Expected weights of at most {torch.finfo(dtype).max:.0f} to run in {dtype}; "
+                    f"{name} has {weight.abs().max():.3g}. Stay in float32."
+                )
         self.net = net.to(dtype)
         self.dtype = dtype
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-import warnings
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +18,7 @@ import wic_layers
 from wic_layers._files import check_place, write_whole
 from wic_layers._fusing import one_way
 from wic_layers._one_way import joined, lowered
+from wic_layers._quiet import quiet
 from wic_layers.conv import WIC
 from wic_layers.errors import (
     WICArgumentError,
@@ -38,6 +39,7 @@ OPSET = 18
 """Version of ONNX's standard operators that :func:`export_onnx` writes; it needs no others."""
 
 _ALGEBRA = ("Det", "Inverse")
+_EXPORTING = threading.Lock()  # two at once would leave the level of torch's logger behind
 
 
 def fuse(model: nn.Module, direction: Direction = "forward") -> nn.Module:
@@ -274,14 +276,13 @@ def _blank(height: int, width: int, channels: int) -> Tensor:
 def _quiet() -> Iterator[None]:
     """Keeps back what torch says about itself while it exports."""
     logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+    with _EXPORTING, quiet():
+        level = logger.level
+        logger.setLevel(logging.ERROR)
+        try:
             yield
-    finally:
-        logger.setLevel(level)
+        finally:
+            logger.setLevel(level)
 
 
 def export_onnx(

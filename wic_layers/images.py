@@ -10,8 +10,6 @@ from __future__ import annotations
 import io
 import math
 import sys
-import threading
-import warnings
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -29,6 +27,7 @@ from wic_layers._pillow import (
     split_opacity,
     to_pil,
 )
+from wic_layers._quiet import quiet
 from wic_layers.errors import WICArgumentError, WICFileError, WICShapeError
 
 __all__ = [
@@ -151,7 +150,7 @@ def _times(size: tuple[int, int]) -> str:
 def as_pixels(
     image: Any, name: str = "image", *, carrier: bool = False, channels: int = 3
 ) -> Tensor:
-    """Returns the pixels of an image in memory, (channels, H, W) uint8.
+    """Returns the pixels of an image in memory, (channels, H, W) uint8, on the CPU.
 
     Args:
         image: A PIL image (converted as :func:`read_image` does); a NumPy array uint8 (H, W, 3),
@@ -171,7 +170,7 @@ def as_pixels(
     if pillow is not None and isinstance(image, pillow.Image):
         return as_channels(pixels_of(as_opaque(image, name, carrier=carrier)), channels, name)
     if isinstance(image, Tensor):
-        pixels, layout = image, "(3, H, W) or (1, H, W)"
+        pixels, layout = image.cpu(), "(3, H, W) or (1, H, W)"
     elif numpy is not None and isinstance(image, numpy.ndarray):
         if image.dtype != numpy.uint8:
             raise TypeError(f"Expected {name} with pixels of dtype uint8; got {image.dtype}.")
@@ -336,39 +335,10 @@ def read_carrier(path: str | Path) -> tuple[Tensor, str | None]:
     return _read(path, carrier=True)
 
 
-class _Silence:
-    """Keeps Python's warnings quiet while any thread is inside, and restores them after the last.
-
-    ``warnings.catch_warnings`` alone would leave the filters of one thread behind in another.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._inside = 0
-        self._filters = warnings.catch_warnings()
-
-    def __enter__(self) -> None:
-        with self._lock:
-            if not self._inside:
-                self._filters = warnings.catch_warnings()
-                self._filters.__enter__()
-                warnings.simplefilter("ignore")
-            self._inside += 1
-
-    def __exit__(self, *error: object) -> None:
-        with self._lock:
-            self._inside -= 1
-            if not self._inside:
-                self._filters.__exit__(None, None, None)
-
-
-_SILENCE = _Silence()
-
-
 def _read(path: str | Path, *, carrier: bool, layer: bool = False) -> tuple[Tensor, str | None]:
     pillow = import_pillow()
     try:
-        with _SILENCE, pillow.open(path, formats=_FORMATS) as image:
+        with quiet(), pillow.open(path, formats=_FORMATS) as image:
             limit = pillow.MAX_IMAGE_PIXELS
             if limit is not None and image.width * image.height > limit:
                 raise pillow.DecompressionBombError

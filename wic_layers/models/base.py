@@ -22,7 +22,10 @@ from wic_layers.subnets import DenseBlock
 __all__ = ["NETWORKS", "Network", "closing", "from_pretrained", "with_wic"]
 
 NETWORKS: dict[str, type[Network]] = {}
-"""The networks by the name that presets and files give them; a subclass enters itself."""
+"""The networks by the name that presets and files give them; a subclass enters itself.
+
+One that is named like a network of this package does not take its place.
+"""
 
 
 class Network(Chain):
@@ -30,6 +33,8 @@ class Network(Chain):
 
     A subclass is built from arguments that JSON can hold, and gives them as ``config``; among them
     are ``in_channels``, ``out_channels``, ``completion`` and, if it is not always 1, ``scale``.
+    Files name it by its class; one that is named like a network of this package is read by its own
+    :meth:`from_pretrained` alone.
 
     Args:
         *blocks: See :class:`~wic_layers.blocks.Chain`.
@@ -48,7 +53,9 @@ class Network(Chain):
     closed_by: ClassVar[Mapping[str, Any]] = {}
 
     def __init_subclass__(cls) -> None:
-        NETWORKS[cls.__name__] = cls
+        entered = NETWORKS.get(cls.__name__)
+        if entered is None or not entered.__module__.startswith(f"{__package__}."):
+            NETWORKS[cls.__name__] = cls
 
     def __init__(self, *blocks: nn.Module, config: dict[str, Any]) -> None:
         super().__init__(*blocks)
@@ -130,7 +137,7 @@ class Network(Chain):
 
         Raises:
             WICArgumentError: If the network holds a completion that is not a name, and so cannot
-                be written down.
+                be written down, or finite weights that would be infinite as float16.
             WICFileError: If the files cannot be written.
             WICDependencyError: If safetensors is not installed.
         """

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from wic_layers._probe import left_as_found
+from wic_layers._probe import in_evaluation_mode, random_numbers_restored
 from wic_layers.blocks import (
     AffineCoupling,
     Chain,
@@ -235,11 +235,13 @@ def inspect(model: Any, side: int = 36) -> Inspection:
     cell = max(model.config.get("scale", 1), 2)
     parameter = next(model.parameters())
     counted = []
-    with left_as_found(model):
-        model.eval()
+    network = in_evaluation_mode(model)
+    with random_numbers_restored(parameter):
         x = torch.rand(1, channels, side, side, dtype=parameter.dtype, device=parameter.device)
-        model.inverse(model(x))  # into the cache: a kernel is inverted once, whatever the pixels
-        for function in (model, model.inverse):
+        network.inverse(
+            network(x)
+        )  # into the cache: a kernel is inverted once, whatever the pixels
+        for function in (network, network.inverse):
             with FlopCounterMode(display=False) as counter:
                 x = function(x)
             counted.append(counter.get_total_flops() / side**2)

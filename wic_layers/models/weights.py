@@ -76,7 +76,9 @@ def write(model: Any, folder: str | Path, card: Mapping[str, str]) -> Path:
         )
     kernels = {f"{name}." for name, module in model.named_modules() if isinstance(module, WIC)}
     state = {
-        key: tensor.detach().cpu().contiguous().to(_stored_dtype(key, tensor, kernels))
+        key: _narrowed(
+            key, tensor.detach().cpu().contiguous(), _stored_dtype(key, tensor, kernels)
+        )
         for key, tensor in model.state_dict().items()
     }
     blob = safetensors.torch.save(state, {"format": "pt"})
@@ -108,6 +110,18 @@ def _stored_dtype(key: str, tensor: Tensor, kernels: set[str]) -> torch.dtype:
     owner, _, _ = key.rpartition(".")
     is_kernel = any(f"{owner}.".startswith(kernel) for kernel in kernels)
     return tensor.dtype if is_kernel or not tensor.is_floating_point() else torch.float16
+
+
+def _narrowed(key: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    stored = tensor.to(dtype)
+    overflows = torch.isinf(stored) & torch.isfinite(tensor)
+    if overflows.any():
+        raise WICArgumentError(
+            f"Expected weights of at most {torch.finfo(dtype).max:.0f}, as they are stored as "
+            f"float16; {key} has {tensor[overflows].abs().max():.3g}. Train with smaller weights, "
+            "or save the state_dict with torch.save instead."
+        )
+    return stored
 
 
 def _card(config: Mapping[str, Any], parameters: int, size: int) -> str:

@@ -17,7 +17,7 @@ _FORMAT = 2
 
 def digest(picture: Tensor) -> str:
     """Returns 16 hex digits that change with any pixel of a uint8 picture."""
-    return hashlib.sha256(picture.contiguous().numpy().tobytes()).hexdigest()[:16]
+    return hashlib.sha256(picture.cpu().contiguous().numpy().tobytes()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)

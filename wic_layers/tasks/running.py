@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from wic_layers._probe import evaluating
+from wic_layers._probe import in_evaluation_mode
 from wic_layers.errors import WICArgumentError, WICError, WICShapeError
 from wic_layers.images import pad_to, size_of
 from wic_layers.models import PRESETS, from_pretrained
@@ -184,9 +184,9 @@ def _kept(
 
 
 def _packed(task: Task, images: Sequence[Tensor]) -> Tensor:
-    """8-bit images, padded to the first one's size and to what the network can halve."""
+    """8-bit images on the CPU, padded to the first one's size and to what the network halves."""
     width, height = (_up_to(side, task.multiple) for side in size_of(images[0]))
-    return task.pack(*(pad_to(image, (width, height))[None] for image in images))[0]
+    return task.pack(*(pad_to(image.cpu(), (width, height))[None] for image in images))[0]
 
 
 def forward_pixels(
@@ -204,7 +204,7 @@ def forward_pixels(
     Args:
         task: What the network is for.
         network: See :func:`load_network`.
-        *images: Pixels (3, h, w), uint8; none larger than the first one.
+        *images: Pixels (3, h, w), uint8, on any device; none larger than the first one.
         tile: Side of the tiles in pixels of the large picture; by default as large as half a
             gigabyte of activations allows. See :func:`~wic_layers.tasks.tiles.map_tiles`.
         progress: Called after every tile.
@@ -216,9 +216,9 @@ def forward_pixels(
         count: How many of the images that can come back are wanted, for ``refine``; all when None.
 
     Returns:
-        The forward picture, uint8 (out_channels, H / scale, W / scale) for the first image's sides
-        H, W, padded to what the network can halve. If not ``rounded``, float32 as the network
-        gives it.
+        The forward picture on the CPU, uint8 (out_channels, H / scale, W / scale) for the first
+        image's sides H, W, padded to what the network can halve. If not ``rounded``, float32 as
+        the network gives it.
 
     Raises:
         WICArgumentError: If ``tile`` is less than 1, or ``refine`` less than 0.
@@ -239,7 +239,8 @@ def forward_pixels(
             y = improved(task, network, given, y, refine, piece[inputs:][None].to(y))
         return _to_8_bits(y[0]) if rounded else y[0].float().cpu()
 
-    with _evaluating(network, size_of(x)):
+    network = in_evaluation_mode(network)
+    with _evaluating(size_of(x)):
         return map_tiles(run, x, tile=side, overlap=overlap, scale=task.scale, progress=progress)
 
 
@@ -275,7 +276,8 @@ def backward_pixels(
             return torch.cat(images, dim=1)[0].float().clamp(0, 1).cpu()
         return torch.cat([_to_8_bits(image[0]) for image in images])
 
-    with _evaluating(network, size_of(picture)):
+    network = in_evaluation_mode(network)
+    with _evaluating(size_of(picture)):
         back = map_tiles(
             run,
             picture,
@@ -343,10 +345,10 @@ def _bytes_per_pixel(
 
 
 @contextmanager
-def _evaluating(network: nn.Module, size: tuple[int, int]) -> Iterator[None]:
-    """Runs the body without gradients and in evaluation mode."""
+def _evaluating(size: tuple[int, int]) -> Iterator[None]:
+    """Runs the body without gradients."""
     try:
-        with torch.no_grad(), evaluating(network):
+        with torch.no_grad():
             yield
     except (MemoryError, RuntimeError) as error:
         lacking = ("out of memory", "allocate memory")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import csv
 import io
+import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -16,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from wic_layers._files import check_place, write_whole
-from wic_layers.errors import WICArgumentError, WICDependencyError, WICFileError
+from wic_layers.errors import WICArgumentError, WICFileError
 from wic_layers.images import (
     as_channels,
     as_kind,
@@ -35,12 +36,24 @@ from wic_layers.tasks.running import (
     reference_pixels,
 )
 
-__all__ = ["Row", "add_arguments", "compare", "evaluate", "mean_rows", "reduce_by", "run", "table"]
+__all__ = [
+    "Row",
+    "add_arguments",
+    "compare",
+    "evaluate",
+    "mean_of_finite",
+    "mean_rows",
+    "reduce_by",
+    "run",
+    "table",
+]
 
 _METRICS = ("psnr_rgb", "ssim_rgb", "psnr_y", "ssim_y")
 _TITLES = ("PSNR RGB", "SSIM RGB", "PSNR Y", "SSIM Y")
+_REACH, _SIGMA = 5, 1.5  # of the Gaussian window of SSIM, in pixels
 _FLOAT = ", float"  # the end of the names of rows without rounding
-_WEIGHTS_OF_Y = (65.481, 128.553, 24.966)  # ITU-R BT.601 on [0, 1], with an offset of 16
+# luma of ITU-R BT.601, 16 to 235, of RGB in [0, 1]
+_WEIGHTS_OF_Y, _OFFSET_OF_Y = (65.481, 128.553, 24.966), 16.0
 
 
 @dataclass(frozen=True)
@@ -54,6 +67,8 @@ class Row:
         psnr_y: PSNR in dB of the luma of BT.601 (16 to 235); of a grey picture None.
         ssim_y: SSIM of that luma; of a grey picture None.
         bits: Bits per pixel of the picture's PNG, where it is the forward picture; else None.
+        identical: How many of the comparisons found no difference. Their PSNR is infinite; a mean
+            is of the others, unless there are none.
     """
 
     what: str
@@ -62,17 +77,7 @@ class Row:
     psnr_y: float | None = None
     ssim_y: float | None = None
     bits: float | None = None
-
-
-def _metrics() -> Any:
-    try:
-        from torchmetrics.functional import image
-    except ImportError as error:
-        raise WICDependencyError(
-            "Evaluation needs torchmetrics, which is not installed. Run: pip install "
-            "'wic-layers[train]'"
-        ) from error
-    return image
+    identical: int = 0
 
 
 def compare(what: str, found: Tensor, wanted: Tensor, *, bits: float | None = None) -> Row:
@@ -81,26 +86,43 @@ def compare(what: str, found: Tensor, wanted: Tensor, *, bits: float | None = No
     SSIM takes a Gaussian window of 11 x 11, sigma 1.5, where it lies within the picture; smaller
     pictures have none (NaN).
     """
-    metrics = _metrics()
-    a, b = (x.float() / 255 if x.dtype == torch.uint8 else x for x in (found, wanted))
-    pairs = [(a, b, 1.0)]
+    # float32 would do for PSNR; of bright flat pictures, SSIM would be wrong in its fourth digit
+    a, b = (x.cpu().double() / (255 if x.dtype == torch.uint8 else 1) for x in (found, wanted))
+    rgb = _psnr(a, b, 1.0), _ssim(a, b, 1.0)
+    luma: tuple[float | None, float | None] = None, None
     if len(a) == 3:
-        weights = torch.tensor(_WEIGHTS_OF_Y)[:, None, None]
-        lumas = [(x * weights).sum(0, keepdim=True) for x in (a, b)]
-        pairs.append((lumas[0], lumas[1], 255.0))
-    values: list[float | None] = []
-    for x, y, top in pairs:
-        values.append(float(metrics.peak_signal_noise_ratio(x, y, data_range=top)))
-        if min(x.shape[1:]) < 11:
-            values.append(float("nan"))
-            continue
-        _, ssim = metrics.structural_similarity_index_measure(
-            x[None], y[None], sigma=1.5, kernel_size=11, data_range=top, return_full_image=True
-        )
-        # where the window lies within the picture: torchmetrics' own mean takes the borders too
-        values.append(float(ssim[..., 5:-5, 5:-5].mean()))
-    rgb, luma = values[:2], values[2:] or [None, None]
-    return Row(what, rgb[0], rgb[1], luma[0], luma[1], bits)  # type: ignore[arg-type]
+        weights = a.new_tensor(_WEIGHTS_OF_Y)[:, None, None]
+        x, y = (_OFFSET_OF_Y + (picture * weights).sum(0, keepdim=True) for picture in (a, b))
+        luma = _psnr(x, y, 255.0), _ssim(x, y, 255.0)
+    return Row(what, *rgb, *luma, bits, int(math.isinf(rgb[0])))
+
+
+def _psnr(a: Tensor, b: Tensor, top: float) -> float:
+    error = float((a - b).square().mean())
+    return 10 * math.log10(top**2 / error) if error else math.inf
+
+
+def _ssim(a: Tensor, b: Tensor, top: float) -> float:
+    if min(a.shape[1:]) < 2 * _REACH + 1:
+        return math.nan
+    means = [_blurred(x) for x in (a, b)]
+    product = means[0] * means[1]
+    squares = means[0].square() + means[1].square()
+    covariance = _blurred(a * b) - product
+    variances = _blurred(a.square() + b.square()) - squares
+    c1, c2 = (0.01 * top) ** 2, (0.03 * top) ** 2
+    similarity = (2 * product + c1) * (2 * covariance + c2)
+    return float((similarity / ((squares + c1) * (variances + c2))).mean())
+
+
+def _blurred(x: Tensor) -> Tensor:
+    """Gaussian means of pictures (C, H, W) over windows that lie within: (C, H - 10, W - 10)."""
+    offsets = torch.arange(-_REACH, _REACH + 1, dtype=x.dtype)
+    window = torch.softmax(-((offsets / _SIGMA) ** 2) / 2, dim=0).tolist()
+    for axis in (1, 2):
+        size = x.shape[axis] - 2 * _REACH
+        x = sum(weight * x.narrow(axis, k, size) for k, weight in enumerate(window))
+    return x
 
 
 def _bicubic(image: Tensor, size: tuple[int, int]) -> Tensor:
@@ -138,7 +160,6 @@ def evaluate(
 
     Raises:
         WICArgumentError: If there are fewer images than a sample is made of.
-        WICDependencyError: If torchmetrics is not installed.
     """
     if len(images) < task.sources:
         raise WICArgumentError(
@@ -230,19 +251,29 @@ def _decoded(encoded: bytes) -> Tensor:
 
 
 def mean_rows(found: Sequence[Sequence[Row]]) -> list[Row]:
-    """Returns the mean over images of each row; identical pictures have an infinite PSNR."""
+    """Returns the mean over images of each row, see :class:`Row`."""
     rows = []
     for column in zip(*found, strict=True):
         values: dict[str, float | None] = {}
         for name in (*_METRICS, "bits"):
             numbers = [getattr(row, name) for row in column]
-            values[name] = None if None in numbers else sum(numbers) / len(numbers)
-        rows.append(Row(column[0].what, **values))  # type: ignore[arg-type]
+            values[name] = None if None in numbers else mean_of_finite(numbers)
+        identical = sum(row.identical for row in column)
+        rows.append(Row(column[0].what, **values, identical=identical))  # type: ignore[arg-type]
     return rows
 
 
+def mean_of_finite(numbers: Sequence[float]) -> float:
+    """Returns the mean of those numbers that are not infinite; infinity if all are, as of PSNR."""
+    finite = [number for number in numbers if not math.isinf(number)]
+    return sum(finite) / len(finite) if finite else math.inf
+
+
 def table(title: str, rows: Sequence[Row]) -> str:
-    """Returns rows as a table in Markdown: through 8-bit files, and beside them as floats."""
+    """Returns rows as a table in Markdown: through 8-bit files, and beside them as floats.
+
+    Beside a mean of PSNR stands how many identical pictures it leaves out.
+    """
     floats = {row.what: row for row in rows if row.what.endswith(_FLOAT)}
     titles = " | ".join(f"{title} | float" for title in _TITLES)
     lines = [
@@ -252,14 +283,20 @@ def table(title: str, rows: Sequence[Row]) -> str:
         if row.what in floats:
             continue
         beside = floats.get(f"{row.what}{_FLOAT}")
-        cells = [
-            "" if value is None else f"{value:.2f}" if "psnr" in name else f"{value:.4f}"
-            for name in _METRICS
-            for value in (getattr(row, name), getattr(beside, name, None))
-        ]
+        cells = [_cell(each, name) for name in _METRICS for each in (row, beside)]
         bits = "" if row.bits is None else f"{row.bits:.2f}"
         lines.append(f"| {row.what} | {' | '.join(cells)} | {bits} |")
     return "\n".join(lines)
+
+
+def _cell(row: Row | None, name: str) -> str:
+    value = getattr(row, name, None)
+    if row is None or value is None:
+        return ""
+    if "ssim" in name:
+        return f"{value:.4f}"
+    beside = row.identical and math.isfinite(value)
+    return f"{value:.2f} ({row.identical} identical)" if beside else f"{value:.2f}"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -299,7 +336,6 @@ def run(args: argparse.Namespace, bar: Callable[[int, str], Any]) -> int:
     if args.csv is not None:
         inputs = [path for paths in files.values() for path in paths]
         check_place(args.csv, inputs=inputs, force=args.force)
-    _metrics()
     with fast(enabled=args.fast):
         task, network = load_network(list(TASKS.values()), args.network, args.device)
     refined = f", refined in {args.refine} steps" if args.refine else ""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from wic_layers._probe import evaluating
+from wic_layers._probe import in_evaluation_mode
 from wic_layers.quantization import quantize
 from wic_layers.tasks import Task
 
@@ -35,9 +36,9 @@ class Judgement:
 
     @torch.no_grad()
     def __init__(self, model: nn.Module, task: Task, x: Tensor) -> None:
-        with evaluating(model):
-            self.forward = quantize(model(x))
-            back = quantize(model.inverse(self.forward))  # type: ignore[operator]
+        network: Any = in_evaluation_mode(model)
+        self.forward = quantize(network(x))
+        back = quantize(network.inverse(self.forward))
         self.reference = quantize(task.reference(x))
         self.back, self.wanted = (torch.cat(task.wanted(y), dim=1) for y in (back, x))
         self.psnr_forward = psnr(self.forward, self.reference)
