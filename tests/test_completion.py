@@ -187,6 +187,16 @@ def test_a_callable_of_another_shape_is_an_error(completion):
     [
         (lambda: resolve("shft", 3, 9), WICArgumentError, r"'zero'.*'shift'.*'shft'"),
         (lambda: resolve(3, 3, 9), WICArgumentError, "name or a callable; got 3"),
+        (
+            lambda: WIC(12, 3, completion=Zero(3, 8)),
+            WICArgumentError,
+            r"from 3 to 9 channels; got Zero\(3, 8\)",
+        ),
+        (
+            lambda: WIC(12, 3, completion=Learned(4, 9)),
+            WICArgumentError,
+            r"from 3 to 9 channels; got Learned\(\s+4, 9",
+        ),
         (lambda: Shift(3, 9, "random"), WICArgumentError, '"nearest" or "published".*random'),
         (lambda: Learned(3, 9, rank=4), WICArgumentError, r"rank in 0\.\.3; got 4"),
         (lambda: Learned(3, 9, kernel_size=2), WICArgumentError, "odd kernel_size.*got 2"),
