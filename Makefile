@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 OUT ?= quick-start
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: demo test lint types units wheel clean
+.PHONY: demo test lint types units wheel mutants clean
 
 demo: $(VENV)/demo.stamp
 	$(BIN)/python examples/quick_start.py --out $(OUT)
@@ -29,6 +29,10 @@ wheel: $(VENV)/dev.stamp
 	rm -rf build/wheel && mkdir -p build/wheel
 	$(BIN)/python -m build --wheel --outdir build/wheel . > build/wheel/build.log
 	$(BIN)/python tests/check_wheel.py build/wheel --torch $(TORCH)
+
+# the code broken in one place at a time, on copies: the tests named for each place must notice
+mutants: $(VENV)/dev.stamp
+	$(BIN)/python tests/mutants.py
 
 # torch first and alone: the demo and the tests run on a CPU, and its version decides what else is brought
 $(VENV)/torch.stamp:

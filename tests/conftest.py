@@ -1,8 +1,10 @@
 """A seed of its own for every test, and hypothesis without chance or deadlines."""
 
+import os
+
 import pytest
 import torch
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 
 settings.register_profile(
     "wic",
@@ -11,7 +13,11 @@ settings.register_profile(
     max_examples=60,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
-settings.load_profile("wic")
+# of code that ``mutants`` broke nobody reads the smallest example, and looking for it takes long
+settings.register_profile(
+    "mutants", settings.get_profile("wic"), phases=[Phase.explicit, Phase.generate]
+)
+settings.load_profile("mutants" if "MUTANTS" in os.environ else "wic")
 
 
 @pytest.fixture(autouse=True, scope="session")

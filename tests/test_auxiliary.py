@@ -20,8 +20,8 @@ from wic_layers.errors import WICArgumentError, WICError, WICShapeError
 
 def chain():
     """Two narrowing layers, one of them inside another chain, and a widening one."""
-    layers = WIC(8, 5), WIC(5, 5)
-    return Chain(WIC(3, 8), Chain(*layers), WIC(5, 5), WIC(5, 2, completion="zero"))
+    layers = WIC(8, 5, completion="repeat"), WIC(5, 5)
+    return Chain(WIC(3, 8), Chain(*layers), WIC(5, 5), WIC(5, 2, completion="repeat"))
 
 
 def gradients(model):
@@ -305,6 +305,14 @@ def test_targets_by_name():
         shift_loss(records, {"3": y}), own[0] + terms[1] + own[2] + terms[3]
     )
     assert shift_loss(records, {"3": y.double()}).dtype == torch.float32
+
+
+def test_a_completion_sees_targets_in_the_dtype_of_the_output():
+    layer = WIC(6, 3, completion=nn.Conv2d(3, 3, 1))
+    with record_wic(layer) as records:
+        layer(torch.randn(2, 6, 4, 4))
+    target = torch.randn(2, 3, 4, 4)
+    assert torch.equal(shift_loss(records, target.double()), shift_loss(records, target))
 
 
 def test_an_empty_batch_adds_nothing():

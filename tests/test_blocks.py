@@ -18,6 +18,7 @@ from wic_layers.blocks import (
     ChannelMean,
     Haar,
     InverseHaar,
+    LearnedSqueeze,
     LongTermMemory,
     Relation,
     Squeeze,
@@ -167,6 +168,11 @@ def test_coupling_formula(clamp):
     s = clamp * (2 * torch.sigmoid(model.H(y1)) - 1)
     torch.testing.assert_close(model(x), torch.cat((y1, x2 * s.exp() + model.G(y1)), dim=1))
     assert s.abs().max() <= clamp
+
+
+def test_the_second_half_takes_an_odd_channel():
+    assert AffineCoupling(7).sizes == (3, 4)
+    assert AffineCoupling(7).F(torch.zeros(1, 4, 2, 2)).shape == (1, 3, 2, 2)
 
 
 def test_coupling_starts_as_the_identity():
@@ -324,6 +330,14 @@ def test_det_loss_and_records_reach_inside():
 
 
 IMAGE = torch.ones(2, 6, 4, 6)
+
+
+def test_a_learned_squeeze_starts_as_a_small_picture_and_single_pixels():
+    x = torch.rand(2, 2, 6, 9)
+    bands = LearnedSqueeze(3)(x).unflatten(1, (9, 2)).unbind(1)
+    torch.testing.assert_close(bands[0], F.avg_pool2d(x, 3))
+    for index, band in enumerate(bands[1:], start=1):
+        torch.testing.assert_close(band, x[:, :, index // 3 :: 3, index % 3 :: 3])
 
 
 def test_a_squeeze_in_groups_is_in_the_order_of_haar():

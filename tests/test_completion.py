@@ -46,9 +46,7 @@ def test_shift_is_roll_cut_and_reflect_on_large_images(groups, order):
     assert torch.equal(Shift(3, 3 * groups, order)(y), expected)
 
 
-@pytest.mark.parametrize("rank", [1, 2, 3])
-@given(st.integers(1, 20))
-def test_shift_takes_the_nearest_offsets_first(rank, groups):
+def require_nearest(rank, groups):
     """A picture that holds its own coordinates shows where each group was read."""
     size = 23
     axes = torch.meshgrid(*[torch.arange(float(size))] * rank, indexing="ij")
@@ -61,6 +59,16 @@ def test_shift_takes_the_nearest_offsets_first(rank, groups):
     grid = [offset for offset in itertools.product(range(-10, 11), repeat=rank) if any(offset)]
     by_distance = sorted(grid, key=lambda offset: (sum(step * step for step in offset), offset))
     assert offsets == by_distance[:groups]
+
+
+@pytest.mark.parametrize("rank", [1, 2, 3])
+@given(st.integers(1, 20))
+def test_shift_takes_the_nearest_offsets_first(rank, groups):
+    require_nearest(rank, groups)
+
+
+def test_the_next_point_on_an_axis_comes_before_a_corner():
+    require_nearest(rank=2, groups=195)
 
 
 @given(st.lists(st.integers(1, 6), min_size=0, max_size=3), st.integers(1, 4), st.integers(0, 30))
@@ -187,6 +195,16 @@ def test_a_callable_of_another_shape_is_an_error(completion):
     [
         (lambda: resolve("shft", 3, 9), WICArgumentError, r"'zero'.*'shift'.*'shft'"),
         (lambda: resolve(3, 3, 9), WICArgumentError, "name or a callable; got 3"),
+        (
+            lambda: WIC(12, 3, completion=Zero(3, 8)),
+            WICArgumentError,
+            r"from 3 to 9 channels; got Zero\(3, 8\)",
+        ),
+        (
+            lambda: WIC(12, 3, completion=Learned(4, 9)),
+            WICArgumentError,
+            r"from 3 to 9 channels; got Learned\(\s+4, 9",
+        ),
         (lambda: Shift(3, 9, "random"), WICArgumentError, '"nearest" or "published".*random'),
         (lambda: Learned(3, 9, rank=4), WICArgumentError, r"rank in 0\.\.3; got 4"),
         (lambda: Learned(3, 9, kernel_size=2), WICArgumentError, "odd kernel_size.*got 2"),

@@ -211,6 +211,22 @@ def test_a_bad_kernel_in_an_ensemble_gives_nan_alone(name, fault):
         torch.testing.assert_close(together[index], layers[index].inverse(y))
 
 
+def test_exact_rows_of_a_bad_condition_give_nan_in_an_ensemble():
+    """All six rows are good together, and the two that hold exactly are not."""
+    layer = WIC(4, 2, rows=6)
+    good = layer.weight.detach().clone()
+    bad = torch.eye(4)[[0, 0, 0, 1, 2, 3]]
+    bad[1, 1] = 1e-8
+    y = torch.randn(2, 2, 3, 3)
+
+    def run(weight):
+        return functional_call(layer, {"weight": weight}, (y,), {"rev": True})
+
+    together = vmap(run)(torch.stack((good, bad)))
+    torch.testing.assert_close(together[0], layer.inverse(y))
+    assert together[1].isnan().all()
+
+
 def test_samples_can_be_mapped_too():
     layer = WIC(11, 3)
     y = torch.randn(5, 3, 4, 4)
@@ -293,6 +309,15 @@ def test_with_log_det_of_an_empty_batch_and_of_wide_inputs():
     assert layer.with_log_det(torch.ones(0, 3, 4, 4))[1].shape == (0,)
     assert layer.with_log_det(torch.ones(1, 3, dtype=torch.float64))[1].dtype == torch.float64
     assert layer.with_log_det(torch.ones(1, 3).bfloat16())[1].dtype == torch.float32
+
+
+@torch.no_grad()
+def test_a_cached_log_det_is_in_the_dtype_of_each_input():
+    layer = WIC(3, 3).eval()
+    for dtype in (torch.float32, torch.float64, torch.bfloat16):
+        for rev in (False, True):
+            log_det = layer.with_log_det(torch.ones(1, 3, dtype=dtype), rev=rev)[1]
+            assert log_det.dtype == torch.promote_types(dtype, torch.float32)
 
 
 def test_rev_by_position_as_older_code_has_it():

@@ -92,6 +92,17 @@ class TestNormflows:
         assert not new.training
         assert model.flows[0].flows[1].training
 
+    def test_factors_keep_their_pivots_and_signs(self, nf):
+        model, _, x = glow(nf, use_lu=True)
+        layer = model.flows[0].flows[1]
+        with torch.no_grad():  # as far from the start as long training goes
+            layer.L.copy_(3 * torch.randn(6, 6).tril(-1))
+            layer.sign_S.copy_(torch.tensor([1.0, -1, -1, 1, -1, 1]))
+        log_prob, z = model.log_prob(x), model.inverse(x)
+        swap_1x1(model)
+        torch.testing.assert_close(model.log_prob(x), log_prob, rtol=1e-4, atol=0)
+        torch.testing.assert_close(model.inverse(x), z, rtol=1e-4, atol=1e-4)
+
     def test_multiscale_and_float64(self, nf):
         flows = [[nf.flows.GlowBlock(12, 8, use_lu=False), nf.flows.Squeeze()]]
         q0 = [nf.distributions.DiagGaussian((12, 4, 4))]
