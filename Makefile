@@ -4,9 +4,10 @@ TORCH ?= torch==2.13.0
 VENV := .venv
 BIN := $(VENV)/bin
 OUT ?= quick-start
+RECORD ?= build/behaviour
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: demo test lint types units wheel clean
+.PHONY: demo test lint types units wheel behaviour clean
 
 demo: $(VENV)/demo.stamp
 	$(BIN)/python examples/quick_start.py --out $(OUT)
@@ -29,6 +30,10 @@ wheel: $(VENV)/dev.stamp
 	rm -rf build/wheel && mkdir -p build/wheel
 	$(BIN)/python -m build --wheel --outdir build/wheel . > build/wheel/build.log
 	$(BIN)/python tests/check_wheel.py build/wheel --torch $(TORCH)
+
+# what users see against RECORD, which `tests/behaviour.py record` made with the code before
+behaviour: $(VENV)/dev.stamp
+	$(BIN)/python tests/behaviour.py compare $(RECORD)
 
 # torch first and alone: the demo and the tests run on a CPU, and its version decides what else is brought
 $(VENV)/torch.stamp:
