@@ -4,9 +4,10 @@ TORCH ?= torch==2.13.0
 VENV := .venv
 BIN := $(VENV)/bin
 OUT ?= quick-start
+RECORD ?= build/behaviour
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: demo test lint types units wheel mutants clean
+.PHONY: demo test lint types units wheel mutants behaviour clean
 
 demo: $(VENV)/demo.stamp
 	$(BIN)/python examples/quick_start.py --out $(OUT)
@@ -33,6 +34,10 @@ wheel: $(VENV)/dev.stamp
 # the code broken in one place at a time, on copies: the tests named for each place must notice
 mutants: $(VENV)/dev.stamp
 	$(BIN)/python tests/mutants.py
+
+# what users see against RECORD, which `tests/behaviour.py record` made with the code before
+behaviour: $(VENV)/dev.stamp
+	$(BIN)/python tests/behaviour.py compare $(RECORD)
 
 # torch first and alone: the demo and the tests run on a CPU, and its version decides what else is brought
 $(VENV)/torch.stamp:

@@ -1,0 +1,1 @@
+"""What users of the library see, section by section; see ``tests/behaviour.py``."""
