@@ -1,10 +1,12 @@
 """``wic train``: its settings, what it leaves in a folder, and what it refuses."""
 
 import argparse
+import contextlib
 import dataclasses
 import json
 import math
 import shutil
+from pathlib import Path
 
 import photographs
 import pytest
@@ -17,7 +19,13 @@ from wic_layers.images import find_images
 from wic_layers.models import PRESETS, WIN, from_pretrained
 from wic_layers.tasks import TASKS
 from wic_layers.training import Photographs, Settings
-from wic_layers.training.command import add_arguments, pack_middles, run
+from wic_layers.training.command import (
+    add_arguments,
+    check_folder,
+    clear_folder,
+    pack_middles,
+    run,
+)
 
 
 @pytest.fixture(scope="module")
@@ -104,6 +112,76 @@ def test_a_training_begun_anew_leaves_no_weights_of_the_one_before(folder, tmp_p
     assert left == ["checkpoint.pt", "log.jsonl", "settings.yaml"]
     with pytest.raises(WICFileError):
         from_pretrained(out)
+
+
+@pytest.mark.parametrize("ended", ["saved", "cleared", "described", "replaced"])
+@pytest.mark.parametrize("force", [False, True])
+def test_a_training_ended_before_its_first_checkpoint_can_be_started(
+    folder, tmp_path, monkeypatch, ended, force
+):
+    """Without --force, and over an earlier one with it: a kill may come between any two files."""
+    out = tmp_path / "run"
+    given = ("rescaling-x2-tiny", "--data", folder, "-o", out, *FEW)
+    more = ("--force",) if force else ()
+    if force:
+        command(*given)
+
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        if ended == "saved":
+            patch.setattr("wic_layers.training.command.clear_folder", stop)
+        elif ended == "cleared":
+            patch.setattr(Settings, "write", stop)
+        elif ended == "described":  # a kill leaves what an error would not
+            out.mkdir(exist_ok=True)
+            (out / ".wic-0123456789ab.tmp").write_text("preset: resc")
+            patch.setattr(Settings, "write", stop)
+        else:
+            patch.setattr("wic_layers.training.engine.os.replace", stop)
+        with pytest.raises(KeyboardInterrupt):
+            command(*given, *more)
+    assert (out / "checkpoint.tmp").is_file()
+    if not (out / "checkpoint.pt").exists():
+        with pytest.raises(
+            WICFileError, match=r"there is no .*checkpoint\.pt. Leave out --resume"
+        ):
+            command(*given, "--resume")
+    assert command(*given, *(more if (out / "checkpoint.pt").exists() else ())) == 0
+    assert sorted(path.name for path in out.iterdir()) == [
+        "README.md", "checkpoint.pt", "config.json", "log.jsonl", "model.safetensors",
+        "settings.yaml", "tensorboard",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["training", "weights"])
+def test_a_folder_is_a_trainings_until_it_is_empty(folder, tmp_path, monkeypatch, kind):
+    """Whichever file is the last that was removed before a kill, it can be started again."""
+    whole = tmp_path / "whole"
+    given = ("rescaling-x2-tiny", "--data", folder, *FEW)
+    if kind == "training":
+        command(*given, "-o", whole)
+    else:
+        WIN.from_preset("rescaling-x2-tiny").save_pretrained(whole)
+    args = argparse.Namespace(force=True, resume=False)
+    count = sum(path.is_file() for path in whole.iterdir())
+    unlink = Path.unlink
+    for removed in range(count + 1):
+        args.out = shutil.copytree(whole, tmp_path / f"{removed}")
+
+        def counted(path, missing_ok=False, removed=removed, out=args.out):
+            left = sum(each.is_file() for each in out.iterdir())
+            if left == count - removed and path.exists():
+                raise KeyboardInterrupt
+            unlink(path, missing_ok=missing_ok)
+
+        with monkeypatch.context() as patch, contextlib.suppress(KeyboardInterrupt):
+            patch.setattr(Path, "unlink", counted)
+            clear_folder(args.out)
+        (args.out / "checkpoint.tmp").write_bytes(b"cut sh")
+        assert len(list(args.out.glob("*.*"))) == count - removed + 1
+        check_folder(args)
 
 
 def test_a_file_is_no_folder_for_weights(folder, tmp_path):

@@ -161,6 +161,12 @@ def test_the_eight_flips_and_turns():
     assert torch.equal(x[0], pixels[0].permute(2, 0, 1).float())
 
 
+def test_all_eight_are_drawn(images):
+    turns = images.crops(0, size=200, crop=8, seed=0).turn
+    assert turns.bincount(minlength=8).min() > 10
+    assert turns.max() == 7
+
+
 def test_candidates_are_the_most_detailed_of_random_crops(images):
     def roughness(crops):
         x = arrange(crops)
@@ -201,6 +207,29 @@ def test_steps_are_what_the_network_takes(images, folder, task):
     x, reference = pack_crops(batches(images, task)[0][0], TASKS[task])
     assert x.shape == (2, channels, 32, 32)
     assert reference.shape == (2, out_channels, 32 // scale, 32 // scale)
+
+
+@pytest.mark.parametrize("changes", [{"seed": 7}, {"candidates": 3}, {"seed": 3, "crop": 16}])
+def test_crops_are_those_that_the_settings_ask_for(images, changes):
+    given, chosen = batches(images, "hiding-1", **changes)
+    around = chosen.crop + 2 * margin(TASKS["hiding-1"])
+    drawn = {"seed": chosen.seed, "candidates": chosen.candidates}
+    expected = images.crops(5, size=4, crop=around, **drawn)
+    assert all(torch.equal(a, b) for a, b in zip(given[5], expected, strict=True))
+    others = batches(images, "hiding-1")[0][5]
+    assert others.pixels.shape != expected.pixels.shape or not torch.equal(
+        others.pixels, expected.pixels
+    )
+
+
+def test_packed_crops_are_saturated_as_arranged_ones(images):
+    task, crops = TASKS["hiding-1"], batches(images, "hiding-1")[0][0]
+    x, reference = pack_crops(crops, task, saturate=1.0)
+    inner = slice(margin(task), -margin(task))
+    expected = arrange(crops, saturate=1.0)[..., inner, inner]
+    assert torch.equal(x, torch.cat(expected.chunk(2), dim=1))
+    assert torch.equal(reference, x[:, :3])
+    assert not torch.equal(x, pack_crops(crops, task)[0])
 
 
 @pytest.mark.parametrize("task", ["rescaling-x2", "hiding-1"])

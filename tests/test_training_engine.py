@@ -1,5 +1,6 @@
 """The loop: that it learns, and that a stop, an explosion or a second process changes nothing."""
 
+import copy
 import json
 import math
 import multiprocessing
@@ -18,7 +19,8 @@ from wic_layers.errors import WICArgumentError, WICError
 from wic_layers.images import find_images
 from wic_layers.tasks import TASKS, down
 from wic_layers.training import Photographs, engine, judge, train
-from wic_layers.training.judging import psnr
+from wic_layers.training.batches import Batches, pack_crops
+from wic_layers.training.judging import Judgement, psnr
 from wic_layers.training.objective import Losses, Objective, Step
 
 
@@ -366,6 +368,102 @@ def test_a_training_begun_anew_has_a_log_of_its_own(images, tmp_path):
     for _ in range(2):
         fit(images, tmp_path / "run", settings(steps=2))
     assert [row["step"] for row in rows_of(tmp_path / "run")] == [2]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("weights", (4.0, 3.0, 2.0, 1.0)), ("forward", "l1"), ("reverse", "l2"),
+        ("rounding", "noise"), ("shift_target", "output"), ("low", 0.5), ("frequency", 0.25),
+        ("returned", "wanted"), ("invariance", 2.0), ("w", "zero"),
+    ],
+)  # fmt: skip
+def test_each_setting_of_the_objective_is_its_own(name, value):
+    task = TASKS["rescaling-x2"]
+    chosen = vars(engine.make_objective(task, settings(**{name: value})))
+    assert chosen == vars(Objective(task, **{name: value}))
+    assert chosen != vars(engine.make_objective(task, settings()))
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_the_optimizer_is_as_the_settings_say(optimizer):
+    chosen = settings(optimizer=optimizer, weight_decay=0.3, learning_rate=0.02)
+    made = engine.make_optimizer(network(), chosen)
+    assert type(made).__name__.lower() == optimizer
+    for group in made.param_groups:
+        assert (group["weight_decay"], group["lr"], group["fused"]) == (0.3, 0.02, True)
+
+
+def test_steps_are_made_of_the_crops_and_memory_that_the_settings_ask_for(images, tmp_path):
+    task, told = TASKS["rescaling-x2"], []
+    chosen = settings(steps=1, saturate=1.0, save_memory=True, seed=3)
+    model = start()
+    expected = Objective(task)(
+        copy.deepcopy(model),
+        *pack_crops(Batches(images, task, chosen, 0, 1)[0], task, saturate=1.0),
+    )
+    fit(images, tmp_path / "run", chosen, model=model, report=lambda *what: told.append(what[1]))
+    for a, b in zip(told[0], expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
+    assert model.runner is not None
+    fit(images, tmp_path / "other", settings(steps=1), model=model)
+    assert model.runner is None
+
+
+def test_pictures_are_judged_through_eight_bits():
+    task, x = TASKS["rescaling-x2"], held_out()
+    model = start()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.01 * torch.randn_like(parameter))
+        y = quantize(model(x))
+        expected = {
+            "forward": y, "reference": quantize(task.reference(x)),
+            "back": quantize(model.inverse(y)), "wanted": x,
+        }  # fmt: skip
+    found = Judgement(model, task, x)
+    for name, picture in expected.items():
+        torch.testing.assert_close(getattr(found, name), picture, rtol=0, atol=1e-6)
+    assert found.psnr_back == pytest.approx(psnr(expected["back"], x), abs=1e-3)
+    assert found.psnr_forward == pytest.approx(psnr(y, expected["reference"]), abs=1e-3)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_every_step_has_the_rate_of_the_schedule(images, tmp_path, monkeypatch, optimizer):
+    """What the optimizer has when it steps, and what is told; halved from an incident on."""
+    chosen, rates, told = settings(optimizer=optimizer), [], []
+    kind = engine.Muon if optimizer == "muon" else torch.optim.AdamW
+    step = kind.step
+
+    def noted(self, *arguments, **more):
+        rates.append({group["lr"] for group in self.param_groups})
+        return step(self, *arguments, **more)
+
+    monkeypatch.setattr(kind, "step", noted)
+    poison(monkeypatch, 4, 1)
+    fit(images, tmp_path / "run", chosen, report=lambda *told_of: told.append(told_of[3]))
+    # up in two steps, then half a cosine down to the last rate
+    cosine = [1e-6 + (1e-3 - 1e-6) * (1 + math.cos(math.pi * k / 5)) / 2 for k in range(6)]
+    expected = [5e-4, 1e-3, *cosine]
+    assert [chosen.rate(step) for step in range(8)] == pytest.approx(expected)
+    expected[4:] = [rate / 2 for rate in expected[4:]]
+    assert all(len(each) == 1 for each in rates)
+    assert [rate for (rate,) in rates] == pytest.approx(expected)
+    assert told == pytest.approx(expected)
+
+
+def test_gradients_are_clipped_as_the_settings_say(images, tmp_path, monkeypatch):
+    norms = []
+    step = torch.optim.AdamW.step
+
+    def noted(self, *arguments, **more):
+        gradients = [p.grad for group in self.param_groups for p in group["params"]]
+        norms.append(float(torch.cat([each.flatten() for each in gradients]).norm()))
+        return step(self, *arguments, **more)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", noted)
+    fit(images, tmp_path / "run", settings(steps=2, clip=0.25))
+    assert norms == pytest.approx([0.25] * 2, rel=1e-3)
 
 
 def test_what_was_frozen_stays_in_its_mode():

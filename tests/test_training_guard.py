@@ -49,6 +49,17 @@ def test_an_unharmed_training_is_what_it_would_be_without_a_guard():
     assert all(p.grad is None for p in guard.model.parameters())
 
 
+def test_a_gradient_is_made_no_longer_than_clip():
+    """And a short one stays as it is: SGD's steps show the gradients."""
+    model = nn.Linear(3, 1, bias=False)
+    guard = Guard(model, torch.optim.SGD(model.parameters(), lr=1.0), clip=0.5)
+    for x, length in (([[3.0, 4.0, 0.0]], 0.5), ([[0.03, 0.04, 0.0]], 0.05)):
+        before = model.weight.detach().clone()
+        assert guard.step(model(torch.tensor(x)).sum())
+        moved = before - model.weight.detach()
+        torch.testing.assert_close(moved, torch.tensor([[0.6, 0.8, 0.0]]) * length)
+
+
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_a_loss_that_is_not_finite_goes_back(bad):
     guard, incidents = guarded(every=3)
@@ -98,6 +109,19 @@ def test_an_explosion_is_seen_and_a_hard_batch_is_not():
     assert taken == [True, True, False]
     assert incidents[0].reason == "the loss rose from 1 to 50"
     assert incidents[0].back_to == 100
+
+
+def test_the_loss_that_grew_the_most_is_named():
+    """Not the largest one; and beside what is usual, not beside the step before."""
+    guard, incidents = guarded(nn.Linear(1, 1), every=50)
+
+    def one(large, small):
+        zero = guard.model(torch.zeros(1, 1)).sum() * 0
+        return guard.step({"large": zero + large, "small": zero + small})
+
+    assert all(one(10.0, 0.1) for _ in range(100))
+    assert [one(150.0, 50.0) for _ in range(3)] == [True, True, False]
+    assert incidents[0].losses == ("small",)
 
 
 def test_three_in_a_row_end_it_with_the_last_good_state():

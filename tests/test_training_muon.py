@@ -1,6 +1,7 @@
 """Muon: orthogonal steps for convolutions, AdamW's for all others, and a state to resume from."""
 
 import copy
+import math
 
 import pytest
 import torch
@@ -144,9 +145,107 @@ def test_a_network_without_convolutions_has_one_group():
     assert group["orthogonal"] is False
 
 
+def test_the_momentum_is_nesterovs():
+    """Of the second step, where it is another than the plain one: worked out beside it."""
+    conv = nn.Conv2d(2, 3, 1, bias=False)
+    optimizer = Muon(Muon.groups(conv), lr=1e-2, weight_decay=0.0, momentum=0.8)
+    first, second = torch.randn(2, 3, 2, 1, 1)
+    before = conv.weight.detach().clone()
+    for gradient in (first, second):
+        conv.weight.grad = gradient.clone()
+        optimizer.step()
+    average = 0.2 * first
+    size = 1e-2 * 0.2 * 3**0.5
+    expected = before.flatten(1) - size * orthogonalize((0.2 * first + 0.8 * average).flatten(1))
+    average = 0.8 * average + 0.2 * second
+    nesterov = orthogonalize((0.2 * second + 0.8 * average).flatten(1))
+    assert (nesterov - orthogonalize(average.flatten(1))).abs().max() > 0.05
+    torch.testing.assert_close(
+        conv.weight.detach().flatten(1), expected - size * nesterov, rtol=1e-5, atol=1e-6
+    )
+
+
+def test_parameters_can_be_added():
+    """Those of a layer that was frozen: as its groups, or, all AdamW's, as a list."""
+    model, late = network(), nn.Conv2d(4, 12, 3, padding=1)
+    optimizer = Muon(Muon.groups(model), lr=1e-2)
+    step(model, optimizer)
+    weight, bias = late.weight.detach().clone(), late.bias.detach().clone()
+    for group in Muon.groups(late):
+        optimizer.add_param_group(group)
+    assert [group["orthogonal"] for group in optimizer.param_groups] == [True, False, True, False]
+    plain = nn.Linear(4, 2)
+    reference = copy.deepcopy(plain)
+    optimizer.add_param_group({"params": plain.parameters(), "lr": 1e-3})
+    adamw = torch.optim.AdamW(reference.parameters(), lr=1e-3)
+    x = torch.randn(3, 4, 6, 6)
+    for _ in range(2):
+        optimizer.zero_grad()
+        adamw.zero_grad()
+        (model(x).square().mean() + late(x).square().mean()).backward()
+        for layer in (plain, reference):
+            layer(x.mean((2, 3))).square().sum().backward()
+        optimizer.step()
+        adamw.step()
+    assert not torch.equal(late.weight, weight)
+    assert not torch.equal(late.bias, bias)
+    assert torch.equal(plain.weight, reference.weight)
+    resumed = Muon([*Muon.groups(model), *Muon.groups(late)])
+    resumed.add_param_group({"params": plain.parameters()})
+    resumed.load_state_dict(optimizer.state_dict())
+    assert resumed.param_groups[4]["lr"] == 1e-3
+
+
+OUT_OF_RANGE = [
+    ({"lr": -1e-3}, "lr of at least 0; got -0.001"),
+    ({"lr": math.nan}, "lr of at least 0; got nan"),
+    ({"lr": math.inf}, "lr of at least 0; got inf"),
+    ({"weight_decay": -0.1}, "weight_decay of at least 0; got -0.1"),
+    ({"momentum": 1.5}, r"momentum from 0 to below 1; got 1\.5"),
+    ({"momentum": -0.1}, r"momentum from 0 to below 1; got -0\.1"),
+    ({"betas": (0.9, 1.0)}, r"two betas from 0 to below 1; got \(0\.9, 1\.0\)"),
+    ({"betas": (-0.1, 0.9)}, "two betas from 0 to below 1"),
+    ({"betas": (0.9,)}, "two betas from 0 to below 1"),
+]
+
+
+@pytest.mark.parametrize(("changes", "message"), OUT_OF_RANGE)
+def test_numbers_out_of_range_are_refused_wherever_they_come_from(changes, message):
+    model = network()
+    with pytest.raises(WICArgumentError, match=message):
+        Muon(Muon.groups(model), **changes)
+    groups = Muon.groups(model)
+    groups[1].update(changes)
+    with pytest.raises(WICArgumentError, match=message):
+        Muon(groups)
+    optimizer = Muon(Muon.groups(model))
+    added = {"params": nn.Linear(2, 2).parameters(), **changes}
+    with pytest.raises(WICArgumentError, match=message):
+        optimizer.add_param_group(added)
+    assert len(optimizer.param_groups) == 2  # and it goes on without them
+    step(model, optimizer)
+    state = copy.deepcopy(optimizer.state_dict())
+    state["param_groups"][1].update(changes)
+    with pytest.raises(WICArgumentError, match=message):
+        optimizer.load_state_dict(state)
+    step(model, optimizer)
+
+
 def test_what_is_refused():
     model = network()
-    with pytest.raises(WICArgumentError, match=r"momentum from 0 to below 1; got 1\.5"):
-        Muon(Muon.groups(model), momentum=1.5)
     with pytest.raises(WICArgumentError, match=r"Muon\.groups"):
         Muon(list(model.parameters()))
+    optimizer = Muon(Muon.groups(model))
+    bias = nn.Parameter(torch.zeros(3))
+    with pytest.raises(WICArgumentError, match=r"two dimensions or more.* of shape \(3,\)"):
+        optimizer.add_param_group({"params": [bias], "orthogonal": True})
+    optimizer.add_param_group({"params": [bias]})
+    matrices, others = ([p for p in model.parameters() if (p.ndim > 1) is big] for big in (1, 0))
+    adamw = torch.optim.AdamW([{"params": each} for each in (matrices, others)])
+    with pytest.raises(WICArgumentError, match="state of a Muon with the same groups"):
+        Muon(Muon.groups(model)).load_state_dict(adamw.state_dict())
+
+
+def test_the_groups_may_be_any_iterable():
+    model = network()
+    step(model, Muon(iter(Muon.groups(model))))

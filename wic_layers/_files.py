@@ -11,7 +11,9 @@ from pathlib import Path
 
 from wic_layers.errors import WICFileError
 
-__all__ = ["check_place", "protecting", "replacing", "write_whole"]
+__all__ = ["check_place", "is_temporary", "protecting", "replacing", "write_whole"]
+
+_PREFIX, _SUFFIX = ".wic-", ".tmp"
 
 # files of the command at hand by their resolved paths, and what is wrong with writing them
 _PROTECTED: ContextVar[dict[Path, str] | None] = ContextVar("protected", default=None)
@@ -76,6 +78,11 @@ def _check(target: Path, inputs: list[Path], *, force: bool) -> None:
         raise WICFileError(f"{target} cannot be written: {target.parent} is not writable.")
 
 
+def is_temporary(name: str) -> bool:
+    """Whether a file so called is one that :func:`replacing` could not finish."""
+    return name.startswith(_PREFIX) and name.endswith(_SUFFIX)
+
+
 @contextmanager
 def replacing(target: Path, *, check: Callable[[], object] | None = None) -> Iterator[Path]:
     """Gives a temporary name in the same folder, whose file then takes the place of ``target``.
@@ -88,7 +95,7 @@ def replacing(target: Path, *, check: Callable[[], object] | None = None) -> Ite
         WICFileError: If writing fails. Nothing is left behind.
     """
     # tempfile's files can be read by their owner only
-    temporary = target.with_name(f".wic-{secrets.token_hex(6)}.tmp")
+    temporary = target.with_name(f"{_PREFIX}{secrets.token_hex(6)}{_SUFFIX}")
     try:
         yield temporary
         if check is not None:

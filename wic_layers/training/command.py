@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 import wic_layers
+from wic_layers._files import is_temporary
 from wic_layers.errors import WICArgumentError, WICDependencyError, WICFileError
 from wic_layers.images import find_images
 from wic_layers.models import NETWORKS, from_pretrained
@@ -25,7 +26,7 @@ from wic_layers.models.weights import CARD, CONFIG, TENSORS
 from wic_layers.tasks import TASKS, Task
 from wic_layers.training.batches import margin
 from wic_layers.training.data import Photographs
-from wic_layers.training.engine import CHECKPOINT, LOG, make_fabric, train
+from wic_layers.training.engine import CHECKPOINT, LOG, UNFINISHED, make_fabric, train
 from wic_layers.training.guard import Incident
 from wic_layers.training.judging import Judgement
 from wic_layers.training.monitor import Monitor
@@ -169,7 +170,7 @@ def check_folder(args: argparse.Namespace) -> None:
     if out.exists() and not out.is_dir():
         raise WICFileError(f"Expected a folder as --out; {out} is a file.")
     held = {path.name for path in out.iterdir()} if out.exists() else set()
-    if held <= {SETTINGS}:  # of a start that failed
+    if all(_is_before_the_first_checkpoint(name) for name in held):
         held = set()
     if held and not args.resume:
         if not ({SETTINGS, CHECKPOINT} <= held or _holds_weights(out)):
@@ -186,6 +187,11 @@ def check_folder(args: argparse.Namespace) -> None:
         raise WICFileError(f"{out} cannot be made: {error.strerror or error}.") from error
 
 
+def _is_before_the_first_checkpoint(name: str) -> bool:
+    """Whether a training that was ended before its first checkpoint leaves a file so called."""
+    return name in (SETTINGS, UNFINISHED) or is_temporary(name)
+
+
 def _holds_weights(folder: Path) -> bool:
     """Whether what a folder holds is a network's weights and their configuration."""
     try:
@@ -196,10 +202,14 @@ def _holds_weights(folder: Path) -> bool:
 
 
 def clear_folder(out: Path) -> None:
-    """Removes what an earlier training left in a folder."""
-    for name in (TENSORS, CONFIG, CARD, SETTINGS, CHECKPOINT, LOG):
-        (out / name).unlink(missing_ok=True)
+    """Removes what an earlier training left in a folder.
+
+    What tells that it is a training's comes last: it can be started again wherever this ends.
+    """
     shutil.rmtree(out / EVENTS, ignore_errors=True)
+    unfinished = [path.name for path in out.iterdir() if is_temporary(path.name)]
+    for name in (*unfinished, CARD, TENSORS, LOG, CONFIG, CHECKPOINT, SETTINGS):
+        (out / name).unlink(missing_ok=True)
 
 
 def run(args: argparse.Namespace) -> int:

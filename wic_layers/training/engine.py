@@ -30,6 +30,7 @@ from wic_layers.training.settings import Settings
 __all__ = [
     "CHECKPOINT",
     "LOG",
+    "UNFINISHED",
     "capture",
     "make_fabric",
     "make_objective",
@@ -38,6 +39,7 @@ __all__ = [
 ]
 
 CHECKPOINT, LOG = "checkpoint.pt", "log.jsonl"
+UNFINISHED = "checkpoint.tmp"  # it takes the checkpoint's place once it is whole
 
 _FORMAT = 1
 
@@ -102,21 +104,18 @@ def make_objective(task: Task, settings: Settings) -> Objective:
 
 
 class _Log:
-    """``log.jsonl``: a line for every judgement and incident; later ones than a step are cut."""
+    """``log.jsonl``: a line for every judgement and incident; those after a checkpoint are cut."""
 
-    def __init__(self, folder: Path, *, upto: int) -> None:
+    def __init__(self, folder: Path, *, lines: int | None) -> None:
         self.path = folder / LOG
-        kept = []
+        kept: list[str] = []
         with suppress(OSError):
-            for line in self.path.read_text(encoding="utf-8").splitlines(keepends=True):
-                with suppress(ValueError):  # a line that a kill cut short
-                    row = json.loads(line)
-                    # incidents count steps from 0, judgements those that were taken
-                    if row.get("step", row.get("not_taken", 0) + 1) <= upto:
-                        kept.append(line)
+            kept = self.path.read_text(encoding="utf-8").splitlines(keepends=True)[:lines]
+        self.lines = len(kept)
         write_whole(self.path, "".join(kept).encode())
 
     def add(self, **row: Any) -> None:
+        self.lines += 1
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
 
@@ -257,6 +256,7 @@ def train(
 
     is_first = fabric.is_global_zero
     log = None
+    began = time.monotonic() - (0.0 if state is None else state.get("seconds", 0.0))
 
     def note(incident: Incident) -> None:
         if log is not None:
@@ -275,7 +275,7 @@ def train(
         guard.load_state_dict(state["guard"])
 
     def save() -> None:
-        temporary = checkpoint.with_suffix(".tmp")
+        temporary = folder / UNFINISHED
         fabric.save(
             temporary,
             {
@@ -285,7 +285,10 @@ def train(
                 "model": model.state_dict(),
                 "optimizer": optimizer,
                 "average": None if average is None else average.state_dict(),
-                "guard": guard.state_dict(),
+                # the good state is the one that is saved
+                "guard": {**guard.state_dict(), "good": {}},
+                "lines": 0 if log is None else log.lines,
+                "seconds": time.monotonic() - began,
             },
         )
         if is_first:
@@ -297,9 +300,8 @@ def train(
     if state is None:
         save()
     if is_first:
-        log = _Log(folder, upto=guard.steps)
+        log = _Log(folder, lines=0 if state is None else state.get("lines"))
     batches = Batches(images, task, settings, fabric.global_rank, fabric.world_size)
-    began = time.monotonic()
     while guard.steps < settings.steps:
         for crops in read_batches(batches, settings, guard.steps, fabric.device):
             step = guard.steps

@@ -59,8 +59,9 @@ class Guard:
     5 losses is more than ``spike`` times that of the last 100), is not taken. The model and the
     optimizer return to the last good state, which is kept in memory every ``every`` steps, and the
     learning rate is halved from there on, whatever a scheduler sets. A state from which no step
-    can be taken was not good: the one before it takes its place. Three times without a good state
-    between ends the training with an error; the model then holds the last good state.
+    can be taken was not good: the one before it takes its place. Three times without getting to a
+    good state beyond the step in question ends the training with an error; the model then holds
+    the last good state.
 
     Args:
         model: The model, plain, compiled, or wrapped for several processes.
@@ -127,6 +128,7 @@ class Guard:
         self._good: dict[str, Any] = {}
         self._earlier: dict[str, Any] = {}
         self._is_returned = False
+        self._stuck_at = -1  # the step of the latest incident
         self.mark_good()
 
     def step(
@@ -197,7 +199,8 @@ class Guard:
 
     def mark_good(self) -> None:
         """Keeps the state as one to return to."""
-        self.in_a_row = 0
+        if self.steps > self._stuck_at:
+            self.in_a_row = 0
         self._is_returned = False
         self._earlier = self._good
         self._good = copy.deepcopy(
@@ -205,24 +208,53 @@ class Guard:
                 "model": self.model.state_dict(),
                 "optimizer": _own(self.optimizer).state_dict(),
                 "also": [thing.state_dict() for thing in self.also],
-                "guard": self.state_dict(),
+                "guard": self._past(),
             }
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint needs, beside the model's state and the optimizer's."""
+        """What a checkpoint needs, beside the model's state and the optimizer's.
+
+        The two states to return to are in it, each as large as those of model and optimizer
+        together: a training that goes on from here does what it would have done without a stop,
+        whatever happens to it. Where processes share out the optimizer's state or the parameters,
+        no process has them whole and they are left out.
+        """
+        whole = not _is_shared_out(self.model, self.optimizer)
         return {
-            "steps": self.steps,
+            **self._past(),
             "rate": self.rate,
-            "losses": list(self._losses),
-            "usual": dict(self._usual),
+            "in_a_row": self.in_a_row,
+            "is_returned": self._is_returned,
+            "stuck_at": self._stuck_at,
+            "good": self._good if whole else {},
+            "earlier": self._earlier if whole else {},
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Goes on from what :meth:`state_dict` gave; load model and optimizer before it."""
+        """Goes on from what :meth:`state_dict` gave; load model and optimizer before it.
+
+        Args:
+            state: What it gave. Where it holds no state to return to, that is what is loaded; from
+                before the load, none is kept.
+        """
         self._load(state)
         self.rate = state["rate"]
+        self._good = {}
         self.mark_good()
+        self._good = state.get("good") or self._good
+        self._earlier = state.get("earlier") or {}
+        self.in_a_row = state.get("in_a_row", 0)
+        self._is_returned = state.get("is_returned", False)
+        self._stuck_at = state.get("stuck_at", -1)
+
+    def _past(self) -> dict[str, Any]:
+        """What returns with the model."""
+        return {
+            "steps": self.steps,
+            "losses": list(self._losses),
+            "usual": dict(self._usual),
+        }
 
     def _load(self, state: Mapping[str, Any]) -> None:
         self.steps = state["steps"]
@@ -263,6 +295,7 @@ class Guard:
         self._is_returned = True
         self.rate *= self.factor
         step = self.steps
+        self._stuck_at = max(self._stuck_at, step)
         self.model.load_state_dict(self._good["model"])
         _own(self.optimizer).load_state_dict(copy.deepcopy(self._good["optimizer"]))
         for thing, state in zip(self.also, self._good["also"], strict=True):
@@ -302,6 +335,13 @@ def _clip(parameters: list[nn.Parameter], most: float, norm: Tensor) -> None:
         nn.utils.clip_grads_with_norm_(parameters, most, norm)
     else:
         nn.utils.clip_grad_norm_(parameters, most)
+
+
+def _is_shared_out(model: nn.Module, optimizer: Any) -> bool:
+    """Whether a process has its share of the state only: ZeroRedundancyOptimizer's, or FSDP's."""
+    return hasattr(optimizer, "consolidate_state_dict") or any(
+        hasattr(parameter, "device_mesh") for parameter in model.parameters()
+    )
 
 
 def _own(optimizer: Any) -> Any:

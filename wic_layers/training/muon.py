@@ -30,14 +30,14 @@ class Muon(Optimizer):
 
     Args:
         groups: What :meth:`groups` returns.
-        lr: Learning rate, of both.
-        weight_decay: Decay of the weights, of both, apart from the gradient.
-        momentum: Of the convolutions.
-        betas: Of AdamW.
+        lr: Learning rate of both, at least 0.
+        weight_decay: Decay of the weights of both, apart from the gradient; at least 0.
+        momentum: Of the convolutions, from 0 to below 1.
+        betas: Of AdamW, each from 0 to below 1.
         fused: Whether AdamW's part is one kernel, on devices that have it.
 
     Raises:
-        WICArgumentError: If the momentum is out of range, or the groups are others.
+        WICArgumentError: If a number is out of range, or the groups are others.
 
     Example:
         >>> net = nn.Conv2d(3, 8, 3)
@@ -56,12 +56,48 @@ class Muon(Optimizer):
         betas: tuple[float, float] = (0.9, 0.999),
         fused: bool = False,
     ) -> None:
-        if not 0 <= momentum < 1:
-            raise WICArgumentError(f"Expected a momentum from 0 to below 1; got {momentum!r}.")
+        groups = list(groups)
         if not all(isinstance(group, dict) and "orthogonal" in group for group in groups):
             raise WICArgumentError("Expected the groups that Muon.groups(model) returns.")
         defaults = {"lr": lr, "weight_decay": weight_decay, "momentum": momentum, "betas": betas}
         super().__init__(groups, {**defaults, "fused": fused})
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Adds parameters, such as those of a layer that was frozen.
+
+        Args:
+            param_group: One of those that :meth:`groups` returns. Without ``"orthogonal"`` its
+                parameters are AdamW's, as it cannot be seen which are weights of convolutions.
+
+        Raises:
+            WICArgumentError: If a number is out of range, or orthogonal steps are asked for
+                parameters of fewer than two dimensions.
+        """
+        super().add_param_group({"orthogonal": False, **param_group})
+        try:
+            _check(self.param_groups[-1])
+        except WICArgumentError:
+            del self.param_groups[-1]
+            raise
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Goes on from what ``state_dict`` gave.
+
+        Raises:
+            WICArgumentError: If it is that of another optimizer or of other groups, or a number in
+                it is out of range.
+        """
+        saved = state_dict["param_groups"]
+        if [group.get("orthogonal") for group in saved] != [
+            group["orthogonal"] for group in self.param_groups
+        ]:
+            raise WICArgumentError(
+                "Expected the state of a Muon with the same groups, those that "
+                "Muon.groups(model) returns; got that of another optimizer or other groups."
+            )
+        for group in saved:
+            _check({**self.defaults, **group, "params": []})
+        super().load_state_dict(state_dict)
 
     @staticmethod
     def groups(model: nn.Module) -> list[dict[str, Any]]:
@@ -139,6 +175,25 @@ class Muon(Optimizer):
             weight_decay=group["weight_decay"],
             eps=1e-8,
             maximize=False,
+        )
+
+
+def _check(group: dict[str, Any]) -> None:
+    """Raises an error if a number of a group is out of range."""
+    for name in ("lr", "weight_decay"):
+        if not 0 <= group[name] < math.inf:
+            raise WICArgumentError(f"Expected {name} of at least 0; got {group[name]!r}.")
+    if not 0 <= group["momentum"] < 1:
+        raise WICArgumentError(
+            f"Expected a momentum from 0 to below 1; got {group['momentum']!r}."
+        )
+    if len(group["betas"]) != 2 or not all(0 <= beta < 1 for beta in group["betas"]):
+        raise WICArgumentError(f"Expected two betas from 0 to below 1; got {group['betas']!r}.")
+    thin = [tuple(p.shape) for p in group["params"] if p.ndim < 2]
+    if group["orthogonal"] and thin:
+        raise WICArgumentError(
+            f"Expected weights of convolutions, of two dimensions or more, for orthogonal steps; "
+            f"got a parameter of shape {thin[0]}. Use Muon.groups(model)."
         )
 
 
