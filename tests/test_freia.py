@@ -112,6 +112,75 @@ def test_a_sequence():
     assert torch.equal(model(y, rev=True, jac=False)[0], back)
 
 
+@pytest.mark.parametrize("gradients", [True, False])
+@pytest.mark.parametrize("rev", [False, True])
+@pytest.mark.parametrize(
+    ("kind", "arguments"),
+    [
+        (WIC, {"out_channels": 4}),
+        (WIC, {"out_channels": 7}),
+        (WIC, {"out_channels": 3}),
+        (WIC, {"out_channels": 4, "parametrization": "lu"}),
+        (Coupling, {"subnet_constructor": small}),
+    ],
+)
+def test_the_log_det_comes_back_whatever_jac_says(kind, arguments, rev, gradients):
+    module = kind([(4, 3, 2)], **arguments).train(gradients)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.add_(0.2 * torch.randn_like(parameter))
+    (channels, *_), *_ = module.output_dims([(4, 3, 2)])
+    x = torch.randn(2, channels if rev else 4, 3, 2)
+    with torch.set_grad_enabled(gradients):
+        (y,), log_det = module((x,), rev=rev)
+        (same,), quick = module((x,), rev=rev, jac=False)
+    assert torch.equal(same, y)
+    assert torch.equal(quick, log_det)
+    assert (log_det.abs() > 1e-2).all()
+
+
+def log_prob(transform, x):
+    """As FrEIA's distributions say it, whose 0.2 has none: what comes with jac=False is added."""
+    try:
+        from FrEIA.distributions import PullBackDistribution, StandardNormalDistribution
+    except ImportError:
+        z, log_det = transform(x, jac=False)
+        normal = torch.distributions.Normal(torch.zeros(()), torch.ones(()))
+        return normal.log_prob(z).flatten(1).sum(1) + log_det
+    base = StandardNormalDistribution(*x.shape[1:])
+    return PullBackDistribution(base, transform).log_prob(x)
+
+
+def sequence_of(kind, *dims, **arguments):
+    model = Ff.SequenceINN(*dims)
+    model.append(kind, **arguments)
+    return model
+
+
+def test_a_likelihood_is_the_same_after_a_swap():
+    x = torch.randn(5, 4, 1, 1)
+    for matrix in (2 * torch.eye(4), torch.randn(4, 4)):
+        model = sequence_of(Fm.Fixed1x1Conv, 4, 1, 1, M=matrix)
+        before = log_prob(model, x)
+        backwards = model(x, rev=True, jac=False)
+        wic_layers.swap_1x1(model)
+        torch.testing.assert_close(log_prob(model, x), before, rtol=1e-5, atol=1e-4)
+        for new, old in zip(model(x, rev=True, jac=False), backwards, strict=True):
+            torch.testing.assert_close(new, old.expand_as(new), rtol=1e-4, atol=1e-4)
+
+
+def test_maximum_likelihood_learns_the_scale_of_the_data():
+    model = sequence_of(WIC, 4, 1, 1, out_channels=4)
+    data = 1.5 * torch.randn(500, 4, 1, 1)
+    optimizer = torch.optim.Adam(model.parameters(), 1e-2)
+    for _ in range(200):
+        optimizer.zero_grad()
+        (-log_prob(model, data).mean()).backward()
+        optimizer.step()
+    scales = torch.linalg.svdvals(model[0].conv.weight.detach())
+    torch.testing.assert_close(scales, torch.full((4,), 1 / 1.5), rtol=0.1, atol=0)
+
+
 def branched(force_tuple_output=False):
     """Split, a condition on another node, WIC in one branch, Concat, two outputs."""
     source = Ff.InputNode(8, 4, 4, name="source")

@@ -164,8 +164,12 @@ class WIC(_Shell):
         c: Iterable[Tensor] | None = None,
         rev: bool = False,  # noqa: FBT001, FBT002 - FrEIA's signature
         jac: bool = True,  # noqa: FBT001, FBT002
-    ) -> tuple[tuple[Tensor], Tensor | float]:
-        """Maps ``(x,)`` to ``((y,), log_det)``; without ``jac`` the second value is 0."""
+    ) -> tuple[tuple[Tensor], Tensor]:
+        """Maps ``(x,)`` to ``((y,), log_det)``, whatever ``jac`` says.
+
+        FrEIA's own modules do the same, and its distributions add up what comes back with
+        ``jac=False``.
+        """
         conditions = () if c is None else tuple(c)
         if conditions:
             raise WICArgumentError(
@@ -174,8 +178,6 @@ class WIC(_Shell):
             )
         layer = self.conv
         x = self._one(x_or_z, layer.out_channels if rev else layer.in_channels)
-        if not jac:
-            return (layer(x, rev),), 0.0  # SequenceINN adds it up all the same
         y, log_det = layer.with_log_det(x, rev=rev)
         return (y,), log_det
 
@@ -248,7 +250,7 @@ class Coupling(_Shell):
         rev: bool = False,  # noqa: FBT001, FBT002 - FrEIA's signature
         jac: bool = True,  # noqa: FBT001, FBT002
     ) -> tuple[tuple[Tensor], Tensor]:
-        """Maps ``(x,)`` to ``((y,), log_det)``."""
+        """Maps ``(x,)`` to ``((y,), log_det)``, whatever ``jac`` says."""
         x = self._one(x_or_z, self._channels)
         conditions = [] if c is None else list(c)
         if len(conditions) != len(self.dims_c):
