@@ -302,6 +302,17 @@ def test_reduced_precision_keeps_the_log_det_in_the_kernels():
     assert (y.dtype, log_det.dtype) == (torch.bfloat16, torch.float32)
 
 
+def test_a_wrong_shape_is_an_error_of_pythons_and_of_torchs():
+    module = WIC([(3, 4, 4)], out_channels=6)
+    for kind in (WICShapeError, WICError, ValueError, RuntimeError):
+        with pytest.raises(kind, match=r"got \(1, 5, 4, 4\)"):
+            module((torch.ones(1, 5, 4, 4),))
+        with pytest.raises(kind, match=r"got \(1, 5, 4, 4\)"):
+            sequence_of(WIC, 3, 4, 4, out_channels=6)(torch.ones(1, 5, 4, 4))
+    copied = pickle.loads(pickle.dumps(WICShapeError("it is wrong").inside("layer")))
+    assert str(copied) == "layer: it is wrong"
+
+
 ERRORS = {
     "two inputs": (lambda: WIC([(3, 4, 4), (3, 4, 4)], out_channels=6), "one input; got 2.*Conc"),
     "five axes": (lambda: WIC([(3, 2, 2, 2, 2)], out_channels=6), "0 to 3 spatial dimensions"),
