@@ -16,6 +16,7 @@ from cases import shaken
 
 import wic_layers
 from wic_layers.blocks import AffineCoupling
+from wic_layers.deploy import fuse
 from wic_layers.errors import WICArgumentError, WICError, WICShapeError
 from wic_layers.freia import WIC, Coupling
 from wic_layers.subnets import DenseBlock
@@ -300,6 +301,40 @@ def test_reduced_precision_keeps_the_log_det_in_the_kernels():
     module = WIC([(4, 2, 2)], out_channels=4)
     (y,), log_det = module((torch.randn(2, 4, 2, 2).bfloat16(),))
     assert (y.dtype, log_det.dtype) == (torch.bfloat16, torch.float32)
+
+
+@pytest.mark.parametrize("rev", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_a_couplings_log_det_is_summed_in_float32_at_least(dtype, rev):
+    module = Coupling([(12, 64, 64)], subnet_constructor=lambda a, b: nn.Conv2d(a, b, 1), clamp=7)
+    nn.init.constant_(module.coupling.H.bias, 1.0)
+    module.to(dtype)
+    x = torch.rand(2, 12, 64, 64).to(dtype)
+    (y,), log_det = module((x,), rev=rev)
+    coupling = module.coupling
+    scale = (coupling.uncouple if rev else coupling.couple)(x)[1].double().flatten(1).sum(1)
+    assert scale.min() > torch.finfo(torch.float16).max
+    assert y.dtype == dtype
+    assert log_det.dtype == torch.promote_types(dtype, torch.float32)
+    limit = 1e-6 if dtype != torch.float64 else 1e-12
+    torch.testing.assert_close(log_det.double(), -scale if rev else scale, rtol=limit, atol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_the_log_volume_of_a_fused_layer_is_not_rounded_to_the_kernels_dtype(dtype):
+    model = sequence_of(WIC, 12, 64, 64, out_channels=12)
+    with torch.no_grad():
+        model[0].conv.weight.mul_(2)
+    model.to(dtype)
+    kernel = model[0].conv.weight.detach().double()
+    (constant,) = (part for part in fuse(model).modules() if hasattr(part, "with_log_det"))
+    x = torch.rand(2, 12, 64, 64).to(dtype)
+    for rev in (False, True):
+        volume = torch.linalg.slogdet(kernel)[1] * 64 * 64
+        log_det = constant.with_log_det(x, rev=rev)[1].double()
+        torch.testing.assert_close(
+            log_det, (-volume if rev else volume).expand(2), rtol=1e-6, atol=0
+        )
 
 
 def test_a_wrong_shape_is_an_error_of_pythons_and_of_torchs():

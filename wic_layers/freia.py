@@ -192,7 +192,8 @@ class Coupling(_Shell):
     .. math:: y_1 = x_1 + F(x_2),\quad s = c\,(2\sigma(H(y_1)) - 1),\quad y_2 = x_2 e^{s} + G(y_1)
 
     Both halves are shifted and only the second is scaled. Conditions are put behind the input of
-    F, G and H along the channels. ``log_det`` is exact, of shape (B,).
+    F, G and H along the channels. ``log_det`` is exact, of shape (B,), in float32 for smaller
+    dtypes.
 
     Args:
         dims_in: ``[(channels, *spatial)]``, given by FrEIA.
@@ -259,7 +260,9 @@ class Coupling(_Shell):
             )
         condition = torch.cat(conditions, dim=1) if conditions else None
         y, scale = (self.coupling.uncouple if rev else self.coupling.couple)(x, condition)
-        log_det = scale.flatten(1).sum(1)
+        # smaller dtypes cannot hold the sum over an image
+        wide = torch.promote_types(scale.dtype, torch.float32)
+        log_det = scale.flatten(1).sum(1, dtype=wide)
         return (y,), -log_det if rev else log_det
 
     def output_dims(self, input_dims: Dims) -> list[tuple[int, ...]]:
