@@ -5,6 +5,7 @@ import inspect
 import pickle
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -337,6 +338,31 @@ def test_the_log_volume_of_a_fused_layer_is_not_rounded_to_the_kernels_dtype(dty
         )
 
 
+def test_numbers_may_be_numpys():
+    dims = [tuple(np.array([4, 3, 3]))]
+    x = torch.randn(2, 4, 3, 3)
+    assert WIC(dims, out_channels=6)((x,))[0][0].shape == (2, 6, 3, 3)
+    for split, first in ((np.int64(1), 1), (np.float32(0.25), 1), (np.float64(0.75), 3)):
+        module = Coupling(dims, subnet_constructor=small, split_len=split)
+        assert module.coupling.sizes == (first, 4 - first)
+        assert module((x,))[0][0].shape == x.shape
+
+
+def conditioned(condition):
+    module = Coupling([(4, 3, 3)], [(2, 3, 3)], subnet_constructor=small)
+    return module((torch.ones(2, 4, 3, 3),), c=condition)
+
+
+@pytest.mark.parametrize(
+    "shape", [(2, 3, 3, 3), (2, 2, 4, 3), (1, 2, 3, 3), (2, 2, 3), (2, 2, 3, 3, 1)]
+)
+def test_a_condition_of_another_shape_than_was_said(shape):
+    with pytest.raises(WICShapeError) as raised:
+        conditioned([torch.ones(shape)])
+    assert "expected a condition of shape (2, 2, 3, 3) for input (2, 4, 3, 3)" in str(raised.value)
+    assert str(raised.value).endswith(f"got {shape}.")
+
+
 def test_a_wrong_shape_is_an_error_of_pythons_and_of_torchs():
     module = WIC([(3, 4, 4)], out_channels=6)
     for kind in (WICShapeError, WICError, ValueError, RuntimeError):
@@ -375,6 +401,11 @@ ERRORS = {
     "a condition that is not there": (
         lambda: Coupling([(4, 4, 4)])((torch.ones(1, 4, 4, 4),), c=[torch.ones(1, 1, 4, 4)]),
         "expected 0 conditions; got 1",
+    ),
+    "a condition alone": (lambda: conditioned(torch.ones(1, 2, 3, 3)), r"Write c=\[condition\]"),
+    "a condition on a kernel": (
+        lambda: WIC([(3, 4)], out_channels=6)((torch.ones(1, 3, 4),), c=[torch.ones(1, 1, 4)]),
+        "expected no conditions; got 1",
     ),
 }
 
