@@ -338,6 +338,16 @@ def test_the_log_volume_of_a_fused_layer_is_not_rounded_to_the_kernels_dtype(dty
         )
 
 
+def test_around_keeps_the_layer_and_draws_nothing():
+    layer, before = wic_layers.WIC(3, 4), torch.get_rng_state()
+    module = WIC.around(layer, [(3, 2, 2)])
+    assert torch.equal(torch.get_rng_state(), before)
+    assert module.conv is layer
+    x = torch.randn(2, 3, 2, 2)
+    assert torch.equal(module((x,))[0][0], layer(x))
+    assert module.output_dims([(3, 9, 5)]) == [(4, 9, 5)]
+
+
 def test_numbers_may_be_numpys():
     dims = [tuple(np.array([4, 3, 3]))]
     x = torch.randn(2, 4, 3, 3)
@@ -346,6 +356,25 @@ def test_numbers_may_be_numpys():
         module = Coupling(dims, subnet_constructor=small, split_len=split)
         assert module.coupling.sizes == (first, 4 - first)
         assert module((x,))[0][0].shape == x.shape
+
+
+@pytest.mark.parametrize("split", [0.5, 0.3, 0.75, 2])
+def test_channels_are_split_as_the_frameworks_couplings_split_them(split):
+    arguments = {"subnet_constructor": pointwise, "split_len": split}
+    for channels in (3, 5, 6):
+        theirs = Fm.RNVPCouplingBlock([(channels,)], **arguments)
+        sizes = Coupling([(channels,)], **arguments).coupling.sizes
+        assert sizes == (theirs.split_len1, theirs.split_len2)
+
+
+def test_conditions_are_seen_in_their_order():
+    module = shaken(Coupling([(4, 3, 3)], [(1, 3, 3), (2, 3, 3)], subnet_constructor=small))
+    x, first, second = (torch.randn(2, channels, 3, 3) for channels in (4, 1, 2))
+    (y,), _ = module((x,), c=(first, second))
+    expected, _ = module.coupling.couple(x, torch.cat((first, second), dim=1))
+    assert torch.equal(y, expected)
+    other, _ = module.coupling.couple(x, torch.cat((second, first), dim=1))
+    assert not torch.allclose(y, other)
 
 
 def conditioned(condition):
