@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 OUT ?= quick-start
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: demo test lint types units wheel clean
+.PHONY: demo test lint types units wheel host-suites clean
 
 demo: $(VENV)/demo.stamp
 	$(BIN)/python examples/quick_start.py --out $(OUT)
@@ -29,6 +29,10 @@ wheel: $(VENV)/dev.stamp
 	rm -rf build/wheel && mkdir -p build/wheel
 	$(BIN)/python -m build --wheel --outdir build/wheel . > build/wheel/build.log
 	$(BIN)/python tests/check_wheel.py build/wheel --torch $(TORCH)
+
+# FrEIA's and normflows' own tests with our modules in place of theirs: SOURCES is the folder of their checkouts
+host-suites: $(VENV)/dev.stamp
+	$(BIN)/python tests/host_suites.py $(SOURCES)
 
 # torch first and alone: the demo and the tests run on a CPU, and its version decides what else is brought
 $(VENV)/torch.stamp:
