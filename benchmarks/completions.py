@@ -37,16 +37,16 @@ from torch import Tensor, nn
 from trials import spread
 
 from wic_layers.blocks import AffineCoupling, Chain, Haar, InverseHaar, Squeeze, Unsqueeze
-from wic_layers.conv import WIC
-from wic_layers.images import find_images, read_image
+from wic_layers.blocks.subnets import DenseBlock
+from wic_layers.evaluation.command import reduce_by
+from wic_layers.evaluation.judging import psnr
+from wic_layers.layer.conv import WIC
+from wic_layers.layer.quantization import quantize
 from wic_layers.models import WIN
-from wic_layers.quantization import quantize
-from wic_layers.subnets import DenseBlock
+from wic_layers.pictures.images import find_images, read_image
 from wic_layers.tasks import TASKS, Task
 from wic_layers.training import Photographs, Settings
 from wic_layers.training.command import pack_middles, split_off
-from wic_layers.training.evaluation import reduce_by
-from wic_layers.training.judging import psnr
 
 TRIALS = trials.Trials("completions")
 

@@ -32,14 +32,14 @@ from completions import judging_sets
 from torch import Tensor
 from trials import spread
 
-from wic_layers.conv import WIC
-from wic_layers.images import find_images
+from wic_layers.evaluation.judging import psnr
+from wic_layers.layer.conv import WIC
+from wic_layers.layer.quantization import quantize
 from wic_layers.models import NETWORKS, PRESETS, with_wic
-from wic_layers.quantization import quantize
+from wic_layers.pictures.images import find_images
 from wic_layers.tasks import TASKS, Task
 from wic_layers.training import Photographs, Settings
 from wic_layers.training.command import pack_middles, split_off
-from wic_layers.training.judging import psnr
 
 TRIALS = trials.Trials("dlv")
 STEPS = {"irn-x2": 800}  # of the others 400

@@ -46,12 +46,12 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 from trials import alternate
 
+from wic_layers.blocks.reversible import save_memory
+from wic_layers.blocks.subnets import DenseBlock
 from wic_layers.cli import _keep_memory as keep_memory
+from wic_layers.codec.running import backward_pixels, forward_pixels
 from wic_layers.models import NETWORKS, PRESETS
-from wic_layers.reversible import save_memory
-from wic_layers.subnets import DenseBlock
 from wic_layers.tasks import TASKS
-from wic_layers.tasks.running import backward_pixels, forward_pixels
 from wic_layers.training import Objective
 
 RESULTS = Path(__file__).parent / "results"

@@ -21,13 +21,13 @@ from pathlib import Path
 import torch
 from speed import plain
 
-from wic_layers.images import find_images
+from wic_layers.blocks.reversible import save_memory
 from wic_layers.models import NETWORKS, PRESETS
-from wic_layers.reversible import save_memory
+from wic_layers.pictures.images import find_images
 from wic_layers.tasks import TASKS
 from wic_layers.training import Guard, Objective, Photographs, Settings
 from wic_layers.training.batches import Batches, pack_crops, read_batches
-from wic_layers.training.engine import capture
+from wic_layers.training.loop import capture
 from wic_layers.training.objective import Losses, Step
 
 WAYS = {

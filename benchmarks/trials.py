@@ -17,7 +17,7 @@ import torch
 from wic_layers.tasks import Task
 from wic_layers.training import Guard, Photographs, Settings
 from wic_layers.training.batches import Batches, pack_crops
-from wic_layers.training.engine import make_objective, make_optimizer
+from wic_layers.training.loop import make_objective, make_optimizer
 
 RESULTS = Path(__file__).parent / "results"
 

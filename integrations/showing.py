@@ -11,8 +11,9 @@ import torch
 from PIL import Image
 from skimage import data
 
-from wic_layers import cli, images
+from wic_layers import cli
 from wic_layers.models import from_pretrained, save_official
+from wic_layers.pictures import images
 
 Picture = np.ndarray
 """(height, width, 3) of 8 bits."""

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from skimage import data
 
-from wic_layers.tasks.running import backward_pixels, forward_pixels
+from wic_layers.codec.running import backward_pixels, forward_pixels
 
 # (height, width) of the first image and of those that follow: even, odd and smaller, tiny
 SIZES = (((64, 96), (64, 96)), ((127, 65), (50, 31)), ((1, 3), (1, 2)))

@@ -20,10 +20,10 @@ from wic_layers.blocks import (
     LongTermMemory,
     Squeeze,
 )
+from wic_layers.blocks.reversible import save_memory
+from wic_layers.blocks.subnets import DenseBlock
 from wic_layers.deploy import fuse
 from wic_layers.models import DLVIRN, HCFlow
-from wic_layers.reversible import save_memory
-from wic_layers.subnets import DenseBlock
 
 MODELS = {
     **{name: NETWORKS[name] for name in ("hiding", "IRN x3", "IICNet", "HiNet", "rescaling x4")},

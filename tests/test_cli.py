@@ -13,9 +13,9 @@ from skimage import data
 
 import wic_layers
 from wic_layers import cli
-from wic_layers.images import KEYWORD, read_image, size_of, write_png
+from wic_layers.codec import files, running, writing
 from wic_layers.models import WIN, IICNet
-from wic_layers.tasks import files, running, writing
+from wic_layers.pictures.images import KEYWORD, read_image, size_of, write_png
 
 ROOT = Path(wic_layers.__file__).parents[1]
 

@@ -9,7 +9,7 @@ from torch import nn
 from torch.func import functional_call
 
 from wic_layers import WIC
-from wic_layers._pointwise import is_unchanged, snapshot
+from wic_layers.layer.pointwise import is_unchanged, snapshot
 
 
 def fresh_inverse(layer, y):

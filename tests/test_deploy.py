@@ -19,7 +19,6 @@ from torch import nn
 from torch.export import Dim
 
 from wic_layers import WIC, WellPosed
-from wic_layers._one_way import Couple, Dense, Matrix, Shifted, Uncouple, lowered
 from wic_layers.blocks import (
     AffineCoupling,
     Chain,
@@ -29,9 +28,10 @@ from wic_layers.blocks import (
     LongTermMemory,
     Squeeze,
 )
-from wic_layers.convert import register_1x1
 from wic_layers.deploy import export_program, fuse
+from wic_layers.deploy.one_way import Couple, Dense, Matrix, Shifted, Uncouple, lowered
 from wic_layers.errors import IllConditionedError, WICArgumentError, WICShapeError
+from wic_layers.hosts.swap import register_1x1
 from wic_layers.models import NETWORKS as NETWORKS_BY_NAME
 from wic_layers.models import (
     PRESETS,

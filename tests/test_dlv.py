@@ -10,6 +10,7 @@ from cases import shaken
 
 from wic_layers import WIC, quantize
 from wic_layers.blocks import AffineCoupling, Latent
+from wic_layers.blocks.reversible import save_memory
 from wic_layers.errors import WICArgumentError, WICShapeError
 from wic_layers.models import (
     DLVIRN,
@@ -21,7 +22,6 @@ from wic_layers.models import (
     inspect,
     with_wic,
 )
-from wic_layers.reversible import save_memory
 from wic_layers.tasks import TASKS, down, hide, reveal, up
 from wic_layers.testing import check
 from wic_layers.training import Objective

@@ -20,11 +20,11 @@ from exporting import (
 from torch import nn
 
 from wic_layers import cli, deploy
+from wic_layers.codec.running import forward_pixels
 from wic_layers.deploy import export_onnx, export_program, fuse
 from wic_layers.errors import WICArgumentError, WICDependencyError, WICError, WICFileError
 from wic_layers.models import IRN, WIN, WINNaive
 from wic_layers.tasks import TASKS
-from wic_layers.tasks.running import forward_pixels
 
 pytest.importorskip("onnxruntime")
 

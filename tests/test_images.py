@@ -16,9 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
-from wic_layers import images
 from wic_layers.errors import WICError, WICFileError, WICShapeError
-from wic_layers.images import (
+from wic_layers.pictures import images
+from wic_layers.pictures.images import (
     as_kind,
     as_layer,
     as_pixels,

@@ -16,9 +16,9 @@ from wic_layers.blocks import (
     Squeeze,
     Unsqueeze,
 )
+from wic_layers.blocks.subnets import DenseBlock
 from wic_layers.models import PRESETS, WIN, WINNaive, inspect
 from wic_layers.models.inspection import flow, flow_table, receptive_field
-from wic_layers.subnets import DenseBlock
 
 CLASSES = {"WIN": WIN, "WINNaive": WINNaive}
 CHAINS = {name: case for name, case in BLOCKS.items() if isinstance(case[0](), Chain)}

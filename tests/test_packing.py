@@ -11,8 +11,10 @@ from PIL import Image
 from skimage import data
 
 from wic_layers import tasks
+from wic_layers.codec.mark import Mark
 from wic_layers.errors import WICArgumentError, WICFileError, WICShapeError
-from wic_layers.images import (
+from wic_layers.models import IICNet, WINNaive, from_pretrained
+from wic_layers.pictures.images import (
     as_layer,
     psnr,
     read_carrier,
@@ -21,9 +23,7 @@ from wic_layers.images import (
     size_of,
     write_png,
 )
-from wic_layers.models import IICNet, WINNaive, from_pretrained
 from wic_layers.tasks import PACKING, TASKS, Clip, Layers, Stereo, Zoom, composing
-from wic_layers.tasks.mark import Mark
 from wic_layers.training import Objective
 
 FEW = {"couplings": 1, "growth": 4, "features": 2}
@@ -390,7 +390,7 @@ def test_tiles_change_nothing(name, tile):
 @pytest.mark.parametrize("name", ["stereo", "clip-3-x2", "zoom-x2"])
 def test_judged_by_what_is_made_of_photographs(name):
     pytest.importorskip("torchmetrics")
-    from wic_layers.training.evaluation import evaluate
+    from wic_layers.evaluation.command import evaluate
 
     task = TASKS[name]
     photos = [picture("astronaut")[:, :101, :120], picture("coffee")[:, :90, :151]]

@@ -10,17 +10,17 @@ from skimage import data
 from torch import nn
 
 from wic_layers import cli, tasks
-from wic_layers.errors import WICArgumentError
-from wic_layers.images import as_pixels, psnr
-from wic_layers.models import WINNaive
-from wic_layers.tasks import TASKS
-from wic_layers.tasks.refining import MOMENTUM, RATE, refine
-from wic_layers.tasks.running import (
+from wic_layers.codec.refining import MOMENTUM, RATE, refine
+from wic_layers.codec.running import (
     backward_pixels,
     forward_pixels,
     load_network,
     reference_pixels,
 )
+from wic_layers.errors import WICArgumentError
+from wic_layers.models import WINNaive
+from wic_layers.pictures.images import as_pixels, psnr
+from wic_layers.tasks import TASKS
 
 
 def photograph(size=64):

@@ -11,9 +11,9 @@ from torch.autograd import forward_ad
 from torch.func import functional_call
 from torch.nn.utils import prune
 
-from wic_layers import subnets
+from wic_layers.blocks import subnets
+from wic_layers.blocks.subnets import DenseBlock
 from wic_layers.models import WINNaive
-from wic_layers.subnets import DenseBlock
 
 
 def block():

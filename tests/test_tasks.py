@@ -11,8 +11,13 @@ from skimage import data
 from torch import nn
 
 from wic_layers import tasks
+from wic_layers.codec import writing
+from wic_layers.codec.mark import Mark, digest
+from wic_layers.codec.running import backward_pixels, forward_pixels
 from wic_layers.errors import WICArgumentError, WICError, WICFileError, WICShapeError
-from wic_layers.images import (
+from wic_layers.models import WIN, from_pretrained
+from wic_layers.models import weights as models_weights
+from wic_layers.pictures.images import (
     KEYWORD,
     as_pixels,
     psnr,
@@ -21,11 +26,6 @@ from wic_layers.images import (
     size_of,
     write_png,
 )
-from wic_layers.models import WIN, from_pretrained
-from wic_layers.models import weights as models_weights
-from wic_layers.tasks import writing
-from wic_layers.tasks.mark import Mark, digest
-from wic_layers.tasks.running import backward_pixels, forward_pixels
 
 SIZES = st.tuples(st.integers(1, 70), st.integers(1, 70))
 

@@ -15,8 +15,8 @@ import yaml
 from PIL import Image
 
 from wic_layers.errors import WICArgumentError, WICError, WICFileError
-from wic_layers.images import find_images
 from wic_layers.models import PRESETS, WIN, from_pretrained
+from wic_layers.pictures.images import find_images
 from wic_layers.tasks import TASKS
 from wic_layers.training import Photographs, Settings
 from wic_layers.training.command import (
@@ -105,7 +105,7 @@ def test_a_training_begun_anew_leaves_no_weights_of_the_one_before(folder, tmp_p
     def stop(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("wic_layers.training.engine.read_batches", stop)
+    monkeypatch.setattr("wic_layers.training.loop.read_batches", stop)
     with pytest.raises(KeyboardInterrupt):
         command(*given, "--force")
     left = sorted(path.name for path in out.iterdir())
@@ -139,7 +139,7 @@ def test_a_training_ended_before_its_first_checkpoint_can_be_started(
             (out / ".wic-0123456789ab.tmp").write_text("preset: resc")
             patch.setattr(Settings, "write", stop)
         else:
-            patch.setattr("wic_layers.training.engine.os.replace", stop)
+            patch.setattr("wic_layers.training.loop.os.replace", stop)
         with pytest.raises(KeyboardInterrupt):
             command(*given, *more)
     assert (out / "checkpoint.tmp").is_file()

@@ -16,11 +16,12 @@ from photographs import network, settings
 
 from wic_layers import quantize
 from wic_layers.errors import WICArgumentError, WICError
-from wic_layers.images import find_images
+from wic_layers.evaluation.judging import Judgement, psnr
+from wic_layers.pictures.images import find_images
 from wic_layers.tasks import TASKS, down
-from wic_layers.training import Photographs, engine, judge, train
+from wic_layers.training import Photographs, judge, train
+from wic_layers.training import loop as engine
 from wic_layers.training.batches import Batches, pack_crops
-from wic_layers.training.judging import Judgement, psnr
 from wic_layers.training.objective import Losses, Objective, Step
 
 

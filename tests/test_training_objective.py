@@ -9,8 +9,8 @@ from cases import shaken
 from wic_layers import det_loss, quantize, record_wic, shift_loss
 from wic_layers.blocks import Haar
 from wic_layers.errors import WICArgumentError
+from wic_layers.layer.quantization import quantize_by_noise
 from wic_layers.models import HiNet
-from wic_layers.quantization import quantize_by_noise
 from wic_layers.tasks import TASKS
 from wic_layers.training import Objective
 from wic_layers.training.objective import TERMS, frequencies

@@ -12,9 +12,10 @@ import torch
 from torch import nn
 
 from wic_layers.errors import IllConditionedError, WICError
-from wic_layers.images import find_images
+from wic_layers.pictures.images import find_images
 from wic_layers.tasks import TASKS
-from wic_layers.training import Guard, Photographs, engine, train
+from wic_layers.training import Guard, Photographs, train
+from wic_layers.training import loop as engine
 
 
 def assert_same(a, b, where=""):

@@ -12,8 +12,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import wic_layers
-from wic_layers.conv import WIC
 from wic_layers.errors import WICArgumentError, WICDependencyError, WICFileError
+from wic_layers.layer.conv import WIC
 from wic_layers.models import (
     NETWORKS,
     PRESETS,

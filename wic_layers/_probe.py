@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from wic_layers.blocks import AffineCoupling, Chain, LongTermMemory, Squeeze
-from wic_layers.completion import Learned
-from wic_layers.conv import WIC
 from wic_layers.errors import ContractError, WICError
-from wic_layers.functional import condition_number, to_algebra
+from wic_layers.layer.completion import Learned
+from wic_layers.layer.conv import WIC
+from wic_layers.layer.functional import condition_number, to_algebra
 
 __all__: list[str] = []
 

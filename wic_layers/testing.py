@@ -18,7 +18,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from wic_layers._inversion import CONDITION_LIMIT
 from wic_layers._probe import (
     candidates,
     condition_of,
@@ -39,11 +38,12 @@ from wic_layers._probe import (
     state_of,
     title,
 )
-from wic_layers.auxiliary import det_loss, is_recording, record_wic, shift_loss
 from wic_layers.blocks import Chain
-from wic_layers.conv import WIC
 from wic_layers.errors import ContractError, IllConditionedError, WICArgumentError, WICError
-from wic_layers.functional import condition_number, to_algebra
+from wic_layers.layer.conv import WIC
+from wic_layers.layer.functional import condition_number, to_algebra
+from wic_layers.layer.inversion import CONDITION_LIMIT
+from wic_layers.layer.losses import det_loss, is_recording, record_wic, shift_loss
 
 __all__ = [
     "RoundTrip",

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from wic_layers.conv import WIC
 from wic_layers.errors import WICArgumentError, WICError, WICShapeError
+from wic_layers.layer.conv import WIC
 
 __all__ = [
     "Chain",
@@ -87,7 +87,7 @@ class Chain(InvertibleBlock):
         True
     """
 
-    runner: Any = None  # what wic_layers.reversible.save_memory puts there
+    runner: Any = None  # what wic_layers.blocks.reversible.save_memory puts there
 
     def __init__(self, *blocks: nn.Module) -> None:
         super().__init__()

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from wic_layers.blocks.chain import InvertibleBlock, check_channels, title_of
-from wic_layers.completion import Completion, CompletionName, Repeat, Shift
-from wic_layers.conv import WIC
+from wic_layers.blocks.subnets import CrossImage
 from wic_layers.errors import WICArgumentError, WICShapeError
-from wic_layers.subnets import CrossImage
+from wic_layers.layer.completion import Completion, CompletionName, Repeat, Shift
+from wic_layers.layer.conv import WIC
 
 __all__ = [
     "ChannelMean",

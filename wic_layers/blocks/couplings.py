@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from wic_layers.blocks.chain import InvertibleBlock, check_invertible, run_named, way_back
+from wic_layers.blocks.subnets import DenseBlock
 from wic_layers.errors import WICArgumentError, WICShapeError
-from wic_layers.subnets import DenseBlock
 
 __all__ = [
     "AffineCoupling",

@@ -14,8 +14,8 @@ from wic_layers.blocks.chain import (
     run_named,
     way_back,
 )
-from wic_layers.conv import WIC
 from wic_layers.errors import WICArgumentError
+from wic_layers.layer.conv import WIC
 
 __all__ = [
     "Haar",

@@ -11,13 +11,13 @@ import torch
 from torch import nn
 
 from wic_layers.blocks import Chain
-from wic_layers.completion import Completion, CompletionName
-from wic_layers.conv import WIC
+from wic_layers.blocks.subnets import DenseBlock
 from wic_layers.errors import WICArgumentError
+from wic_layers.layer.completion import Completion, CompletionName
+from wic_layers.layer.conv import WIC
 from wic_layers.models import weights
 from wic_layers.models.inspection import flow, flow_table
 from wic_layers.models.presets import PRESETS, find_preset
-from wic_layers.subnets import DenseBlock
 
 __all__ = ["NETWORKS", "Network", "closing", "from_pretrained", "with_wic"]
 

@@ -10,13 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from wic_layers import auxiliary
 from wic_layers.blocks import Chain, InvertibleBlock
 from wic_layers.blocks.chain import run_named, way_back
 from wic_layers.blocks.couplings import with_condition
-from wic_layers.conv import WIC
+from wic_layers.blocks.subnets import DenseBlock
 from wic_layers.errors import WICArgumentError, WICShapeError
-from wic_layers.subnets import DenseBlock
+from wic_layers.layer import losses as auxiliary
+from wic_layers.layer.conv import WIC
 
 __all__ = ["ActNorm", "ConditionalFlow", "ConditionalSplit", "HalfCoupling"]
 

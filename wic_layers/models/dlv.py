@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from wic_layers.blocks import AffineCoupling, Chain, Haar, InverseHaar, Latent
-from wic_layers.completion import Completion, CompletionName
-from wic_layers.conv import WIC
+from wic_layers.blocks.subnets import DenseBlock
 from wic_layers.errors import WICArgumentError
+from wic_layers.layer.completion import Completion, CompletionName
+from wic_layers.layer.conv import WIC
 from wic_layers.models.base import Network, closing
 from wic_layers.models.hinet import hinet_couplings
-from wic_layers.subnets import DenseBlock
 
 __all__ = ["DLVIRN", "DLVHiNet", "DualLatent", "Z", "closing_z"]
 

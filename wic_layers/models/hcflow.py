@@ -10,8 +10,9 @@ import torch
 from torch import nn
 
 from wic_layers.blocks import Chain, Haar, Latent
-from wic_layers.completion import Completion, CompletionName
-from wic_layers.conv import WIC
+from wic_layers.blocks.subnets import DenseBlock
+from wic_layers.layer.completion import Completion, CompletionName
+from wic_layers.layer.conv import WIC
 from wic_layers.models.base import Network
 from wic_layers.models.conditional import (
     ActNorm,
@@ -20,7 +21,6 @@ from wic_layers.models.conditional import (
     HalfCoupling,
 )
 from wic_layers.models.dlv import DualLatent, Z, check_rescaling, closing_z
-from wic_layers.subnets import DenseBlock
 
 __all__ = ["DLVHCFlow", "HCFlow"]
 

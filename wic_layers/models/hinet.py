@@ -9,10 +9,10 @@ from typing import Any, ClassVar
 from torch import nn
 
 from wic_layers.blocks import AffineCoupling, Haar, InverseHaar
-from wic_layers.completion import Completion, CompletionName
+from wic_layers.blocks.subnets import DenseBlock
 from wic_layers.errors import WICArgumentError
+from wic_layers.layer.completion import Completion, CompletionName
 from wic_layers.models.base import Network, closing
-from wic_layers.subnets import DenseBlock
 
 __all__ = ["HiNet", "hinet_couplings"]
 

@@ -9,11 +9,11 @@ from typing import Any, ClassVar, Literal
 from torch import nn
 
 from wic_layers.blocks import AffineCoupling, ChannelMean, Haar, Relation, Squeeze
-from wic_layers.completion import Completion, CompletionName
-from wic_layers.conv import WIC
+from wic_layers.blocks.subnets import DenseBlock
 from wic_layers.errors import WICArgumentError
+from wic_layers.layer.completion import Completion, CompletionName
+from wic_layers.layer.conv import WIC
 from wic_layers.models.base import Network
-from wic_layers.subnets import DenseBlock
 
 __all__ = ["IICNet"]
 
@@ -28,7 +28,7 @@ class IICNet(Network):
     The channel squeeze gives the mean of groups of channels and repeats it on the way back. The
     WIC starts as that mean, see :meth:`~wic_layers.blocks.ChannelMean.as_wic`, and is free to
     become what serves better. Rounding to 8 bits, in training as noise, is the caller's:
-    :func:`~wic_layers.quantize`, :func:`~wic_layers.quantization.quantize_by_noise`.
+    :func:`~wic_layers.quantize`, :func:`~wic_layers.layer.quantization.quantize_by_noise`.
 
     Args:
         in_channels: Channels of the RGB images together: 6 for a stereo pair.

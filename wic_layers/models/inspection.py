@@ -25,8 +25,8 @@ from wic_layers.blocks import (
     Squeeze,
     Unsqueeze,
 )
-from wic_layers.completion import Shift
-from wic_layers.conv import WIC
+from wic_layers.layer.completion import Shift
+from wic_layers.layer.conv import WIC
 from wic_layers.models.conditional import ConditionalSplit
 
 __all__ = ["Inspection", "Step", "flow", "flow_table", "inspect", "receptive_field"]

@@ -10,11 +10,11 @@ import torch
 from torch import nn
 
 from wic_layers.blocks import AffineCoupling, Haar, LearnedSqueeze
-from wic_layers.completion import Completion, CompletionName
-from wic_layers.conv import WIC
+from wic_layers.blocks.subnets import DenseBlock
 from wic_layers.errors import WICArgumentError
+from wic_layers.layer.completion import Completion, CompletionName
+from wic_layers.layer.conv import WIC
 from wic_layers.models.base import Network, closing
-from wic_layers.subnets import DenseBlock
 
 __all__ = ["IRN"]
 

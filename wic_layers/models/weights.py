@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 import wic_layers
 from wic_layers._files import write_whole
-from wic_layers.completion import CompletionName
-from wic_layers.conv import WIC
 from wic_layers.errors import WICArgumentError, WICDependencyError, WICFileError
+from wic_layers.layer.completion import CompletionName
+from wic_layers.layer.conv import WIC
 from wic_layers.models.presets import PRESETS, find_preset
 
 __all__ = ["CARD", "CONFIG", "TENSORS", "describe", "packaged_weights", "push", "read", "write"]

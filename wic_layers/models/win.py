@@ -18,11 +18,11 @@ from wic_layers.blocks import (
     Squeeze,
     Unsqueeze,
 )
-from wic_layers.completion import Completion, CompletionName
-from wic_layers.conv import WIC
+from wic_layers.blocks.subnets import DenseBlock
 from wic_layers.errors import WICArgumentError
+from wic_layers.layer.completion import Completion, CompletionName
+from wic_layers.layer.conv import WIC
 from wic_layers.models.base import Network
-from wic_layers.subnets import DenseBlock
 
 __all__ = ["WIN", "WINNaive"]
 

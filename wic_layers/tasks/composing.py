@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from wic_layers.quantization import quantize
+from wic_layers.layer.quantization import quantize
 
 __all__ = ["MOST_DISPARITY", "PAN", "layers", "pan", "stereo", "views"]
 

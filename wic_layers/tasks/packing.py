@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from wic_layers.errors import WICArgumentError, WICShapeError
-from wic_layers.images import size_of
+from wic_layers.pictures.images import size_of
 from wic_layers.tasks import composing
 from wic_layers.tasks.base import Task
 

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from wic_layers.tasks import Task
 from wic_layers.training.data import Crops, Photographs, arrange
-from wic_layers.training.settings import Settings
+from wic_layers.training.recipe import Settings
 
 __all__ = ["Batches", "margin", "pack_crops", "read_batches"]
 

@@ -19,19 +19,19 @@ from torch import Tensor
 import wic_layers
 from wic_layers._files import is_temporary
 from wic_layers.errors import WICArgumentError, WICDependencyError, WICFileError
-from wic_layers.images import find_images
+from wic_layers.evaluation.judging import Judgement
 from wic_layers.models import NETWORKS, from_pretrained
 from wic_layers.models.presets import PRESETS, find_preset
 from wic_layers.models.weights import CARD, CONFIG, TENSORS
+from wic_layers.pictures.images import find_images
 from wic_layers.tasks import TASKS, Task
 from wic_layers.training.batches import margin
 from wic_layers.training.data import Photographs
-from wic_layers.training.engine import CHECKPOINT, LOG, UNFINISHED, make_fabric, train
 from wic_layers.training.guard import Incident
-from wic_layers.training.judging import Judgement
+from wic_layers.training.loop import CHECKPOINT, LOG, UNFINISHED, make_fabric, train
 from wic_layers.training.monitor import Monitor
 from wic_layers.training.objective import TERMS, Losses
-from wic_layers.training.settings import Settings
+from wic_layers.training.recipe import Settings
 
 __all__ = [
     "Fitted",

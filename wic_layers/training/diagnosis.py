@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from wic_layers.conv import WIC
 from wic_layers.errors import WICError
+from wic_layers.layer.conv import WIC
 
 __all__ = ["diagnose"]
 

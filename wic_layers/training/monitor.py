@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from wic_layers.conv import WIC
 from wic_layers.errors import WICDependencyError
-from wic_layers.training.judging import Judgement
+from wic_layers.evaluation.judging import Judgement
+from wic_layers.layer.conv import WIC
 from wic_layers.training.objective import TERMS, Losses
 
 __all__ = ["Monitor"]

@@ -8,10 +8,10 @@ from typing import NamedTuple, TypeVar
 import torch
 from torch import Tensor, nn
 
-from wic_layers.auxiliary import charbonnier, det_loss, record_wic, shift_loss, squared
 from wic_layers.blocks import Chain, ChannelMean, Haar
 from wic_layers.errors import WICArgumentError
-from wic_layers.quantization import quantize, quantize_by_noise
+from wic_layers.layer.losses import charbonnier, det_loss, record_wic, shift_loss, squared
+from wic_layers.layer.quantization import quantize, quantize_by_noise
 from wic_layers.tasks.base import Task
 
 __all__ = [

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from wic_layers.errors import WICArgumentError, WICFileError
+from wic_layers.evaluation.judging import psnr
+from wic_layers.layer.quantization import quantize
 from wic_layers.models import NETWORKS, PRESETS, Preset, load_official, with_wic
-from wic_layers.quantization import quantize
 from wic_layers.tasks import TASKS, Task
 from wic_layers.training.command import check_folder, clear_folder, fit, gather
-from wic_layers.training.judging import psnr
-from wic_layers.training.settings import Settings
+from wic_layers.training.recipe import Settings
 
 __all__ = ["KINDS", "Outcome", "add_arguments", "judge_decodings", "run"]
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from wic_layers.blocks import Haar, Relation
-from wic_layers.conv import WIC
 from wic_layers.errors import WICArgumentError
+from wic_layers.layer.conv import WIC
 from wic_layers.models.base import Network
 from wic_layers.models.iicnet import IICNet
 

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from wic_layers.blocks import Haar
-from wic_layers.conv import WIC
 from wic_layers.errors import WICArgumentError
+from wic_layers.layer.conv import WIC
 from wic_layers.models.base import Network
 from wic_layers.models.irn import IRN
 

@@ -8,8 +8,8 @@ from typing import Any
 from torch import Tensor
 
 from wic_layers.blocks import LongTermMemory
-from wic_layers.conv import WIC
 from wic_layers.errors import WICArgumentError
+from wic_layers.layer.conv import WIC
 from wic_layers.models.base import Network
 from wic_layers.models.win import WIN, WINNaive
 
