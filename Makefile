@@ -7,7 +7,7 @@ OUT ?= quick-start
 RECORD ?= build/behaviour
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: demo test lint types units wheel mutants behaviour clean
+.PHONY: demo test lint types units wheel mutants behaviour host-suites clean
 
 demo: $(VENV)/demo.stamp
 	$(BIN)/python examples/quick_start.py --out $(OUT)
@@ -38,6 +38,10 @@ mutants: $(VENV)/dev.stamp
 # what users see against RECORD, which `tests/behaviour.py record` made with the code before
 behaviour: $(VENV)/dev.stamp
 	$(BIN)/python tests/behaviour.py compare $(RECORD)
+
+# FrEIA's and normflows' own tests with our modules in place of theirs: SOURCES is the folder of their checkouts
+host-suites: $(VENV)/dev.stamp
+	$(BIN)/python tests/host_suites.py $(SOURCES)
 
 # torch first and alone: the demo and the tests run on a CPU, and its version decides what else is brought
 $(VENV)/torch.stamp:

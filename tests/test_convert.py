@@ -113,6 +113,26 @@ class TestNormflows:
         swap_1x1(model)
         torch.testing.assert_close(model.log_prob(x, None), expected)
 
+    def test_pivots_and_signs_are_those_of_the_old_layer(self, nf):
+        for seed in range(6):
+            torch.manual_seed(seed)
+            model = nf.NormalizingFlow(None, [nf.flows.Invertible1x1Conv(5, use_lu=True)])
+            with torch.no_grad():  # a factorisation of the kernel now takes other rows first
+                model.flows[0].L.add_(3 * torch.randn(5, 5))
+                model.flows[0].log_S.add_(0.3 * torch.randn(5))
+            x = torch.randn(2, 5, 3, 3)
+            z, log_det = model.flows[0].inverse(x)
+            swap_1x1(model)
+            torch.testing.assert_close(model.flows[0].inverse(x)[0], z, rtol=1e-4, atol=1e-4)
+            torch.testing.assert_close(model.flows[0].inverse(x)[1], log_det.expand(2), **CLOSE)
+
+    def test_a_subclass_is_left_alone(self, nf):
+        class Other(nf.flows.Invertible1x1Conv):
+            """May do something else."""
+
+        with pytest.raises(WICArgumentError, match="has none"):
+            swap_1x1(nn.Sequential(Other(3)))
+
     def test_a_singular_kernel_is_named_and_nothing_is_replaced(self, nf):
         model, _, _ = glow(nf, use_lu=False)
         with torch.no_grad():
@@ -159,6 +179,15 @@ class TestFrEIA:
         model.requires_grad_(True)
         assert len(report.new_parameters) == 2
         assert "add_param_group" in str(report)
+
+    def test_a_subclass_is_left_alone(self, freia):
+        import FrEIA.modules as Fm
+
+        class Other(Fm.Fixed1x1Conv):
+            """May do something else."""
+
+        with pytest.raises(WICArgumentError, match="has none"):
+            swap_1x1(nn.Sequential(Other([(3, 4, 4)], M=torch.eye(3))))
 
     def test_a_sequence(self, freia):
         import FrEIA.framework as Ff
@@ -300,6 +329,13 @@ def test_a_class_of_that_name_that_is_called_otherwise_is_left_alone():
 
     with pytest.raises(WICArgumentError, match="has none"):
         swap_1x1(nn.Sequential(InvertibleConv1x1()))
+
+
+def test_a_class_of_that_name_whose_matrix_is_not_square_is_left_alone():
+    layer = InvertibleConv1x1(4)
+    layer.weight = nn.Parameter(torch.randn(3, 4))
+    with pytest.raises(WICArgumentError, match="has none"):
+        swap_1x1(nn.Sequential(layer))
 
 
 def test_the_names_at_the_top():

@@ -5,6 +5,7 @@ import inspect
 import pickle
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -17,6 +18,7 @@ from cases import shaken
 import wic_layers
 from wic_layers.blocks import AffineCoupling
 from wic_layers.blocks.subnets import DenseBlock
+from wic_layers.deploy import fuse
 from wic_layers.errors import WICArgumentError, WICError, WICShapeError
 from wic_layers.freia import WIC, Coupling
 from wic_layers.testing import log_volume_numerical
@@ -110,6 +112,75 @@ def test_a_sequence():
     torch.testing.assert_close(log_det, -log_det_back)
     assert torch.equal(model(x, jac=False)[0], y)
     assert torch.equal(model(y, rev=True, jac=False)[0], back)
+
+
+@pytest.mark.parametrize("gradients", [True, False])
+@pytest.mark.parametrize("rev", [False, True])
+@pytest.mark.parametrize(
+    ("kind", "arguments"),
+    [
+        (WIC, {"out_channels": 4}),
+        (WIC, {"out_channels": 7}),
+        (WIC, {"out_channels": 3}),
+        (WIC, {"out_channels": 4, "parametrization": "lu"}),
+        (Coupling, {"subnet_constructor": small}),
+    ],
+)
+def test_the_log_det_comes_back_whatever_jac_says(kind, arguments, rev, gradients):
+    module = kind([(4, 3, 2)], **arguments).train(gradients)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.add_(0.2 * torch.randn_like(parameter))
+    (channels, *_), *_ = module.output_dims([(4, 3, 2)])
+    x = torch.randn(2, channels if rev else 4, 3, 2)
+    with torch.set_grad_enabled(gradients):
+        (y,), log_det = module((x,), rev=rev)
+        (same,), quick = module((x,), rev=rev, jac=False)
+    assert torch.equal(same, y)
+    assert torch.equal(quick, log_det)
+    assert (log_det.abs() > 1e-2).all()
+
+
+def log_prob(transform, x):
+    """As FrEIA's distributions say it, whose 0.2 has none: what comes with jac=False is added."""
+    try:
+        from FrEIA.distributions import PullBackDistribution, StandardNormalDistribution
+    except ImportError:
+        z, log_det = transform(x, jac=False)
+        normal = torch.distributions.Normal(torch.zeros(()), torch.ones(()))
+        return normal.log_prob(z).flatten(1).sum(1) + log_det
+    base = StandardNormalDistribution(*x.shape[1:])
+    return PullBackDistribution(base, transform).log_prob(x)
+
+
+def sequence_of(kind, *dims, **arguments):
+    model = Ff.SequenceINN(*dims)
+    model.append(kind, **arguments)
+    return model
+
+
+def test_a_likelihood_is_the_same_after_a_swap():
+    x = torch.randn(5, 4, 1, 1)
+    for matrix in (2 * torch.eye(4), torch.randn(4, 4)):
+        model = sequence_of(Fm.Fixed1x1Conv, 4, 1, 1, M=matrix)
+        before = log_prob(model, x)
+        backwards = model(x, rev=True, jac=False)
+        wic_layers.swap_1x1(model)
+        torch.testing.assert_close(log_prob(model, x), before, rtol=1e-5, atol=1e-4)
+        for new, old in zip(model(x, rev=True, jac=False), backwards, strict=True):
+            torch.testing.assert_close(new, old.expand_as(new), rtol=1e-4, atol=1e-4)
+
+
+def test_maximum_likelihood_learns_the_scale_of_the_data():
+    model = sequence_of(WIC, 4, 1, 1, out_channels=4)
+    data = 1.5 * torch.randn(500, 4, 1, 1)
+    optimizer = torch.optim.Adam(model.parameters(), 1e-2)
+    for _ in range(200):
+        optimizer.zero_grad()
+        (-log_prob(model, data).mean()).backward()
+        optimizer.step()
+    scales = torch.linalg.svdvals(model[0].conv.weight.detach())
+    torch.testing.assert_close(scales, torch.full((4,), 1 / 1.5), rtol=0.1, atol=0)
 
 
 def branched(force_tuple_output=False):
@@ -233,6 +304,105 @@ def test_reduced_precision_keeps_the_log_det_in_the_kernels():
     assert (y.dtype, log_det.dtype) == (torch.bfloat16, torch.float32)
 
 
+@pytest.mark.parametrize("rev", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_a_couplings_log_det_is_summed_in_float32_at_least(dtype, rev):
+    module = Coupling([(12, 64, 64)], subnet_constructor=lambda a, b: nn.Conv2d(a, b, 1), clamp=7)
+    nn.init.constant_(module.coupling.H.bias, 1.0)
+    module.to(dtype)
+    x = torch.rand(2, 12, 64, 64).to(dtype)
+    (y,), log_det = module((x,), rev=rev)
+    coupling = module.coupling
+    scale = (coupling.uncouple if rev else coupling.couple)(x)[1].double().flatten(1).sum(1)
+    assert scale.min() > torch.finfo(torch.float16).max
+    assert y.dtype == dtype
+    assert log_det.dtype == torch.promote_types(dtype, torch.float32)
+    limit = 1e-6 if dtype != torch.float64 else 1e-12
+    torch.testing.assert_close(log_det.double(), -scale if rev else scale, rtol=limit, atol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_the_log_volume_of_a_fused_layer_is_not_rounded_to_the_kernels_dtype(dtype):
+    model = sequence_of(WIC, 12, 64, 64, out_channels=12)
+    with torch.no_grad():
+        model[0].conv.weight.mul_(2)
+    model.to(dtype)
+    kernel = model[0].conv.weight.detach().double()
+    (constant,) = (part for part in fuse(model).modules() if hasattr(part, "with_log_det"))
+    x = torch.rand(2, 12, 64, 64).to(dtype)
+    for rev in (False, True):
+        volume = torch.linalg.slogdet(kernel)[1] * 64 * 64
+        log_det = constant.with_log_det(x, rev=rev)[1].double()
+        torch.testing.assert_close(
+            log_det, (-volume if rev else volume).expand(2), rtol=1e-6, atol=0
+        )
+
+
+def test_around_keeps_the_layer_and_draws_nothing():
+    layer, before = wic_layers.WIC(3, 4), torch.get_rng_state()
+    module = WIC.around(layer, [(3, 2, 2)])
+    assert torch.equal(torch.get_rng_state(), before)
+    assert module.conv is layer
+    x = torch.randn(2, 3, 2, 2)
+    assert torch.equal(module((x,))[0][0], layer(x))
+    assert module.output_dims([(3, 9, 5)]) == [(4, 9, 5)]
+
+
+def test_numbers_may_be_numpys():
+    dims = [tuple(np.array([4, 3, 3]))]
+    x = torch.randn(2, 4, 3, 3)
+    assert WIC(dims, out_channels=6)((x,))[0][0].shape == (2, 6, 3, 3)
+    for split, first in ((np.int64(1), 1), (np.float32(0.25), 1), (np.float64(0.75), 3)):
+        module = Coupling(dims, subnet_constructor=small, split_len=split)
+        assert module.coupling.sizes == (first, 4 - first)
+        assert module((x,))[0][0].shape == x.shape
+
+
+@pytest.mark.parametrize("split", [0.5, 0.3, 0.75, 2])
+def test_channels_are_split_as_the_frameworks_couplings_split_them(split):
+    arguments = {"subnet_constructor": pointwise, "split_len": split}
+    for channels in (3, 5, 6):
+        theirs = Fm.RNVPCouplingBlock([(channels,)], **arguments)
+        sizes = Coupling([(channels,)], **arguments).coupling.sizes
+        assert sizes == (theirs.split_len1, theirs.split_len2)
+
+
+def test_conditions_are_seen_in_their_order():
+    module = shaken(Coupling([(4, 3, 3)], [(1, 3, 3), (2, 3, 3)], subnet_constructor=small))
+    x, first, second = (torch.randn(2, channels, 3, 3) for channels in (4, 1, 2))
+    (y,), _ = module((x,), c=(first, second))
+    expected, _ = module.coupling.couple(x, torch.cat((first, second), dim=1))
+    assert torch.equal(y, expected)
+    other, _ = module.coupling.couple(x, torch.cat((second, first), dim=1))
+    assert not torch.allclose(y, other)
+
+
+def conditioned(condition):
+    module = Coupling([(4, 3, 3)], [(2, 3, 3)], subnet_constructor=small)
+    return module((torch.ones(2, 4, 3, 3),), c=condition)
+
+
+@pytest.mark.parametrize(
+    "shape", [(2, 3, 3, 3), (2, 2, 4, 3), (1, 2, 3, 3), (2, 2, 3), (2, 2, 3, 3, 1)]
+)
+def test_a_condition_of_another_shape_than_was_said(shape):
+    with pytest.raises(WICShapeError) as raised:
+        conditioned([torch.ones(shape)])
+    assert "expected a condition of shape (2, 2, 3, 3) for input (2, 4, 3, 3)" in str(raised.value)
+    assert str(raised.value).endswith(f"got {shape}.")
+
+
+def test_a_wrong_shape_is_an_error_of_pythons_and_of_torchs():
+    module = WIC([(3, 4, 4)], out_channels=6)
+    for kind in (WICShapeError, WICError, ValueError, RuntimeError):
+        with pytest.raises(kind, match=r"got \(1, 5, 4, 4\)"):
+            module((torch.ones(1, 5, 4, 4),))
+        with pytest.raises(kind, match=r"got \(1, 5, 4, 4\)"):
+            sequence_of(WIC, 3, 4, 4, out_channels=6)(torch.ones(1, 5, 4, 4))
+    copied = pickle.loads(pickle.dumps(WICShapeError("it is wrong").inside("layer")))
+    assert str(copied) == "layer: it is wrong"
+
+
 ERRORS = {
     "two inputs": (lambda: WIC([(3, 4, 4), (3, 4, 4)], out_channels=6), "one input; got 2.*Conc"),
     "five axes": (lambda: WIC([(3, 2, 2, 2, 2)], out_channels=6), "0 to 3 spatial dimensions"),
@@ -260,6 +430,11 @@ ERRORS = {
     "a condition that is not there": (
         lambda: Coupling([(4, 4, 4)])((torch.ones(1, 4, 4, 4),), c=[torch.ones(1, 1, 4, 4)]),
         "expected 0 conditions; got 1",
+    ),
+    "a condition alone": (lambda: conditioned(torch.ones(1, 2, 3, 3)), r"Write c=\[condition\]"),
+    "a condition on a kernel": (
+        lambda: WIC([(3, 4)], out_channels=6)((torch.ones(1, 3, 4),), c=[torch.ones(1, 1, 4)]),
+        "expected no conditions; got 1",
     ),
 }
 

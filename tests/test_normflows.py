@@ -5,6 +5,7 @@ import io
 import math
 import pickle
 
+import numpy as np
 import pytest
 import torch
 
@@ -127,6 +128,11 @@ REFUSED = {
     "another log_det": ({"in_channels": 3, "out_channels": 3, "log_det": "none"}, "exact"),
     "a word": ({"in_channels": "three", "out_channels": 3}, "in_channels as an int"),
 }
+
+
+def test_numpys_numbers_are_refused_alike():
+    with pytest.raises(WICArgumentError, match="at most as wide as the data"):
+        WIC(in_channels=np.int64(3), out_channels=np.int64(12))
 
 
 @pytest.mark.parametrize("name", REFUSED)

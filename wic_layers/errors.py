@@ -35,8 +35,12 @@ class WICError(Exception):
         return f"{'.'.join(self.parts)}: {self.message}" if self.parts else self.message
 
 
-class WICShapeError(WICError, ValueError):
-    """A tensor has another shape than the operation can take."""
+class WICShapeError(WICError, ValueError, RuntimeError):
+    """A tensor has another shape than the operation can take.
+
+    A ValueError as of Python's functions, and a RuntimeError as of torch's, which code around
+    either catches.
+    """
 
 
 class WICArgumentError(WICError, ValueError):

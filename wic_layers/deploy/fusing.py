@@ -218,7 +218,9 @@ class Constant(nn.Module):
             if backward:
                 raise
             self.refused = str(error)
-        self.volume = float(layer.log_volume())
+        # not log_volume, which rounds to the kernel's dtype
+        pixel = torch.zeros(1, layer.in_channels, dtype=torch.float32, device=layer.weight.device)
+        self.volume = float(layer.with_log_det(pixel)[1])
         drawn = isinstance(layer.completion, Gaussian)
         self.completion = None if drawn else _copied(layer.completion, memo)
 

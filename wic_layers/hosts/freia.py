@@ -8,6 +8,7 @@ nothing here depends on where they differ.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -22,7 +23,7 @@ try:
     from FrEIA.modules import InvertibleModule
 except ImportError as error:
     raise WICDependencyError(
-        "wic_layers.hosts.freia needs FrEIA. Run: pip install 'wic-layers[freia]'"
+        "wic_layers.freia needs FrEIA. Run: pip install 'wic-layers[freia]'"
     ) from error
 
 __all__ = ["WIC", "Coupling"]
@@ -40,7 +41,7 @@ class _Shell(InvertibleModule):
                 f"{self._name}: expected one input; got {len(self.dims_in)}: {self.dims_in}. Join "
                 "them with FrEIA's Concat first."
             )
-        dims = tuple(self.dims_in[0])
+        dims = tuple(int(size) for size in self.dims_in[0])  # FrEIA 0.2 keeps numpy's
         if not 1 <= len(dims) <= 4 or dims[0] < fewest:
             raise WICArgumentError(
                 f"{self._name}: expected dims_in [(channels, *spatial)] with at least {fewest} "
@@ -51,7 +52,7 @@ class _Shell(InvertibleModule):
 
     @property
     def _name(self) -> str:
-        return f"wic_layers.hosts.freia.{type(self).__name__}"
+        return f"wic_layers.freia.{type(self).__name__}"
 
     def _one(self, x_or_z: Iterable[Tensor], channels: int) -> Tensor:
         """The only tensor, of the right number of channels and dimensions."""
@@ -164,8 +165,12 @@ class WIC(_Shell):
         c: Iterable[Tensor] | None = None,
         rev: bool = False,  # noqa: FBT001, FBT002 - FrEIA's signature
         jac: bool = True,  # noqa: FBT001, FBT002
-    ) -> tuple[tuple[Tensor], Tensor | float]:
-        """Maps ``(x,)`` to ``((y,), log_det)``; without ``jac`` the second value is 0."""
+    ) -> tuple[tuple[Tensor], Tensor]:
+        """Maps ``(x,)`` to ``((y,), log_det)``, whatever ``jac`` says.
+
+        FrEIA's own modules do the same, and its distributions add up what comes back with
+        ``jac=False``.
+        """
         conditions = () if c is None else tuple(c)
         if conditions:
             raise WICArgumentError(
@@ -174,8 +179,6 @@ class WIC(_Shell):
             )
         layer = self.conv
         x = self._one(x_or_z, layer.out_channels if rev else layer.in_channels)
-        if not jac:
-            return (layer(x, rev),), 0.0  # SequenceINN adds it up all the same
         y, log_det = layer.with_log_det(x, rev=rev)
         return (y,), log_det
 
@@ -190,7 +193,8 @@ class Coupling(_Shell):
     .. math:: y_1 = x_1 + F(x_2),\quad s = c\,(2\sigma(H(y_1)) - 1),\quad y_2 = x_2 e^{s} + G(y_1)
 
     Both halves are shifted and only the second is scaled. Conditions are put behind the input of
-    F, G and H along the channels. ``log_det`` is exact, of shape (B,).
+    F, G and H along the channels. ``log_det`` is exact, of shape (B,), in float32 for smaller
+    dtypes.
 
     Args:
         dims_in: ``[(channels, *spatial)]``, given by FrEIA.
@@ -232,10 +236,10 @@ class Coupling(_Shell):
                     f"{self._name}: expected conditions with the input's spatial dims "
                     f"{self._spatial}; got {self.dims_c}."
                 )
-        is_fraction = isinstance(split_len, float)
+        is_count = isinstance(split_len, Integral)
         self.coupling = AffineCoupling(
             self._channels,
-            split=round(self._channels * split_len) if is_fraction else int(split_len),
+            split=int(split_len) if is_count else round(self._channels * split_len),
             clamp=clamp,
             condition=sum(dims[0] for dims in self.dims_c),
             subnet=DenseBlock if subnet_constructor is None else subnet_constructor,
@@ -248,16 +252,30 @@ class Coupling(_Shell):
         rev: bool = False,  # noqa: FBT001, FBT002 - FrEIA's signature
         jac: bool = True,  # noqa: FBT001, FBT002
     ) -> tuple[tuple[Tensor], Tensor]:
-        """Maps ``(x,)`` to ``((y,), log_det)``."""
+        """Maps ``(x,)`` to ``((y,), log_det)``, whatever ``jac`` says."""
         x = self._one(x_or_z, self._channels)
+        if isinstance(c, Tensor):
+            raise WICArgumentError(
+                f"{self._name}: expected c as a tuple or list of conditions; got a tensor of "
+                f"shape {tuple(c.shape)}. Write c=[condition]."
+            )
         conditions = [] if c is None else list(c)
         if len(conditions) != len(self.dims_c):
             raise WICArgumentError(
                 f"{self._name}: expected {len(self.dims_c)} conditions; got {len(conditions)}."
             )
-        condition = torch.cat(conditions, dim=1) if conditions else None
-        y, scale = (self.coupling.uncouple if rev else self.coupling.couple)(x, condition)
-        log_det = scale.flatten(1).sum(1)
+        for condition, dims in zip(conditions, self.dims_c, strict=True):
+            expected = (x.shape[0], dims[0], *x.shape[2:])
+            if tuple(condition.shape) != expected:
+                raise WICShapeError(
+                    f"{self._name}: expected a condition of shape {expected} for input "
+                    f"{tuple(x.shape)}; got {tuple(condition.shape)}."
+                )
+        seen = torch.cat(conditions, dim=1) if conditions else None
+        y, scale = (self.coupling.uncouple if rev else self.coupling.couple)(x, seen)
+        # smaller dtypes cannot hold the sum over an image
+        wide = torch.promote_types(scale.dtype, torch.float32)
+        log_det = scale.flatten(1).sum(1, dtype=wide)
         return (y,), -log_det if rev else log_det
 
     def output_dims(self, input_dims: Dims) -> list[tuple[int, ...]]:

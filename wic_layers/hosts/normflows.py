@@ -6,6 +6,7 @@ to the latent; both return the log-determinant of the direction just run.
 
 from __future__ import annotations
 
+from numbers import Integral
 from typing import Any, Literal
 
 import torch
@@ -18,7 +19,7 @@ try:
     from normflows.flows import Flow
 except ImportError as error:
     raise WICDependencyError(
-        "wic_layers.hosts.normflows needs normflows. Run: pip install 'wic-layers[normflows]'"
+        "wic_layers.normflows needs normflows. Run: pip install 'wic-layers[normflows]'"
     ) from error
 
 __all__ = ["WIC"]
@@ -84,7 +85,7 @@ class WIC(Flow):
         super().__init__()
         if log_det not in ("exact", "volume"):
             raise WICArgumentError(f'Expected log_det "exact" or "volume"; got {log_det!r}.')
-        if isinstance(in_channels, int) and isinstance(out_channels, int):
+        if all(isinstance(channels, Integral) for channels in (in_channels, out_channels)):
             arguments = self._with_rows(in_channels, out_channels, log_det == "exact", arguments)
         self.log_det = log_det
         self.conv = conv.WIC(in_channels, out_channels, **arguments)

@@ -111,7 +111,7 @@ class WellPosed(InvertibleBlock):
         if not isinstance(found, Tensor):
             raise WICArgumentError(
                 f"Expected {type(self.net).__name__} to return one tensor; got "
-                f"{type(found).__name__}. In a FrEIA graph put wic_layers.hosts.freia.WIC instead; wrap "
+                f"{type(found).__name__}. In a FrEIA graph put wic_layers.freia.WIC instead; wrap "
                 "another network in a module that returns the tensor alone."
             )
         return found
