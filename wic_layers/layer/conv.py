@@ -1,4 +1,4 @@
-"""WIC, the layer: a 1x1 convolution between any numbers of channels that runs backwards."""
+"""WIC: a 1x1 convolution between any numbers of channels that runs backwards."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from torch.nn.utils import parametrize
 
 from wic_layers.errors import WICArgumentError, WICShapeError
 from wic_layers.layer import losses as auxiliary
+from wic_layers.layer.cache import Entries, computed
 from wic_layers.layer.completion import Completion, CompletionName, Shift, check_name, resolve
 from wic_layers.layer.functional import condition_number, from_algebra, log_volume, to_algebra
 from wic_layers.layer.inversion import Inversion
@@ -277,9 +278,9 @@ class WIC(Inversion):
             WICArgumentError: If the input is not of a real floating-point dtype.
         """
         if rev:
-            return self._back(x, self._memory())
+            return self._back(x, self._entries())
         free = self._parameters.get("weight") is not None
-        return self._there(x, None if free else self._memory())
+        return self._there(x, None if free else self._entries())
 
     def inverse(self, y: Tensor) -> Tensor:
         r"""Maps (B, m, \*spatial) back to (B, n, \*spatial).
@@ -294,7 +295,7 @@ class WIC(Inversion):
         if self._forward_pre_hooks or self._forward_hooks:  # pruning and sharding set the kernel
             x: Tensor = self(y, rev=True)
             return x
-        return self._back(y, self._memory())
+        return self._back(y, self._entries())
 
     def with_log_det(self, x: Tensor, *, rev: bool = False) -> tuple[Tensor, Tensor]:
         r"""Runs ``forward`` (with ``rev`` :meth:`inverse`) and returns the log-volume with it.
@@ -309,10 +310,10 @@ class WIC(Inversion):
             for smaller dtypes, which cannot hold that of an image.
         """
         y: Tensor = self(x, rev=rev)
-        memory = self._memory()
+        entries = self._entries()
         shape: tuple[int, ...] = x.shape
         pixels = math.prod(shape[2:]) * (-1 if rev else 1)
-        if memory is None:
+        if entries is None:
             volume, dtype = self._volume_of_rows(self.out_channels)
             total = from_algebra(volume * pixels, x, _wide(dtype, x.dtype))
             return y, total.expand(shape[0]).clone()
@@ -321,12 +322,12 @@ class WIC(Inversion):
             volume, dtype = self._volume_of_rows(self.out_channels)
             return float(volume), _wide(dtype, x.dtype)
 
-        value, dtype = self._remembered(memory, ("log_volume", x.dtype), compute)
+        value, dtype = computed(entries, ("log_volume", x.dtype), compute)
         return y, torch.full((shape[0],), value * pixels, dtype=dtype, device=x.device)
 
-    def _there(self, x: Tensor, memory: dict[Any, Any] | None) -> Tensor:
+    def _there(self, x: Tensor, entries: Entries | None) -> Tensor:
         self._check(x, self.in_channels, "input")
-        weight = self._kernel(memory)
+        weight = self._kernel(entries)
         if self.out_channels == self.rows:
             y = convolve(x, weight)
             if self.out_channels < self.in_channels and auxiliary.is_recording():
@@ -337,9 +338,9 @@ class WIC(Inversion):
             auxiliary.append_record(self, y, self._other_rows(x, weight))
         return y
 
-    def _back(self, y: Tensor, memory: dict[Any, Any] | None) -> Tensor:
+    def _back(self, y: Tensor, entries: Entries | None) -> Tensor:
         self._check(y, self.out_channels, "input")
-        kernel = self._inverse_kernel(y, memory)
+        kernel = self._inverse_kernel(y, entries)
         if kernel.shape[1] == self.out_channels:
             return convolve(y, kernel)
         return convolve(torch.cat((y, self.complete(y)), dim=1), kernel)

@@ -1,8 +1,7 @@
-"""How a kernel's inverse is computed, judged and remembered; the layer itself is in ``conv``."""
+"""Inversion: how WIC's kernel is held and its inverse computed, judged and cached."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, TypeVar
 
 import torch
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from wic_layers.errors import IllConditionedError
+from wic_layers.layer.cache import Entries, KernelCache, computed
 from wic_layers.layer.completion import Repeat, Zero
 from wic_layers.layer.functional import (
     condition_number,
@@ -26,9 +26,7 @@ from wic_layers.layer.pointwise import (
     as_kernel,
     autocast_is_on,
     has_values,
-    is_unchanged,
     outside_autocast,
-    snapshot,
 )
 
 __all__ = ["Inversion"]
@@ -42,7 +40,7 @@ CONDITION_LIMIT = 1 / torch.finfo(torch.float64).eps
 class Inversion(nn.Module):
     """What WIC does with its kernel to run backwards; not for use by itself.
 
-    What is computed from the kernel is remembered in ``eval()`` with gradients off, outside of
+    What is computed from the kernel is cached in ``eval()`` with gradients off, outside of
     compile, tracing and functorch, and forgotten by ``train()``, ``eval()``, ``.to()`` and
     loading.
     """
@@ -56,9 +54,7 @@ class Inversion(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        # what was computed, and from what: the class, the parametrizations, a snapshot of tensors
-        self._cache: dict[Any, Any] = {}
-        self._seen: tuple[Any, ...] | None = None
+        self._cache = KernelCache()
 
     def clear_cache(self) -> None:
         """Forgets the cached inverse.
@@ -66,45 +62,16 @@ class Inversion(nn.Module):
         Needed after an edit of a CUDA kernel that autograd does not count, and of anything but
         parameters and buffers that a parametrization of one's own computes the kernel from.
         """
-        self._cache, self._seen = {}, None
+        self._cache.clear()
 
-    def _memory(self) -> dict[Any, Any] | None:
-        """What is remembered of the kernel as it is now; None where nothing may be."""
+    def _entries(self) -> Entries | None:
+        """What was computed from the kernel as it is now; None where nothing may be cached."""
         if not self._may_cache():
             return None
         sources = self._sources()
-        if not has_values(sources[0]):
-            return None
-        maps = self._maps()
-        seen = self._seen
-        # a parametrization that is registered later changes the class, or only the maps
-        if (
-            seen is not None
-            and seen[0] is type(self)
-            and seen[1] == maps
-            and len(seen[2]) == len(sources)
-            and all(map(is_unchanged, seen[2], sources))
-        ):
-            return self._cache
-        if any(source.is_inference() for source in sources):
-            return {}
-        self._cache = {}
-        self._seen = (type(self), maps, snapshot(sources))
-        return self._cache
+        return self._cache.entries(self._maps(), sources) if has_values(sources[0]) else None
 
-    def _remembered(
-        self, memory: dict[Any, Any] | None, key: Any, compute: Callable[[], Any]
-    ) -> Any:
-        """The value of a key from a memory, computed where it is not there."""
-        if memory is None:
-            return compute()
-        found = memory.get(key)
-        if found is None:
-            with torch.inference_mode(mode=False), torch.no_grad():
-                found = memory[key] = compute()
-        return found
-
-    def _kernel(self, memory: dict[Any, Any] | None = None) -> Tensor:
+    def _kernel(self, entries: Entries | None = None) -> Tensor:
         """The kernel; autocast stays out of the products of a parametrization too."""
         weight = self._parameters.get("weight")  # several times as fast as self.weight
         if weight is not None:
@@ -112,15 +79,13 @@ class Inversion(nn.Module):
         fixed = self._buffers.get("weight")
         if fixed is not None:
             return fixed
-        if memory is None:
-            return self._assembled()
-        return self._remembered(memory, "kernel", self._assembled)
+        return computed(entries, "kernel", self._assembled)
 
     def _assembled(self) -> Tensor:
         """The kernel of a parametrization."""
-        found = self._lu_factors()
-        if found is not None:  # spares torch's way through the parametrization
-            return outside_autocast(found[0].forward, *found[1:])
+        lu = self._lu_factors()
+        if lu is not None:  # spares torch's way through the parametrization
+            return outside_autocast(lu[0].forward, *lu[1:])
         return outside_autocast(lambda: self.weight, device=self._sources()[0].device)
 
     def _lu_factors(self) -> tuple[LU, Any, Any, Any] | None:
@@ -152,19 +117,19 @@ class Inversion(nn.Module):
             return square_inverse(high)
         return left_inverse(high)
 
-    def _inverse_kernel(self, y: Tensor, memory: dict[Any, Any] | None) -> Tensor:
+    def _inverse_kernel(self, y: Tensor, entries: Entries | None) -> Tensor:
         """The inverse in the dtype of ``y`` for its convolution.
 
         It acts on [y; c(y)], or on y alone where the completion is a matrix and folded into it.
         """
-        if memory is None:
+        if entries is None:
             return from_algebra(self._folded(self._checked_inverse(None)), y)
 
         def compute() -> Tensor:
-            matrix = from_algebra(self._folded(self._checked_inverse(memory)), y)
+            matrix = from_algebra(self._folded(self._checked_inverse(entries)), y)
             return as_kernel(matrix, y.ndim).contiguous()
 
-        return self._remembered(memory, (y.dtype, y.ndim, type(self.completion)), compute)
+        return computed(entries, (y.dtype, y.ndim, type(self.completion)), compute)
 
     def _folded(self, matrix: Tensor) -> Tensor:
         """``matrix`` on y alone where c(y) is a matrix times y: [A, B][y; Cy] = (A + BC)y."""
@@ -175,19 +140,19 @@ class Inversion(nn.Module):
             return F.pad(matrix, (0, -self.rows % m)).unflatten(1, (-1, m)).sum(1)
         return matrix
 
-    def _checked_inverse(self, memory: dict[Any, Any] | None) -> Tensor:
+    def _checked_inverse(self, entries: Entries | None) -> Tensor:
         """The inverse of the kernel, in float64 and on the device of the algebra."""
-        weight = self._kernel(memory)
+        weight = self._kernel(entries)
         kind = weight.device.type
         if autocast_is_on(kind):
             with torch.autocast(kind, enabled=False):
-                return self._checked_inverse(memory)
+                return self._checked_inverse(entries)
         high = to_algebra(weight)
         matrix = self._inverse_matrix(high, weight.dtype)
         with torch.no_grad():
             # no left inverse is smaller than K's, nor than that of the rows that hold exactly
             bound = torch.linalg.matrix_norm(high) * torch.linalg.matrix_norm(matrix)
-            if (high.is_cpu or memory is not None) and has_values(bound):
+            if (high.is_cpu or entries is not None) and has_values(bound):
                 if not float(bound) <= CONDITION_LIMIT:
                     self._raise_if_ill_conditioned(high)
                 return matrix
@@ -219,9 +184,9 @@ class Inversion(nn.Module):
         weight = self._parameters.get("weight")
         if weight is not None:
             return (weight,)
-        found = self._lu_factors()
-        if found is not None:
-            return (*found[1:], *found[0]._buffers.values())
+        lu = self._lu_factors()
+        if lu is not None:
+            return (*lu[1:], *lu[0]._buffers.values())
         if not parametrize.is_parametrized(self, "weight"):
             return (self.weight,)
         kernel: Any = self.parametrizations["weight"]  # type: ignore[index]
@@ -234,11 +199,11 @@ class Inversion(nn.Module):
             if value is not None
         )
 
-    def _maps(self) -> tuple[nn.Module, ...]:
-        """The parametrizations that the kernel goes through."""
+    def _maps(self) -> tuple[type | nn.Module, ...]:
+        """The layer's class, and the parametrizations that the kernel goes through."""
         lists: Any = self._modules.get("parametrizations")
         kernel = None if lists is None else lists._modules.get("weight")
-        return () if kernel is None else tuple(kernel._modules.values())
+        return (type(self), *(() if kernel is None else kernel._modules.values()))
 
     def _may_cache(self) -> bool:
         return not (
@@ -266,7 +231,7 @@ class Inversion(nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         state = self.__dict__.copy()
-        state["_cache"], state["_seen"] = {}, None
+        state["_cache"] = KernelCache()
         return state
 
     def __reduce_ex__(self, protocol: Any) -> Any:

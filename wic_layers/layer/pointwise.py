@@ -1,4 +1,4 @@
-"""A matrix applied to the channels of a tensor, and when what was made from it has gone stale."""
+"""A matrix applied to the channels of a tensor, outside autocast; what watches the tensors."""
 
 from __future__ import annotations
 
@@ -17,10 +17,8 @@ __all__ = [
     "convolve",
     "has_values",
     "is_transformed",
-    "is_unchanged",
     "multiply",
     "outside_autocast",
-    "snapshot",
 ]
 
 _CONVOLUTIONS = (None, F.conv1d, F.conv2d, F.conv3d)
@@ -119,28 +117,3 @@ def has_values(x: Tensor) -> bool:
         or isinstance(x, FakeTensor)
         or (_count_modes() and any(isinstance(mode, _SYMBOLIC) for mode in _modes()))
     )
-
-
-def snapshot(sources: tuple[Tensor, ...]) -> tuple[Tensor | tuple[Tensor, int], ...]:
-    """Returns what shows a later edit of a source: on a CPU a copy, elsewhere its version.
-
-    The memory of a source off the CPU is held, so that no other tensor can come to its address.
-    """
-    return tuple(
-        source.detach().clone() if source.is_cpu else (source.detach(), source._version)
-        for source in sources
-    )
-
-
-def is_unchanged(seen: Tensor | tuple[Tensor, int], source: Tensor) -> bool:
-    """Returns whether a source is what :func:`snapshot` saw."""
-    if isinstance(seen, Tensor):
-        return source.is_cpu and seen.dtype == source.dtype and torch.equal(seen, source)
-    if source.is_inference():
-        return False
-    held, version = seen
-    return source._version == version and _place(source) == _place(held)
-
-
-def _place(x: Tensor) -> tuple[Any, ...]:
-    return x.data_ptr(), x.device, x.dtype, x.shape, x.stride()
