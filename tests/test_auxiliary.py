@@ -394,3 +394,22 @@ def test_a_record_of_no_grad_is_judged_there():
         shift_loss(records)
     with torch.no_grad():
         assert shift_loss(records) > 0
+
+
+def test_a_trained_completion_of_a_fixed_kernel_needs_no_gradient_of_the_record():
+    layer = WIC(6, 3, completion="learned", parametrization="fixed")
+    x, target = torch.rand(1, 6, 4, 4), torch.rand(1, 3, 4, 4)
+    with record_wic(layer) as records:
+        layer(x)
+    shift_loss(records, target).backward()
+    assert all(parameter.grad is not None for parameter in layer.completion.parameters())
+    with torch.no_grad(), record_wic(layer) as records:
+        layer(x)
+    assert shift_loss(records, target) > 0
+
+
+def test_a_target_in_another_dtype_is_completed_in_that_of_the_layer():
+    layer = WIC(6, 3, completion=nn.Conv2d(3, 3, 3, padding=1))
+    with record_wic(layer) as records:
+        y = layer(torch.rand(1, 6, 4, 4))
+    torch.testing.assert_close(shift_loss(records, y.double()), shift_loss(records, y))

@@ -429,3 +429,17 @@ def test_every_layer_runs_inside_a_chain(name):
     y = chain(x)
     assert y.shape == (2, layer.out_channels, *sizes)
     assert chain.inverse(y).shape == x.shape
+
+
+def test_a_learned_squeeze_starts_with_the_mean_and_single_pixels():
+    x = torch.rand(2, 3, 6, 9)
+    bands = LearnedSqueeze(3)(x).unflatten(1, (9, 3))
+    torch.testing.assert_close(bands[:, 0], torch.nn.functional.avg_pool2d(x, 3))
+    torch.testing.assert_close(bands[:, 5], x[:, :, 1::3, 2::3])
+
+
+def test_a_relation_adds_a_fifth_of_what_its_networks_say():
+    block = shaken(Relation(2, features=4, growth=4))
+    x = torch.rand(1, 6, 5, 4)
+    torch.testing.assert_close(block(x), x + 0.2 * block.there(x))
+    torch.testing.assert_close(block.inverse(x), x + 0.2 * block.back(x))

@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 from cases import NETWORKS, shaken
+from torch._dynamo.testing import CompileCounterWithBackend
 
 from wic_layers import WIC, WellPosed, det_loss, record_wic, shift_loss
 from wic_layers.blocks import AffineCoupling, Chain, Haar, InvertibleBlock
@@ -188,3 +189,63 @@ def test_an_optimized_network_trains_in_the_precision_of_its_input():
         results.append(gradients(model, x))
     assert torch.equal(results[0][0], results[1][0])
     torch.testing.assert_close(*results, rtol=1e-4, atol=1e-4)
+
+
+def test_the_way_back_runs_in_the_precision_of_the_way_forward():
+    model = shaken(Chain(Haar(), AffineCoupling(4)))
+    save_memory(model)
+    seen = []
+    model[1].F.conv1.register_forward_hook(lambda module, given, out: seen.append(out.dtype))
+    for first, then, dtype in ((True, False, torch.bfloat16), (False, True, torch.float32)):
+        with torch.autocast("cpu", torch.bfloat16, enabled=first):
+            y = model(torch.rand(1, 1, 6, 4))
+        with torch.autocast("cpu", torch.bfloat16, enabled=then):
+            y.sum().backward()
+        assert seen == [dtype] * 2
+        seen.clear()
+
+
+def test_gradients_of_second_order_are_an_error():
+    model = shaken(Chain(Haar(), AffineCoupling(4)))
+    save_memory(model)
+    x = torch.rand(1, 1, 6, 4, requires_grad=True)
+    (first,) = torch.autograd.grad(model(x).square().sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        first.sum().backward()
+
+
+def test_transforms_and_compiled_code_run_as_before():
+    torch._dynamo.reset()
+    model = shaken(Chain(Haar(), AffineCoupling(4), WIC(4, 4))).double()
+    x = torch.rand(3, 1, 1, 4, 4, dtype=torch.float64)
+
+    def loss(x):
+        return model(x).square().sum()
+
+    expected = torch.stack([torch.autograd.functional.jacobian(loss, one) for one in x])
+    y = model(x[0])
+    save_memory(model)
+    torch.testing.assert_close(torch.func.vmap(torch.func.grad(loss))(x), expected)
+    counter = CompileCounterWithBackend("eager")
+    compiled, one = torch.compile(model, fullgraph=True, backend=counter), x[0].requires_grad_()
+    torch.testing.assert_close(compiled(one), y)
+    torch.testing.assert_close(
+        torch.autograd.grad(compiled(one).square().sum(), one)[0], expected[0]
+    )
+    names = {node.name for graph in counter.graphs for node in graph.graph.nodes}
+    assert any(name.startswith("conv2d") for name in names)  # and no function around them
+
+
+class Lost(Rough):
+    """Its inverse is not finite."""
+
+    def inverse(self, y):
+        return y * torch.nan
+
+
+def test_check_sees_an_inverse_that_is_not_finite():
+    model = Chain(Haar(), Lost(), AffineCoupling(4))
+    save_memory(model, check=True)
+    y = model(torch.rand(1, 1, 4, 4, requires_grad=True))
+    with pytest.raises(WICError, match=r"^1: expected what went in .* off by nan"):
+        y.sum().backward()
