@@ -243,6 +243,7 @@ def test_a_training_goes_on_as_if_it_had_not_been_killed(images, tmp_path, monke
     whole = Run(images, tmp_path / "whole", PLANS[plan], monkeypatch)
     incidents = [index for index, what in enumerate(whole.told) if isinstance(what, str)]
     assert len(incidents) >= 2
+    assert whole.checkpoint["average"]["n_averaged"] == 8  # it went back too
     # before the first, upon it, and after the last
     for stop in (incidents[0], incidents[0] + 1, incidents[-1] + 2):
         folder = tmp_path / f"{stop}"

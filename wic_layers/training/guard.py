@@ -240,7 +240,6 @@ class Guard:
         """
         self._load(state)
         self.rate = state["rate"]
-        self._good = {}
         self.mark_good()
         self._good = state.get("good") or self._good
         self._earlier = state.get("earlier") or {}
