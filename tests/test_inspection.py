@@ -16,7 +16,7 @@ from wic_layers.blocks import (
     Squeeze,
     Unsqueeze,
 )
-from wic_layers.blocks.subnets import DenseBlock
+from wic_layers.blocks.dense_block import DenseBlock
 from wic_layers.models import PRESETS, WIN, WINNaive, inspect
 from wic_layers.models.inspection import flow, flow_table, receptive_field
 

@@ -26,7 +26,7 @@ from wic_layers.blocks import (
     Squeeze,
     Unsqueeze,
 )
-from wic_layers.blocks.subnets import DenseBlock
+from wic_layers.blocks.dense_block import DenseBlock
 from wic_layers.deploy.one_way import (
     Bands,
     Completed,

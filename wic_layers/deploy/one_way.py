@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wic_layers.blocks import AffineCoupling
-from wic_layers.blocks.subnets import DenseBlock, has_hooks
+from wic_layers.blocks.dense_block import DenseBlock, has_hooks
 from wic_layers.errors import WICArgumentError, WICShapeError
 from wic_layers.layer.completion import Completion, Shift, mirrored
 from wic_layers.layer.pointwise import convolve

@@ -1,4 +1,4 @@
-"""The networks inside couplings and relation modules. They need no inverse."""
+"""DenseBlock: the network inside couplings. It needs no inverse."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd import forward_ad
-from torch.nn.modules.module import _has_any_global_hook
 
+from wic_layers.blocks.block import has_hooks
 from wic_layers.layer.pointwise import is_transformed
 
-__all__ = ["CrossImage", "DenseBlock", "has_hooks"]
+__all__ = ["DenseBlock"]
 
 # batched gradients (``is_grads_batched``) come without an entry on functorch's stack
 _is_batched = getattr(torch._C._functorch, "is_legacy_batchedtensor", lambda x: False)
@@ -186,18 +186,6 @@ def _is_untouched(conv: nn.Module) -> bool:
     )
 
 
-def has_hooks(module: nn.Module) -> bool:
-    """Whether calling a module does more than its ``forward``."""
-    hooks = (
-        module._forward_hooks
-        or module._forward_pre_hooks
-        or module._backward_hooks
-        or module._backward_pre_hooks
-        or _has_any_global_hook()
-    )
-    return bool(hooks)
-
-
 def _to(x: Tensor, dtype: torch.dtype) -> Tensor:
     """In another dtype; weights in channels-last memory."""
     if x.ndim == 4:
@@ -311,46 +299,3 @@ def _again(
     given = iter(torch.autograd.grad(out, needed, gradient, create_graph=True))
     first, *others = (next(given) if needs else None for needs in [wanted[0], *wanted[2:]])
     return (first, None, *others)
-
-
-class CrossImage(nn.Module):
-    """Every image described for itself, all descriptions merged anew for every image.
-
-    Each image has a head (a dense block and a 1x1 convolution), a merging 3x3 convolution of the
-    features of all heads, and a tail (a 1x1 convolution and a dense block), which is zero at the
-    start. No two share weights.
-
-    Args:
-        images: How many RGB images stand in the channels.
-        features: Channels of a description.
-        growth: Width of the dense blocks.
-
-    Shape:
-        (B, 3 images, H, W) to the same.
-
-    References:
-        | IICNet: A Generic Framework for Reversible Image Conversion (Cheng et al., 2021), Section
-        | 3.1 (relation module); the layers of its code
-    """
-
-    reach = 11
-    """How many pixels it sees to each side."""
-
-    def __init__(self, images: int, features: int = 64, growth: int = 32) -> None:
-        super().__init__()
-        each = range(images)
-        self.heads = nn.ModuleList(DenseBlock(3, features, growth) for _ in each)
-        self.described = nn.ModuleList(nn.Conv2d(features, features, 1) for _ in each)
-        self.merges = nn.ModuleList(
-            nn.Conv2d(features * images, features, 3, padding=1) for _ in each
-        )
-        self.merged = nn.ModuleList(nn.Conv2d(features, features, 1) for _ in each)
-        self.tails = nn.ModuleList(DenseBlock(features, 3, growth) for _ in each)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Maps (B, 3 images, H, W) to (B, 3 images, H, W)."""
-        images = x.split(3, dim=1)
-        heads = zip(images, self.heads, self.described, strict=True)
-        features = torch.cat([describe(head(image)) for image, head, describe in heads], dim=1)
-        tails = zip(self.merges, self.merged, self.tails, strict=True)
-        return torch.cat([tail(mix(merge(features))) for merge, mix, tail in tails], dim=1)
