@@ -20,8 +20,8 @@ from wic_layers.blocks import (
     LongTermMemory,
     Squeeze,
 )
-from wic_layers.blocks.reversible import save_memory
 from wic_layers.blocks.dense_block import DenseBlock
+from wic_layers.blocks.reversible import save_memory
 from wic_layers.deploy import fuse
 from wic_layers.models import DLVIRN, HCFlow
 

@@ -37,8 +37,9 @@ _PROBE = 48  # side of the image on which an unknown block is measured
 class InvertibleBlock(nn.Module):
     """Base of the blocks: ``forward(x)``, ``inverse(y)`` and ``forward(y, rev=True)``.
 
-    A subclass has ``_forward`` and ``_inverse``; that is enough. What else is asked of a block has
-    a default, which a subclass replaces where it knows better:
+    A subclass has ``_forward`` and ``_inverse``; that is enough, as are ``forward`` and
+    ``inverse`` of any other module. What else is asked of a block has a default, which a subclass
+    replaces where it knows better:
 
     - :meth:`shape_after`: what it does to channels and sides. By default a copy without data
       (on the meta device) is run once.
@@ -150,6 +151,12 @@ class _Foreign(InvertibleBlock):
     def _inverse(self, y: Tensor) -> Tensor:
         x: Tensor = self.module.inverse(y)
         return x
+
+    def shape_after(self, channels: int, side: Fraction) -> tuple[int, Fraction]:
+        if not hasattr(self.module, "shape_after"):
+            return super().shape_after(channels, side)
+        after: tuple[int, Fraction] = self.module.shape_after(channels, side)
+        return after
 
     def extra_repr(self) -> str:
         return str(self.module.extra_repr())

@@ -302,6 +302,10 @@ class ConditionalFlow(nn.Module):
             a = step(a, features, rev=True)
         return a
 
+    def shape_after(self, channels: int, side: Fraction) -> tuple[int, Fraction]:
+        """See :meth:`~wic_layers.blocks.InvertibleBlock.shape_after`."""
+        return channels, side
+
     def extra_repr(self) -> str:
         return f"{len(self.steps)} steps"
 
