@@ -37,7 +37,7 @@ from torch import Tensor, nn
 from trials import spread
 
 from wic_layers.blocks import AffineCoupling, Chain, Haar, InverseHaar, Squeeze, Unsqueeze
-from wic_layers.blocks.subnets import DenseBlock
+from wic_layers.blocks.dense_block import DenseBlock
 from wic_layers.evaluation.command import reduce_by
 from wic_layers.evaluation.judging import psnr
 from wic_layers.layer.conv import WIC

@@ -24,7 +24,7 @@ from skimage import data
 from torch import Tensor
 
 from wic_layers import det_loss, quantize, record_wic, shift_loss
-from wic_layers.blocks.subnets import DenseBlock
+from wic_layers.blocks.dense_block import DenseBlock
 from wic_layers.freia import WIC, Coupling
 
 CROP = 48

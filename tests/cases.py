@@ -20,7 +20,7 @@ from wic_layers.blocks import (
     Squeeze,
     Unsqueeze,
 )
-from wic_layers.blocks.subnets import DenseBlock
+from wic_layers.blocks.dense_block import DenseBlock
 from wic_layers.layer.completion import Learned
 from wic_layers.models import IRN, WIN, HiNet, IICNet, WINNaive
 

@@ -17,7 +17,7 @@ from cases import shaken
 
 import wic_layers
 from wic_layers.blocks import AffineCoupling
-from wic_layers.blocks.subnets import DenseBlock
+from wic_layers.blocks.dense_block import DenseBlock
 from wic_layers.deploy import fuse
 from wic_layers.errors import WICArgumentError, WICError, WICShapeError
 from wic_layers.freia import WIC, Coupling

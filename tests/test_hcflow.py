@@ -9,8 +9,8 @@ import torch
 
 from wic_layers import WIC, det_loss, quantize, record_wic, shift_loss
 from wic_layers.blocks import Chain
+from wic_layers.blocks.dense_block import DenseBlock
 from wic_layers.blocks.reversible import save_memory
-from wic_layers.blocks.subnets import DenseBlock
 from wic_layers.errors import WICArgumentError, WICError, WICShapeError
 from wic_layers.models import PRESETS, DLVHCFlow, HCFlow, from_pretrained, inspect, with_wic
 from wic_layers.models.conditional import ActNorm, ConditionalSplit, HalfCoupling

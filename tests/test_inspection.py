@@ -16,8 +16,8 @@ from wic_layers.blocks import (
     Squeeze,
     Unsqueeze,
 )
-from wic_layers.blocks.subnets import DenseBlock
-from wic_layers.models import PRESETS, WIN, WINNaive, inspect
+from wic_layers.blocks.dense_block import DenseBlock
+from wic_layers.models import PRESETS, WIN, HCFlow, WINNaive, inspect
 from wic_layers.models.inspection import flow, flow_table, receptive_field
 
 CLASSES = {"WIN": WIN, "WINNaive": WINNaive}
@@ -113,6 +113,14 @@ def test_receptive_field_is_what_autograd_sees(name):
     # what stands in for dropped channels is looked at on the way back only
     side = 2 * found + 12 + -(2 * found + 12) % 4
     assert measured(model, channels, scale, side) == [couplings, found]
+
+
+@pytest.mark.parametrize(("completion", "seen"), [("shift", 1), ("learned", 3)])
+def test_receptive_field_has_what_completes_the_z_of_a_conditional_flow(completion, seen):
+    small = {"scale": 2, "steps": 1, "growth": 2, "conditional_steps": 1, "width": 4, "depth": 1}
+    without, with_it = (HCFlow(completion=name, **small) for name in ("zero", completion))
+    # z is completed at half the size
+    assert receptive_field(with_it, 3) - receptive_field(without, 3) == 2 * seen
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Training in the memory of a block or two: what went in is computed again from what came out.
+"""save_memory: training in the memory of a block or two, by inputs computed again from outputs.
 
 Autograd keeps every activation of a network for its way back. A chain of invertible blocks need
 keep none but the last: on the way back each block gives its input from its output, and is run once
@@ -14,11 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from wic_layers.blocks import AffineCoupling, Chain, InvertibleBlock, LongTermMemory
-from wic_layers.blocks.chain import run_named, way_back
-from wic_layers.blocks.subnets import DenseBlock, has_hooks
+from wic_layers.blocks.block import Gradients, as_block, run_named
+from wic_layers.blocks.chain import Chain
+from wic_layers.blocks.dense_block import DenseBlock
 from wic_layers.errors import WICError
-from wic_layers.layer.conv import WIC
 from wic_layers.layer.pointwise import is_transformed
 
 __all__ = ["save_memory"]
@@ -82,46 +81,29 @@ class _Runner:
         """Maps ``x`` through blocks with their names, in this order."""
         rest = list(blocks)
         while rest:
-            exact = 0
-            while exact < len(rest) and _is_exact(rest[exact][1], rev=rev):
-                exact += 1
-            if exact:
-                piece = _Piece(rest[:exact], rev=rev, check=self.check)
+            count = 0
+            while count < len(rest) and _can_take_part(rest[count][1], rev=rev):
+                count += 1
+            if count:
+                piece = _Piece(rest[:count], rev=rev, check=self.check)
                 x = _Reversible.apply(piece, x, *piece.parameters)
             else:
-                x = _step(*rest[0], x, rev=rev)
-            rest = rest[max(exact, 1) :]
+                name, block = rest[0]
+                x = run_named(name, block.inverse if rev else block, x)
+            rest = rest[max(count, 1) :]
         return x
 
 
-def _is_exact(block: nn.Module, *, rev: bool) -> bool:
-    """Whether what goes into a block can be computed from what comes out."""
-    if has_hooks(block):
-        return False
-    if isinstance(block, Chain):
-        return all(_is_exact(part, rev=rev) for part in block)
-    if isinstance(block, LongTermMemory):
-        return _is_exact(block.inner, rev=rev)
-    if isinstance(block, WIC):
-        is_exact = block.bijective or (block.out_channels > block.in_channels and not rev)
-    else:
-        is_exact = isinstance(block, InvertibleBlock) and block.is_exact
-    return is_exact and _is_repeatable(block)
-
-
-def _is_repeatable(block: nn.Module) -> bool:
-    """Whether a block does the same with gradients on and off, and its parameters stay its own.
+def _can_take_part(block: nn.Module, *, rev: bool) -> bool:
+    """Whether a block can be undone and does the same again, with parameters that stay its own.
 
     ``fully_shard`` exchanges them at every call; then the gradients would be those of others.
     """
-    return all(type(parameter) in (Tensor, nn.Parameter) for parameter in block.parameters()) and (
-        not any(isinstance(net, DenseBlock) and net.is_optimized() for net in block.modules())
+    return (
+        as_block(block).can_undo(rev=rev)
+        and all(type(parameter) in (Tensor, nn.Parameter) for parameter in block.parameters())
+        and not any(isinstance(net, DenseBlock) and net.is_optimized() for net in block.modules())
     )
-
-
-def _step(name: str, block: Any, x: Tensor, *, rev: bool) -> Tensor:
-    found: Tensor = run_named(name, way_back(block) if rev else block, x)
-    return found
 
 
 class _Piece:
@@ -136,29 +118,29 @@ class _Piece:
 
     def run(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
         """The result, and what went into every block if that is to be compared."""
-        seen = []
+        inputs = []
         for name, block in self.blocks:
             if self.check:
-                seen.append(x)
-            x = _step(name, block, x, rev=self.rev)
-        return x, seen
+                inputs.append(x)
+            x = run_named(name, block.inverse if self.rev else block, x)
+        return x, inputs
 
     def undo(
-        self, y: Tensor, gradient: Tensor, seen: Sequence[Tensor]
-    ) -> tuple[Tensor, dict[Tensor, Tensor]]:
+        self, y: Tensor, gradient: Tensor, inputs: Sequence[Tensor]
+    ) -> tuple[Tensor, Gradients]:
         """The gradients of what went in and of the parameters."""
-        found: dict[Tensor, Tensor] = {}
+        gradients: Gradients = {}
         for index in range(len(self.blocks) - 1, -1, -1):
             name, block = self.blocks[index]
-            y, gradient = _undo(block, y, gradient, found, rev=self.rev)
+            y, gradient = as_block(block).undo(y, gradient, gradients, rev=self.rev)
             if self.check:
-                _compare(name, y, seen[index])
-        return gradient, found
+                _compare(name, y, inputs[index])
+        return gradient, gradients
 
 
-def _compare(name: str, found: Tensor, expected: Tensor) -> None:
-    off = float((found - expected).abs().max()) if found.numel() else 0.0
-    largest = float(expected.abs().max()) if found.numel() else 0.0
+def _compare(name: str, x: Tensor, expected: Tensor) -> None:
+    off = float((x - expected).abs().max()) if x.numel() else 0.0
+    largest = float(expected.abs().max()) if x.numel() else 0.0
     if not off <= _TOLERANCE * largest:
         raise WICError(
             f"{name}: expected what went in to come back from what came out; it is off by "
@@ -171,20 +153,20 @@ class _Reversible(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, piece: _Piece, x: Tensor, *parameters: Tensor) -> Tensor:
-        y, seen = piece.run(x)
+        y, inputs = piece.run(x)
         ctx.piece = piece
         ctx.autocast = _autocast_of(x.device.type)
         # with the weights, so that autograd notices if they have changed until then
-        ctx.save_for_backward(*piece.weights, y, *seen)
+        ctx.save_for_backward(*piece.weights, y, *inputs)
         return y
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        y, *seen = ctx.saved_tensors[len(ctx.piece.weights) :]
+        y, *inputs = ctx.saved_tensors[len(ctx.piece.weights) :]
         with torch.autocast(**ctx.autocast):
-            back, found = ctx.piece.undo(y, gradient, seen)
-        return (None, back, *(found.get(parameter) for parameter in ctx.piece.parameters))
+            back, gradients = ctx.piece.undo(y, gradient, inputs)
+        return (None, back, *(gradients.get(parameter) for parameter in ctx.piece.parameters))
 
 
 def _autocast_of(kind: str) -> dict[str, Any]:
@@ -193,90 +175,3 @@ def _autocast_of(kind: str) -> dict[str, Any]:
         "enabled": torch.is_autocast_enabled(kind),
         "dtype": torch.get_autocast_dtype(kind),
     }
-
-
-def _undo(
-    block: Any, y: Tensor, gradient: Tensor, found: dict[Tensor, Tensor], *, rev: bool
-) -> tuple[Tensor, Tensor]:
-    """What went into a block, and its gradient; those of parameters are added to ``found``."""
-    if isinstance(block, Chain):
-        parts = list(block)
-        for part in parts if rev else parts[::-1]:
-            y, gradient = _undo(part, y, gradient, found, rev=rev)
-        return y, gradient
-    if isinstance(block, LongTermMemory):
-        aside, rest = y[:, : block.channels], y[:, block.channels :]
-        kept, passed = gradient[:, : block.channels], gradient[:, block.channels :]
-        rest, passed = _undo(block.inner, rest, passed, found, rev=rev)
-        return torch.cat((aside, rest), 1), torch.cat((kept, passed), 1)
-    if isinstance(block, AffineCoupling) and not block.condition:
-        undo = _undo_uncoupling if rev else _undo_coupling
-        return undo(block, y, gradient, found)
-    there, back_again = (way_back(block), block) if rev else (block, way_back(block))
-    with torch.no_grad():
-        x = back_again(y)
-    with torch.enable_grad():
-        given = x.detach().requires_grad_()
-        out = there(given)
-    (back,) = _gradients((out,), given, block, (gradient,), found)
-    return x, back
-
-
-def _undo_coupling(
-    block: AffineCoupling, y: Tensor, gradient: Tensor, found: dict[Tensor, Tensor]
-) -> tuple[Tensor, Tensor]:
-    y1, y2 = y.split(block.sizes, dim=1)
-    g1, g2 = gradient.split(block.sizes, dim=1)
-    with torch.enable_grad():
-        given = y1.detach().requires_grad_()
-        scale, shift = block.scale_and_shift(given, y.dtype)
-    factor = scale.detach().exp()
-    x2 = (y2 - shift.detach()) / factor
-    g2_scaled = g2 * factor
-    (back,) = _gradients((shift, scale), given, (block.G, block.H), (g2, g2_scaled * x2), found)
-    g1 = g1 + back
-    with torch.enable_grad():
-        given = x2.requires_grad_()
-        first = block.F(given).to(y.dtype)
-    (back,) = _gradients((first,), given, block.F, (g1,), found)
-    x1 = y1 - first.detach()
-    return torch.cat((x1, x2.detach()), dim=1), torch.cat((g1, g2_scaled + back), dim=1)
-
-
-def _undo_uncoupling(
-    block: AffineCoupling, x: Tensor, gradient: Tensor, found: dict[Tensor, Tensor]
-) -> tuple[Tensor, Tensor]:
-    x1, x2 = x.split(block.sizes, dim=1)
-    g1, g2 = gradient.split(block.sizes, dim=1)
-    with torch.enable_grad():
-        given = x2.detach().requires_grad_()
-        first = block.F(given).to(x.dtype)
-    (back,) = _gradients((first,), given, block.F, (-g1,), found)
-    g2 = g2 + back
-    y1 = x1 + first.detach()
-    with torch.enable_grad():
-        given = y1.requires_grad_()
-        scale, shift = block.scale_and_shift(given, x.dtype)
-    g2_scaled = g2 * (-scale.detach()).exp()
-    (back,) = _gradients((shift, scale), given, (block.G, block.H), (-g2_scaled, -g2 * x2), found)
-    y2 = x2 * scale.detach().exp() + shift.detach()
-    return torch.cat((y1.detach(), y2), dim=1), torch.cat((g1 + back, g2_scaled), dim=1)
-
-
-def _gradients(
-    outs: tuple[Tensor, ...],
-    given: Tensor,
-    modules: nn.Module | tuple[nn.Module, ...],
-    gradients: tuple[Tensor, ...],
-    found: dict[Tensor, Tensor],
-) -> tuple[Tensor]:
-    """The gradient of ``given``; those of the modules' parameters are added to ``found``."""
-    each = modules if isinstance(modules, tuple) else (modules,)
-    every = (p for module in each for p in module.parameters() if p.requires_grad)
-    parameters = list(dict.fromkeys(every))  # G and H may share some
-    inputs = [given, *parameters]
-    back, *others = torch.autograd.grad(outs, inputs, gradients, allow_unused=True)
-    for parameter, new in zip(parameters, others, strict=True):
-        if new is not None:
-            found[parameter] = found[parameter] + new if parameter in found else new
-    return (torch.zeros_like(given) if back is None else back,)

@@ -2,12 +2,11 @@
 
 from wic_layers.deploy.export import (
     OPSET,
-    Direction,
     Exported,
     Precision,
     export_onnx,
     export_program,
-    fuse,
 )
+from wic_layers.deploy.fusing import Direction, fuse
 
 __all__ = ["OPSET", "Direction", "Exported", "Precision", "export_onnx", "export_program", "fuse"]

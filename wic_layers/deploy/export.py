@@ -1,4 +1,4 @@
-"""Networks for use without this library: one direction, constants in place of inverses, ONNX."""
+"""export_program and export_onnx: one direction of a network, images in and images out."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -17,22 +16,19 @@ from torch import Tensor, nn
 import wic_layers
 from wic_layers._files import check_place, write_whole
 from wic_layers._quiet import quiet
-from wic_layers.deploy.fusing import one_way
-from wic_layers.deploy.one_way import joined, lowered
+from wic_layers.deploy.fusing import Direction, check_direction, fuse, lowered
 from wic_layers.errors import (
     WICArgumentError,
     WICDependencyError,
     WICError,
     WICFileError,
 )
-from wic_layers.layer.conv import WIC
 
 if TYPE_CHECKING:
     from wic_layers.tasks import Task
 
-__all__ = ["OPSET", "Direction", "Exported", "Precision", "export_onnx", "export_program", "fuse"]
+__all__ = ["OPSET", "Exported", "Precision", "export_onnx", "export_program"]
 
-Direction = Literal["forward", "reverse"]
 Precision = Literal["float32", "float16"]
 
 OPSET = 18
@@ -40,71 +36,6 @@ OPSET = 18
 
 _ALGEBRA = ("Det", "Inverse")
 _EXPORTING = threading.Lock()  # two at once would leave the level of torch's logger behind
-
-
-def fuse(model: nn.Module, direction: Direction = "forward") -> nn.Module:
-    r"""Returns one direction of a model as a module of its own, free of linear algebra.
-
-    Every WIC becomes a constant convolution, on the way back together with its completion; a zero,
-    repeated or shifted completion is part of the constant. Constants that stand side by side
-    become one. What is returned is in ``eval()`` mode and without gradients, goes through
-    ``torch.export`` and ``torch.onnx.export`` with any batch, height and width, and gives what the
-    model gives, to the rounding of its dtype; what ``Network.optimize`` sets is left behind. On
-    CUDA the convolution of a shifted completion rounds as torch's convolutions are told to (TF32).
-
-    - Of the networks of :mod:`wic_layers.models`, a :class:`~wic_layers.blocks.Chain`, the blocks,
-      a :class:`~wic_layers.WIC` or a :class:`~wic_layers.WellPosed` around them, nothing is left
-      but convolutions and reshapes, and ``torch.jit.script`` takes it; the relation module of
-      IICNet and the conditional flows of HCFlow keep code that only ``torch.jit.trace`` takes.
-    - Other modules keep their code, with the layers inside exchanged: a FrEIA graph (``reverse``
-      is ``rev=True``; conditions follow the input), a normflows model (``forward`` is its own,
-      from latent to data, and ``reverse`` its ``inverse``), and whatever has ``inverse(y)`` or
-      ``forward(x, rev=False)``. They return tensors without log-determinants. What
-      :func:`~wic_layers.swap_1x1` knows is swapped. ``torch.jit.script`` takes them only if it
-      takes the host's own code, as it does not take FrEIA's and normflows'; ``torch.jit.trace``
-      does.
-
-    Args:
-        model: The model, which is not changed.
-        direction: ``"forward"`` or ``"reverse"``.
-
-    Returns:
-        A module with ``forward(x)``.
-
-    Raises:
-        WICArgumentError: For another direction, a model that cannot run backwards, a layer that
-            draws random numbers on that way, or a host's layer that waits for a first batch.
-        IllConditionedError: If a kernel has no inverse.
-
-    Example:
-        >>> from wic_layers import WIC
-        >>> from wic_layers.blocks import AffineCoupling, Chain, Squeeze
-        >>> net = Chain(Squeeze(2), AffineCoupling(12), WIC(12, 3)).eval()
-        >>> reverse = fuse(net, "reverse")
-        >>> y = torch.rand(1, 3, 8, 8)
-        >>> torch.allclose(reverse(y), net.inverse(y), atol=1e-5)
-        True
-        >>> [str(part).partition("(")[0] for part in reverse]
-        ['Matrix', 'Uncouple', 'PixelShuffle']
-    """
-    _check_direction(direction)
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"Expected a module; got {type(model).__name__}.")
-    with torch.no_grad():
-        for layer in model.modules():
-            if isinstance(layer, WIC) and layer._forward_pre_hooks:  # pruning sets weights there
-                layer(layer.weight.new_zeros(1, layer.in_channels))
-        parts = joined(one_way(model, direction == "reverse", {}))
-    fused = parts[0] if len(parts) == 1 else parts
-    held = next(chain(model.parameters(), model.buffers()), None)
-    if held is not None:  # constants of a transform were made on the CPU
-        fused.to(held.device)
-    return fused.eval().requires_grad_(requires_grad=False)
-
-
-def _check_direction(direction: str) -> None:
-    if direction not in get_args(Direction):
-        raise WICArgumentError(f'Expected direction "forward" or "reverse"; got {direction!r}.')
 
 
 class _Images(nn.Module):
@@ -209,7 +140,7 @@ def export_program(
         >>> program.module()(torch.zeros(5, 7, 3, dtype=torch.uint8))[0].shape
         torch.Size([10, 14, 3])
     """
-    _check_direction(direction)
+    check_direction(direction)
     network, task = _network_and_task(model)
     return _program(network, task, direction, precision)
 
@@ -323,7 +254,7 @@ def export_onnx(
     """
     target = _check_target(path, force=force)
     onnx = _onnx()
-    _check_direction(direction)
+    check_direction(direction)
     network, task = _network_and_task(model)
     program = _program(network, task, direction, precision)
     picture = (task.picture_name,)

@@ -1,356 +1,130 @@
-"""What becomes of a model's layers in one direction: the rules behind ``deploy.fuse``."""
+"""fuse: one direction of a model as a module of its own, with constants in place of kernels."""
 
 from __future__ import annotations
 
 import copy
 import inspect
-import math
 import sys
-from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
-from wic_layers._probe import naming
-from wic_layers.blocks import (
-    AffineCoupling,
-    Chain,
-    ChannelMean,
-    Haar,
-    InverseHaar,
-    Latent,
-    LearnedSqueeze,
-    LongTermMemory,
-    Relation,
-    Squeeze,
-    Unsqueeze,
-)
-from wic_layers.blocks.subnets import DenseBlock
-from wic_layers.deploy.one_way import (
-    Bands,
-    Completed,
-    Couple,
-    Lower,
-    Matrix,
-    Mean,
-    Memory,
-    Pixels,
-    Related,
-    Repeated,
-    Shifted,
-    Uncouple,
-    WithLatent,
-    WithoutLatent,
-    joined,
-)
-from wic_layers.errors import WICArgumentError, WICError
+from wic_layers.blocks import InvertibleBlock, save_memory
+from wic_layers.blocks.block import as_block
+from wic_layers.deploy.constants import Completed, Constant, Lower, put_constants
+from wic_layers.errors import WICArgumentError
 from wic_layers.hosts.swap import _converter, swap_1x1
-from wic_layers.hosts.well_posed import WellPosed
-from wic_layers.layer.completion import Gaussian, Learned, Shift
 from wic_layers.layer.conv import WIC
-from wic_layers.models.dlv import DualLatent
 
-__all__ = ["Memo", "one_way"]
+__all__ = ["Direction", "check_direction", "fuse", "lowered"]
 
-Memo = dict[int, Any]
-"""What was copied already, as :func:`copy.deepcopy` keeps it: what is shared stays shared."""
+Direction = Literal["forward", "reverse"]
 
 
-def one_way(block: Any, reverse: bool, memo: Memo) -> list[nn.Module]:  # noqa: FBT001
-    """Returns the parts that a block becomes, in the order in which they run.
+def fuse(model: nn.Module, direction: Direction = "forward") -> nn.Module:
+    r"""Returns one direction of a model as a module of its own, free of linear algebra.
+
+    The model is copied, and every WIC in it becomes a constant convolution, on the way back
+    together with its completion; a zero, repeated or shifted completion is part of the constant.
+    What is returned is in ``eval()`` mode and without gradients, goes through ``torch.export`` and
+    ``torch.onnx.export`` with any batch, height and width, and gives what the model gives, to the
+    rounding of its dtype; what ``Network.optimize`` sets is left behind. On CUDA the convolution
+    of a shifted completion rounds as torch's convolutions are told to (TF32).
+
+    It takes networks of :mod:`wic_layers.models`, blocks, a :class:`~wic_layers.WellPosed`, a
+    FrEIA graph (``reverse`` is ``rev=True``; conditions follow the input), a normflows model
+    (``forward`` is its own, from latent to data, and ``reverse`` its ``inverse``), and whatever
+    has ``inverse(y)`` or ``forward(x, rev=False)``. They return tensors without log-determinants.
+    What :func:`~wic_layers.swap_1x1` knows is swapped.
 
     Args:
-        block: A layer, block, network or module of another code base.
+        model: The model, which is not changed.
+        direction: ``"forward"`` or ``"reverse"``.
+
+    Returns:
+        A module with ``forward(x)``.
+
+    Raises:
+        WICArgumentError: For another direction, a model that cannot run backwards, a layer that
+            draws random numbers on that way, or a host's layer that waits for a first batch.
+        IllConditionedError: If a kernel has no inverse.
+
+    Example:
+        >>> from wic_layers import WIC
+        >>> from wic_layers.blocks import AffineCoupling, Chain, Squeeze
+        >>> net = Chain(Squeeze(2), AffineCoupling(12), WIC(12, 3)).eval()
+        >>> reverse = fuse(net, "reverse")
+        >>> y = torch.rand(1, 3, 8, 8)
+        >>> torch.allclose(reverse(y), net.inverse(y), atol=1e-5)
+        True
+    """
+    check_direction(direction)
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"Expected a module; got {type(model).__name__}.")
+    reverse = direction == "reverse"
+    with torch.no_grad():
+        for layer in model.modules():
+            if isinstance(layer, WIC) and layer._forward_pre_hooks:  # pruning sets weights there
+                layer(layer.weight.new_zeros(1, layer.in_channels))
+        host = OneWay(copy.deepcopy(model), reverse=reverse)
+        if any(_converter(part) is not None for part in host.modules()):
+            swap_1x1(host.module)
+        if isinstance(host.module, WIC):
+            host.module = Constant(host.module, backward=reverse)
+        else:
+            put_constants(host.module, reverse=reverse)
+    _start(host.module)
+    save_memory(host, enabled=False)
+    as_block(host.module).keep_one_way(rev=reverse)
+    return host.eval().requires_grad_(requires_grad=False)
+
+
+def check_direction(direction: str) -> None:
+    """Raises WICArgumentError for another direction."""
+    if direction not in get_args(Direction):
+        raise WICArgumentError(f'Expected direction "forward" or "reverse"; got {direction!r}.')
+
+
+class OneWay(nn.Module):
+    """A module of which one direction is called, and tensors alone are returned.
+
+    Args:
+        module: The module, which keeps its own code.
         reverse: The direction.
-        memo: Empty at the first call.
+
+    Raises:
+        WICArgumentError: If the module does not run backwards.
     """
-    kind = type(block)
-    if isinstance(block, WIC):
-        return [_inverted(block, memo) if reverse else _applied(block)]
-    if isinstance(block, Chain) and _is_plain(kind):
-        parts: list[nn.Module] = []
-        for name, part in block._blocks()[:: -1 if reverse else 1]:
-            with naming(name):
-                parts += one_way(part, reverse, memo)
-        return parts
-    if kind is WellPosed:
-        ends = [(block.net, "net"), (block.wic, "wic")]
-        parts = []
-        for part, name in ends[:: -1 if reverse else 1]:
-            with naming(name):
-                parts += one_way(part, reverse, memo)
-        return parts
-    convert = _CONVERTERS.get(kind)
-    return [_hosted(block, reverse, memo)] if convert is None else convert(block, reverse, memo)
-
-
-def _is_plain(kind: type[Chain]) -> bool:
-    """Whether a subclass runs its blocks in a row, as a chain does; DLV's does without a w."""
-    return (
-        kind.forward in (Chain.forward, DualLatent.forward)
-        and kind._forward is Chain._forward
-        and kind.inverse is Chain.inverse
-        and kind._inverse is Chain._inverse
-    )
-
-
-def _stored(layer: WIC) -> torch.dtype:
-    """The dtype of a layer's constants; not less than float32, as their inverse is no kernel."""
-    return torch.promote_types(layer.weight.dtype, torch.float32)
-
-
-def _applied(layer: WIC) -> nn.Module:
-    return Matrix(layer.weight.detach()[: layer.out_channels].double(), _stored(layer))
-
-
-def _inverted(layer: WIC, memo: Memo) -> nn.Module:
-    completion = layer.completion
-    if isinstance(completion, Gaussian):
-        raise WICArgumentError(
-            f"{layer._title()}: expected a completion that computes the dropped channels; this "
-            "one draws random numbers, which have no place in a deployed network. Train with "
-            'completion="zero" or another.'
-        )
-    matrix, dtype = layer._folded(layer._checked_inverse(None)), _stored(layer)
-    if matrix.shape[1] == layer.out_channels:
-        return Matrix(matrix, dtype)
-    if type(completion) is Shift:
-        return Shifted(matrix, completion, dtype)
-    completion = _copied(completion, memo)
-    if type(completion) is Learned:
-        completion = Lower(completion.layers, dtype)
-    return Completed(matrix, completion, dtype)
-
-
-def _copied(part: Any, memo: Memo) -> Any:
-    """A copy in which every WIC is a constant; a function is taken as it is."""
-    if not isinstance(part, nn.Module):
-        return part
-    return with_constants(copy.deepcopy(part, memo), reverse=False)
-
-
-def _squeezed(block: Squeeze, reverse: bool, memo: Memo) -> list[nn.Module]:  # noqa: FBT001
-    into_channels = isinstance(block, Unsqueeze) == reverse
-    if block.groups is not None:  # what single pixels become is what they are
-        same = torch.eye(block.factor**2, dtype=torch.float64)
-        kind = Bands if into_channels else Pixels
-        return [kind(same, block.factor, block.groups, torch.float32)]
-    return [(nn.PixelUnshuffle if into_channels else nn.PixelShuffle)(block.factor)]
-
-
-def _transformed(block: Haar, reverse: bool, memo: Memo) -> list[nn.Module]:  # noqa: FBT001
-    # the matrix as what the transform makes of single pixels and bands
-    units, transform = torch.eye(4, dtype=torch.float64), Haar(mean=block.mean)
-    if isinstance(block, InverseHaar) == reverse:
-        matrix = transform(units.view(4, 1, 2, 2)).flatten(1).mT
-        return [Bands(matrix, 2, block.groups, torch.float32)]
-    matrix = transform.inverse(units[..., None, None]).flatten(1).mT
-    return [Pixels(matrix, 2, block.groups, torch.float32)]
-
-
-def _learned_squeeze(
-    block: LearnedSqueeze,
-    reverse: bool,  # noqa: FBT001
-    memo: Memo,
-) -> list[nn.Module]:
-    with naming("wic"):
-        constant: Any = _inverted(block.wic, memo) if reverse else _applied(block.wic)
-    kind = Pixels if reverse else Bands
-    return [kind(constant.matrix, block.factor, 1, constant.stored)]
-
-
-def _averaged(block: ChannelMean, reverse: bool, memo: Memo) -> list[nn.Module]:  # noqa: FBT001
-    return [(Repeated if reverse else Mean)(block.groups)]
-
-
-def _latent(block: Latent, reverse: bool, memo: Memo) -> list[nn.Module]:  # noqa: FBT001
-    return [(WithoutLatent if reverse else WithLatent)(block.channels, block.groups)]
-
-
-def _related(block: Relation, reverse: bool, memo: Memo) -> list[nn.Module]:  # noqa: FBT001
-    return [Related(_copied(block.back if reverse else block.there, memo))]
-
-
-def _coupled(block: AffineCoupling, reverse: bool, memo: Memo) -> list[nn.Module]:  # noqa: FBT001
-    return [(Uncouple if reverse else Couple)(_copied(block, memo))]
-
-
-def _remembered(block: LongTermMemory, reverse: bool, memo: Memo) -> list[nn.Module]:  # noqa: FBT001
-    with naming("inner"):
-        return [Memory(block.channels, joined(one_way(block.inner, reverse, memo)))]
-
-
-_CONVERTERS: dict[type, Callable[[Any, bool, Memo], list[nn.Module]]] = {
-    AffineCoupling: _coupled,
-    ChannelMean: _averaged,
-    Haar: _transformed,
-    Latent: _latent,
-    InverseHaar: _transformed,
-    LearnedSqueeze: _learned_squeeze,
-    LongTermMemory: _remembered,
-    Relation: _related,
-    Squeeze: _squeezed,
-    Unsqueeze: _squeezed,
-}
-
-
-class Constant(nn.Module):
-    """A WIC inside a host's code: both directions, and the log-volume, as constants.
-
-    Args:
-        layer: The layer.
-        backward: Whether its inverse is sure to be needed, so that the lack of one is an error
-            here and not where it is called.
-    """
-
-    def __init__(self, layer: WIC, *, backward: bool) -> None:
-        super().__init__()
-        self.in_channels = layer.in_channels
-        self.out_channels = layer.out_channels
-        self.there = joined([_applied(layer)])
-        self.back = nn.Sequential()
-        self.refused = ""
-        memo: Memo = {}  # the completion is copied once
-        try:
-            self.back = joined([_inverted(layer, memo)])
-        except WICError as error:
-            if backward:
-                raise
-            self.refused = str(error)
-        # not log_volume, which rounds to the kernel's dtype
-        pixel = torch.zeros(1, layer.in_channels, dtype=torch.float32, device=layer.weight.device)
-        self.volume = float(layer.with_log_det(pixel)[1])
-        drawn = isinstance(layer.completion, Gaussian)
-        self.completion = None if drawn else _copied(layer.completion, memo)
-
-    def complete(self, y: Tensor) -> Tensor:
-        """See :meth:`wic_layers.WIC.complete`."""
-        if self.refused:
-            raise WICArgumentError(self.refused)
-        return y[:, :0] if self.completion is None else self.completion(y).to(y.dtype)
-
-    def forward(self, x: Tensor, rev: bool = False) -> Tensor:  # noqa: FBT001, FBT002 - as WIC
-        """Maps (B, in_channels, *spatial) to (B, out_channels, *spatial), or back."""
-        if rev:
-            return self.inverse(x)
-        found: Tensor = self.there(x)
-        return found
-
-    def inverse(self, y: Tensor) -> Tensor:
-        """Maps (B, out_channels, *spatial) to (B, in_channels, *spatial)."""
-        if self.refused:
-            raise WICArgumentError(self.refused)
-        found: Tensor = self.back(y)
-        return found
-
-    def with_log_det(self, x: Tensor, *, rev: bool = False) -> tuple[Tensor, Tensor]:
-        """See :meth:`wic_layers.WIC.with_log_det`."""
-        volume = -self.volume if rev else self.volume
-        dtype = torch.promote_types(x.dtype, torch.float32)
-        pixels = x.new_full((x.shape[0],), math.prod(x.shape[2:]), dtype=dtype)
-        return self(x, rev), pixels * volume
-
-
-class Hosted(nn.Module):
-    """A module that keeps its own code, as it is called forward."""
-
-    def __init__(self, module: nn.Module) -> None:
-        super().__init__()
-        self.module = module
-
-    def forward(self, x: Tensor) -> Tensor:
-        """What the module makes of x."""
-        found: Tensor = self.module(x)
-        return found
-
-
-class HostedInverse(Hosted):
-    """A module's ``inverse``."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """What the module's ``inverse`` makes of x."""
-        found: Tensor = self.module.inverse(x)  # type: ignore[operator]
-        return found
-
-
-class HostedReverse(Hosted):
-    """A module's ``forward(x, rev=True)``."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """What the module makes of x with ``rev=True``."""
-        found: Tensor = self.module(x, rev=True)
-        return found
-
-
-class First(Hosted):
-    """The first of what a module returns, without the log-determinant behind it."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """The first of what the module makes of x."""
-        found: Tensor = self.module(x)[0]
-        return found
-
-
-class Graph(Hosted):
-    """A FrEIA module, without log-determinants."""
 
     def __init__(self, module: nn.Module, *, reverse: bool) -> None:
-        super().__init__(module)
+        super().__init__()
+        self.module: Any = module
         self.reverse = reverse
+        taken = inspect.signature(module.forward).parameters
+        self.is_graph = "jac" in taken  # FrEIA's
+        self.has_inverse = callable(getattr(module, "inverse", None))
+        normflows = sys.modules.get("normflows")
+        self.is_flow = normflows is not None and isinstance(module, normflows.flows.Flow)
+        takes_rev = "rev" in taken or any(p.kind is p.VAR_KEYWORD for p in taken.values())
+        if reverse and not (self.is_graph or self.has_inverse or takes_rev):
+            raise WICArgumentError(
+                "Expected a model that runs backwards, by inverse(y) or forward(x, rev=True); got "
+                f"{type(module).__name__}."
+            )
 
     def forward(self, x: Any, *conditions: Tensor) -> Any:
-        """What the graph makes of one tensor, or a tuple of them, and its conditions."""
-        given = {"c": list(conditions)} if conditions else {}
-        return self.module(x, rev=self.reverse, jac=False, **given)[0]
-
-
-def _hosted(module: nn.Module, reverse: bool, memo: Memo) -> nn.Module:  # noqa: FBT001
-    """A module of another code base, in one direction."""
-    made = copy.deepcopy(module, memo)
-    if any(_converter(part) is not None for part in made.modules()):
-        swap_1x1(made)
-    made = with_constants(made, reverse=reverse)
-    _start(made)
-    taken = inspect.signature(made.forward).parameters
-    if "jac" in taken:
-        return Graph(made, reverse=reverse)
-    if not reverse:
-        called: nn.Module = Hosted(made)
-    elif callable(getattr(made, "inverse", None)):
-        called = HostedInverse(made)
-    elif "rev" in taken or any(p.kind is p.VAR_KEYWORD for p in taken.values()):
-        called = HostedReverse(made)
-    else:
-        raise WICArgumentError(
-            "Expected a model that runs backwards, by inverse(y) or forward(x, rev=True); got "
-            f"{type(module).__name__}."
-        )
-    normflows = sys.modules.get("normflows")
-    is_flow = normflows is not None and isinstance(made, normflows.flows.Flow)
-    return First(called) if is_flow else called
-
-
-def with_constants(model: nn.Module, *, reverse: bool) -> nn.Module:
-    """Exchanges every WIC in a host's module, in place, and forgets what ``optimize`` set.
-
-    Args:
-        model: The module.
-        reverse: In which of the module's directions it will run.
-    """
-    made: dict[WIC, Constant] = {}
-    for path, parent in list(model.named_modules()):
-        # what normflows calls forward, from latent to data, is the way back of a WIC
-        turned = type(parent).__module__ == "wic_layers.hosts.normflows"
-        for name, child in parent._modules.items():
-            if isinstance(child, WIC):
-                with naming(f"{path}.{name}" if path else name):
-                    if child not in made:
-                        made[child] = Constant(child, backward=reverse != turned)
-                parent._modules[name] = made[child]
-            elif isinstance(child, DenseBlock):
-                child.optimize(None)
-    return model
+        """What the module makes of a tensor; of a FrEIA graph's tuple of them and conditions."""
+        if self.is_graph:
+            given = {"c": list(conditions)} if conditions else {}
+            return self.module(x, rev=self.reverse, jac=False, **given)[0]
+        if not self.reverse:
+            y = self.module(x)
+        elif self.has_inverse:
+            y = self.module.inverse(x)
+        else:
+            y = self.module(x, rev=True)
+        return y[0] if self.is_flow else y  # without the log-determinant behind it
 
 
 def _start(model: nn.Module) -> None:
@@ -370,3 +144,28 @@ def _start(model: nn.Module) -> None:
             )
         if is_norm:
             module.__class__ = normflows.flows.AffineConstFlow  # type: ignore[union-attr]
+
+
+def lowered(fused: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """Runs the networks inside couplings and completions in another dtype, in place.
+
+    What is inverted, the halves of couplings and the constants, stays as it is.
+
+    Raises:
+        WICArgumentError: If there is no such network.
+    """
+    networks = [
+        (block, name, network)
+        for block in fused.modules()
+        if isinstance(block, (InvertibleBlock, Completed))
+        for name, network in block._modules.items()
+        if name in block.networks and network is not None
+    ]
+    if not networks:
+        raise WICArgumentError(
+            f"Expected a network of affine couplings to run in {dtype}; this one keeps code of "
+            "its own, and stays in float32."
+        )
+    for block, name, network in networks:
+        block._modules[name] = Lower(network, dtype)
+    return fused

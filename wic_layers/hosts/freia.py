@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from wic_layers.blocks import AffineCoupling
-from wic_layers.blocks.subnets import DenseBlock
+from wic_layers.blocks.dense_block import DenseBlock
 from wic_layers.errors import WICArgumentError, WICDependencyError, WICShapeError
 from wic_layers.layer import conv
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterator
+from fractions import Fraction
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from wic_layers.blocks import InvertibleBlock
-from wic_layers.blocks.chain import run_named, way_back
+from wic_layers.blocks.block import as_block, run_named
 from wic_layers.errors import WICArgumentError
 from wic_layers.layer.completion import Completion, CompletionName
 from wic_layers.layer.conv import WIC
@@ -105,16 +107,36 @@ class WellPosed(InvertibleBlock):
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
     def _inverse(self, y: Tensor) -> Tensor:
-        return self._tensor(self.net(run_named("wic", way_back(self.wic), y), rev=True))
+        return self._tensor(self.net(run_named("wic", self.wic.inverse, y), rev=True))
 
-    def _tensor(self, found: Any) -> Tensor:
-        if not isinstance(found, Tensor):
+    def shape_after(self, channels: int, side: Fraction) -> tuple[int, Fraction]:
+        """See :meth:`~wic_layers.blocks.InvertibleBlock.shape_after`."""
+        return self.wic.out_channels, as_block(self.net).shape_after(channels, side)[1]
+
+    @property
+    def reach(self) -> int:
+        """None of its own."""
+        return 0
+
+    def parts(
+        self, channels: int, side: Fraction
+    ) -> Iterator[tuple[str, nn.Module, int, Fraction]]:
+        """See :meth:`~wic_layers.blocks.InvertibleBlock.parts`."""
+        yield "net", self.net, channels, side
+        yield "wic", self.wic, *as_block(self.net).shape_after(channels, side)
+
+    def keep_one_way(self, *, rev: bool) -> None:
+        """Drops what only the other direction needs, from the network."""
+        as_block(self.net).keep_one_way(rev=rev)
+
+    def _tensor(self, result: Any) -> Tensor:
+        if not isinstance(result, Tensor):
             raise WICArgumentError(
                 f"Expected {type(self.net).__name__} to return one tensor; got "
-                f"{type(found).__name__}. In a FrEIA graph put wic_layers.freia.WIC instead; wrap "
-                "another network in a module that returns the tensor alone."
+                f"{type(result).__name__}. In a FrEIA graph put wic_layers.freia.WIC instead; "
+                "wrap another network in a module that returns the tensor alone."
             )
-        return found
+        return result
 
 
 def _takes_rev(net: nn.Module) -> bool:

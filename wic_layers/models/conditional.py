@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from fractions import Fraction
 from functools import partial
 from typing import Any
 
@@ -11,9 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wic_layers.blocks import Chain, InvertibleBlock
-from wic_layers.blocks.chain import run_named, way_back
+from wic_layers.blocks.block import reach_of, run_named
 from wic_layers.blocks.couplings import with_condition
-from wic_layers.blocks.subnets import DenseBlock
+from wic_layers.blocks.dense_block import DenseBlock
 from wic_layers.errors import WICArgumentError, WICShapeError
 from wic_layers.layer import losses as auxiliary
 from wic_layers.layer.conv import WIC
@@ -49,6 +50,10 @@ class ActNorm(InvertibleBlock):
 
     def _inverse(self, y: Tensor) -> Tensor:
         return y * (-self.logs).exp() - self.bias
+
+    def shape_after(self, channels: int, side: Fraction) -> tuple[int, Fraction]:
+        """See :meth:`~wic_layers.blocks.InvertibleBlock.shape_after`."""
+        return channels, side
 
     def extra_repr(self) -> str:
         return f"{self.bias.shape[1]}"
@@ -148,6 +153,10 @@ class HalfCoupling(InvertibleBlock):
     def _affine(self, seen: Tensor, condition: Tensor | None) -> tuple[Tensor, Tensor]:
         return _shift_and_scale(self.f(with_condition(seen, condition)).to(seen.dtype))
 
+    def shape_after(self, channels: int, side: Fraction) -> tuple[int, Fraction]:
+        """See :meth:`~wic_layers.blocks.InvertibleBlock.shape_after`."""
+        return channels, side
+
     def extra_repr(self) -> str:
         marks = ("*", "") if self.changes_first else ("", "*")
         return " + ".join(f"{size}{mark}" for size, mark in zip(self.sizes, marks, strict=True))
@@ -237,7 +246,7 @@ class _ConditionalStep(nn.Module):
         out: Tensor
         if rev:
             uncoupled = self.coupling(a, rev=True, condition=features)
-            out = self.norm(run_named("wic", way_back(self.wic), uncoupled), rev=True)
+            out = self.norm(run_named("wic", self.wic.inverse, uncoupled), rev=True)
             return out
         out = self.coupling(run_named("wic", self.wic, self.norm(a)), condition=features)
         return out
@@ -292,6 +301,10 @@ class ConditionalFlow(nn.Module):
         for step in list(self.steps)[::-1]:
             a = step(a, features, rev=True)
         return a
+
+    def shape_after(self, channels: int, side: Fraction) -> tuple[int, Fraction]:
+        """See :meth:`~wic_layers.blocks.InvertibleBlock.shape_after`."""
+        return channels, side
 
     def extra_repr(self) -> str:
         return f"{len(self.steps)} steps"
@@ -368,7 +381,7 @@ class ConditionalSplit(InvertibleBlock):
         features = self._features(y, below)
         z = self.drop.complete(y)
         mixed = torch.cat((y, self.flow(z, features, rev=True)), dim=1)
-        return run_named("mix", way_back(self.mix), mixed), features
+        return run_named("mix", self.mix.inverse, mixed), features
 
     def _into(self, y: Tensor) -> tuple[Tensor, Tensor | None]:
         """Through ``inner`` to the picture and what its split saw."""
@@ -391,6 +404,24 @@ class ConditionalSplit(InvertibleBlock):
             seen = torch.cat((y, F.interpolate(below.to(y.dtype), scale_factor=2.0)), dim=1)
         features: Tensor = self.flow.features(seen)
         return features
+
+    def shape_after(self, channels: int, side: Fraction) -> tuple[int, Fraction]:
+        """See :meth:`~wic_layers.blocks.InvertibleBlock.shape_after`."""
+        return (self.kept, side) if self.inner is None else self.inner.shape_after(self.kept, side)
+
+    @property
+    def reach(self) -> int:
+        """That of what z is completed by."""
+        return reach_of(self.drop.completion)
+
+    def parts(
+        self, channels: int, side: Fraction
+    ) -> Iterator[tuple[str, nn.Module, int, Fraction]]:
+        """See :meth:`~wic_layers.blocks.InvertibleBlock.parts`."""
+        yield "mix", self.mix, channels, side
+        yield "flow", self.flow, channels - self.kept, side
+        if self.inner is not None:
+            yield "inner", self.inner, self.kept, side
 
     def extra_repr(self) -> str:
         return f"{self.kept}"

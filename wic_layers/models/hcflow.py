@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from wic_layers.blocks import Chain, Haar, Latent
-from wic_layers.blocks.subnets import DenseBlock
+from wic_layers.blocks.dense_block import DenseBlock
 from wic_layers.layer.completion import Completion, CompletionName
 from wic_layers.layer.conv import WIC
 from wic_layers.models.base import Network

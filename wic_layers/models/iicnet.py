@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 from torch import nn
 
 from wic_layers.blocks import AffineCoupling, ChannelMean, Haar, Relation, Squeeze
-from wic_layers.blocks.subnets import DenseBlock
+from wic_layers.blocks.dense_block import DenseBlock
 from wic_layers.errors import WICArgumentError
 from wic_layers.layer.completion import Completion, CompletionName
 from wic_layers.layer.conv import WIC

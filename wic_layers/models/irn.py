@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from wic_layers.blocks import AffineCoupling, Haar, LearnedSqueeze
-from wic_layers.blocks.subnets import DenseBlock
+from wic_layers.blocks.dense_block import DenseBlock
 from wic_layers.errors import WICArgumentError
 from wic_layers.layer.completion import Completion, CompletionName
 from wic_layers.layer.conv import WIC

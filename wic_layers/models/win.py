@@ -18,7 +18,7 @@ from wic_layers.blocks import (
     Squeeze,
     Unsqueeze,
 )
-from wic_layers.blocks.subnets import DenseBlock
+from wic_layers.blocks.dense_block import DenseBlock
 from wic_layers.errors import WICArgumentError
 from wic_layers.layer.completion import Completion, CompletionName
 from wic_layers.layer.conv import WIC

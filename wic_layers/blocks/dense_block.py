@@ -1,4 +1,4 @@
-"""The networks inside couplings and relation modules. They need no inverse."""
+"""DenseBlock: the network inside couplings. It needs no inverse."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd import forward_ad
-from torch.nn.modules.module import _has_any_global_hook
 
+from wic_layers.blocks.block import has_hooks
 from wic_layers.layer.pointwise import is_transformed
 
-__all__ = ["CrossImage", "DenseBlock", "has_hooks"]
+__all__ = ["DenseBlock"]
 
 # batched gradients (``is_grads_batched``) come without an entry on functorch's stack
 _is_batched = getattr(torch._C._functorch, "is_legacy_batchedtensor", lambda x: False)
@@ -149,8 +149,8 @@ class DenseBlock(nn.Module):
 
     def _is_cast_from(self, parameters: Sequence[Tensor]) -> bool:
         return len(self._cast_from) == len(parameters) and all(
-            each is seen and not each.is_inference() and each._version == version
-            for each, (seen, version) in zip(parameters, self._cast_from, strict=True)
+            each is source and not each.is_inference() and each._version == version
+            for each, (source, version) in zip(parameters, self._cast_from, strict=True)
         )
 
     def train(self: _Self, mode: bool = True) -> _Self:  # noqa: FBT001, FBT002 - torch's own signature
@@ -184,18 +184,6 @@ def _is_untouched(conv: nn.Module) -> bool:
         and conv.padding_mode == "zeros"
         and not has_hooks(conv)
     )
-
-
-def has_hooks(module: nn.Module) -> bool:
-    """Whether calling a module does more than its ``forward``."""
-    hooks = (
-        module._forward_hooks
-        or module._forward_pre_hooks
-        or module._backward_hooks
-        or module._backward_pre_hooks
-        or _has_any_global_hook()
-    )
-    return bool(hooks)
 
 
 def _to(x: Tensor, dtype: torch.dtype) -> Tensor:
@@ -240,17 +228,17 @@ def _pad_channels(x: Tensor, blocks: int) -> Tensor:
 def _in_blocks(parameters: Sequence[Tensor], x: Tensor, blocks: int) -> list[Tensor]:
     """Weights and biases in turn, for an input of ``x``'s channels and zeros behind them."""
     inputs = x.shape[1]
-    *given, bias = parameters
+    *padded, bias = parameters
     if inputs % blocks:
-        for index, weight in enumerate(given):
+        for index, weight in enumerate(padded):
             if weight.ndim == 4:
                 first = _pad_channels(weight[:, :inputs], blocks)
-                given[index] = torch.cat((first, weight[:, inputs:]), dim=1)
+                padded[index] = torch.cat((first, weight[:, inputs:]), dim=1)
     more = -len(bias) % blocks
     if more:
-        given[-1] = F.pad(given[-1], (0, 0) * 3 + (0, more))
+        padded[-1] = F.pad(padded[-1], (0, 0) * 3 + (0, more))
         bias = F.pad(bias, (0, more))
-    return [*given, bias]
+    return [*padded, bias]
 
 
 def _paired(parameters: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
@@ -258,12 +246,12 @@ def _paired(parameters: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
 
 
 class _Dense(torch.autograd.Function):
-    """The convolutions of a dense block; kept is the last one's input, which holds all others."""
+    """The convolutions of a dense block; keeps the last one's input, which holds all others."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, slope: float, *parameters: Tensor) -> Tensor:
-        given = x.contiguous(memory_format=torch.channels_last)
-        out, features = _convolved(given, slope, _paired(parameters), F.leaky_relu_)
+        first = x.contiguous(memory_format=torch.channels_last)
+        out, features = _convolved(first, slope, _paired(parameters), F.leaky_relu_)
         ctx.save_for_backward(features, x, *parameters)  # x for gradients of higher order
         ctx.slope = slope
         return out
@@ -274,83 +262,42 @@ class _Dense(torch.autograd.Function):
         if torch.is_grad_enabled():  # of higher order
             return _again(x, ctx.slope, parameters, gradients[0], ctx.needs_input_grad)
         weights = parameters[::2]
-        wanted = ctx.needs_input_grad
-        found: list[Tensor | None] = []
-        known, total = features.shape[1], None
+        needs_gradient = ctx.needs_input_grad
+        of_parameters: list[Tensor | None] = []
+        below, total = features.shape[1], None  # channels that a convolution sees
         for index in range(len(weights) - 1, -1, -1):
             if total is None:
                 gradient = _channels_last(gradients[0])
             else:  # that of the result which this convolution gave
                 width = weights[index].shape[0]
-                known -= width
+                below -= width
                 gradient = _channels_last(
                     torch.ops.aten.leaky_relu_backward(
-                        total[:, known:], features[:, known : known + width], ctx.slope, True,  # noqa: FBT003
+                        total[:, below:], features[:, below : below + width], ctx.slope, True,  # noqa: FBT003
                     )
                 )  # fmt: skip
-                total = total[:, :known]
-            needs = (wanted[0] or index > 0, wanted[2 + 2 * index], wanted[3 + 2 * index])
-            seen = _channels_last(features[:, :known])
+                total = total[:, :below]
+            needs = (
+                needs_gradient[0] or index > 0,
+                *needs_gradient[2 + 2 * index : 4 + 2 * index],
+            )
             back, weight, bias = torch.ops.aten.convolution_backward(
-                gradient, seen, weights[index], [len(weights[index])],
-                [1, 1], [1, 1], [1, 1], False, [0, 0], 1, needs,  # noqa: FBT003
+                gradient, _channels_last(features[:, :below]), weights[index],
+                [len(weights[index])], [1, 1], [1, 1], [1, 1], False, [0, 0], 1, needs,  # noqa: FBT003
             )  # fmt: skip
-            found += [bias, weight]
+            of_parameters += [bias, weight]
             if back is not None:
                 total = back if total is None else back.add_(total)
-        return (total if wanted[0] else None, None, *found[::-1])
+        return (total if needs_gradient[0] else None, None, *of_parameters[::-1])
 
 
 def _again(
-    x: Tensor, slope: float, parameters: list[Tensor], gradient: Tensor, wanted: Any
+    x: Tensor, slope: float, parameters: list[Tensor], gradient: Tensor, needs_gradient: Any
 ) -> tuple[Tensor | None, ...]:
     """The gradients by plain autograd, which can be differentiated again."""
     out, _ = _convolved(x, slope, _paired(parameters), F.leaky_relu)
-    inputs = [x, *parameters]
-    needed = [each for each, needs in zip(inputs, [wanted[0], *wanted[2:]], strict=True) if needs]
-    given = iter(torch.autograd.grad(out, needed, gradient, create_graph=True))
-    first, *others = (next(given) if needs else None for needs in [wanted[0], *wanted[2:]])
+    needs = [needs_gradient[0], *needs_gradient[2:]]
+    inputs = [each for each, is_needed in zip([x, *parameters], needs, strict=True) if is_needed]
+    gradients = iter(torch.autograd.grad(out, inputs, gradient, create_graph=True))
+    first, *others = (next(gradients) if is_needed else None for is_needed in needs)
     return (first, None, *others)
-
-
-class CrossImage(nn.Module):
-    """Every image described for itself, all descriptions merged anew for every image.
-
-    Each image has a head (a dense block and a 1x1 convolution), a merging 3x3 convolution of the
-    features of all heads, and a tail (a 1x1 convolution and a dense block), which is zero at the
-    start. No two share weights.
-
-    Args:
-        images: How many RGB images stand in the channels.
-        features: Channels of a description.
-        growth: Width of the dense blocks.
-
-    Shape:
-        (B, 3 images, H, W) to the same.
-
-    References:
-        | IICNet: A Generic Framework for Reversible Image Conversion (Cheng et al., 2021), Section
-        | 3.1 (relation module); the layers of its code
-    """
-
-    reach = 11
-    """How many pixels it sees to each side."""
-
-    def __init__(self, images: int, features: int = 64, growth: int = 32) -> None:
-        super().__init__()
-        each = range(images)
-        self.heads = nn.ModuleList(DenseBlock(3, features, growth) for _ in each)
-        self.described = nn.ModuleList(nn.Conv2d(features, features, 1) for _ in each)
-        self.merges = nn.ModuleList(
-            nn.Conv2d(features * images, features, 3, padding=1) for _ in each
-        )
-        self.merged = nn.ModuleList(nn.Conv2d(features, features, 1) for _ in each)
-        self.tails = nn.ModuleList(DenseBlock(features, 3, growth) for _ in each)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Maps (B, 3 images, H, W) to (B, 3 images, H, W)."""
-        images = x.split(3, dim=1)
-        heads = zip(images, self.heads, self.described, strict=True)
-        features = torch.cat([describe(head(image)) for image, head, describe in heads], dim=1)
-        tails = zip(self.merges, self.merged, self.tails, strict=True)
-        return torch.cat([tail(mix(merge(features))) for merge, mix, tail in tails], dim=1)

@@ -10,8 +10,8 @@ from torch import nn
 from torch.nn.utils import parametrizations, parametrize, spectral_norm, weight_norm
 
 from wic_layers.blocks import AffineCoupling, Chain
+from wic_layers.blocks.dense_block import DenseBlock
 from wic_layers.blocks.reversible import save_memory
-from wic_layers.blocks.subnets import DenseBlock
 from wic_layers.deploy import fuse
 from wic_layers.models import WINNaive
 

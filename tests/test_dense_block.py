@@ -11,8 +11,8 @@ from torch.autograd import forward_ad
 from torch.func import functional_call
 from torch.nn.utils import prune
 
-from wic_layers.blocks import subnets
-from wic_layers.blocks.subnets import DenseBlock
+from wic_layers.blocks import dense_block
+from wic_layers.blocks.dense_block import DenseBlock
 from wic_layers.models import WINNaive
 
 
@@ -166,7 +166,7 @@ def test_channels_padded_for_tensor_cores_change_nothing(inputs, outputs, monkey
             return [y.detach(), net(x), *gradients]
 
     expected = results()
-    monkeypatch.setattr(subnets, "_block_size", lambda kind, dtype: 8)
+    monkeypatch.setattr(dense_block, "_block_size", lambda kind, dtype: 8)
     for found, wanted in zip(results(), expected, strict=True):
         assert found.shape == wanted.shape
         torch.testing.assert_close(found, wanted, rtol=0.02, atol=0.02 * float(wanted.abs().max()))
