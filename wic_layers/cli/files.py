@@ -118,7 +118,7 @@ class Conversion:
         failed = 0
         with (
             progress_bar(len(jobs), "file") as tick,
-            protecting(file for job in jobs for file in job.inputs),
+            protecting([file for job in jobs for file in job.inputs]),
         ):
             for job in jobs:
                 try:
@@ -141,7 +141,7 @@ class Conversion:
 
     def _convert(self, codec: Codec, job: Job, args: argparse.Namespace) -> list[Written]:
         if not self.is_forward:
-            return codec.decode_file(job.source, job.out, sizes=args.size, force=args.force)
+            return codec.decode_file(job.inputs[0], job.out, sizes=args.size, force=args.force)
         return [
             codec.encode_files(
                 job.inputs, job.out, refine=args.refine, fit=args.fit,

@@ -17,19 +17,13 @@ class Job:
     """What becomes one output.
 
     Attributes:
-        source: The photo, cover or carrier, or the first of several images.
-        others: What is hidden in a cover, or goes with the first image.
+        inputs: All files that are read: the photo or cover, or the first of several images, and
+            what is hidden in it, or goes with it.
         out: The file to write.
     """
 
-    source: Path
-    others: tuple[Path, ...]
+    inputs: tuple[Path, ...]
     out: Path
-
-    @property
-    def inputs(self) -> list[Path]:
-        """All files that are read."""
-        return [self.source, *self.others]
 
 
 def plan(
@@ -61,7 +55,7 @@ def plan(
     several = len(sources) > 1 or sources[0].is_dir()
     companions = [_others(path, sources, titles, several=several) for path in others]
     if not several and not out.is_dir():
-        return [Job(sources[0], tuple(each[0] for each in companions), out)]
+        return [Job((sources[0], *(each[0] for each in companions)), out)]
     if names_file(out):
         raise WICFileError(
             f"Expected a folder to write several images to; got {out}, the name of a file."
@@ -91,7 +85,7 @@ def plan(
     except OSError as error:
         raise WICFileError(f"{out} cannot be made: {error.strerror or error}.") from error
     return [
-        Job(path, tuple(each[index] for each in companions), name)
+        Job((path, *(each[index] for each in companions)), name)
         for index, (name, path) in enumerate(inputs.items())
     ]
 

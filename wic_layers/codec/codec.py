@@ -7,12 +7,12 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TypeAlias, TypedDict, TypeVar
+from typing import Any, TypeAlias, TypedDict, TypeVar, get_args
 
 import torch
 from torch import Tensor, nn
 
-from wic_layers.codec.judging import Check, Written, check_choice, judge
+from wic_layers.codec.judging import Check, Written, judge
 from wic_layers.codec.mark import Mark, Sizes, digest
 from wic_layers.codec.running import backward_pixels, check_size, forward_pixels, load_network
 from wic_layers.codec.tiles import Progress
@@ -33,7 +33,7 @@ from wic_layers.pictures import (
 from wic_layers.tasks.base import Task
 from wic_layers.tasks.registry import TASKS
 
-__all__ = ["Codec", "Options"]
+__all__ = ["Codec", "Options", "PathLike", "check_choice"]
 
 T = TypeVar("T")
 PathLike: TypeAlias = str | Path
@@ -349,6 +349,16 @@ class Codec:
             f"did, and its chunk was left out or lost, say so: `{backward} {path} --preset "
             f"{self.tasks[0].preset} --size 640x480`, with the size of what comes back."
         )
+
+
+def check_choice(check: str) -> None:
+    """Refuses another word than those of ``check`` in :meth:`Codec.encode_files`.
+
+    Raises:
+        WICArgumentError: If it is one.
+    """
+    if check not in get_args(Check):
+        raise WICArgumentError(f"Expected check 'all', 'some' or 'none'; got {check!r}.")
 
 
 def _task(task: str | Task) -> Task:

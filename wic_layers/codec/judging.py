@@ -13,12 +13,11 @@ from torch import Tensor
 
 from wic_layers.codec.running import backward_pixels, backward_tiles, reference_pixels
 from wic_layers.codec.tiles import Progress
-from wic_layers.errors import WICArgumentError
 from wic_layers.models import Network
 from wic_layers.pictures import psnr, size_of
 from wic_layers.tasks.base import Task
 
-__all__ = ["Check", "Figures", "Written", "check_choice", "judge", "spread"]
+__all__ = ["Check", "Figures", "Written", "judge", "spread"]
 
 Check: TypeAlias = Literal["all", "some", "none"]
 """How much of a forward picture is run backwards to say what comes back from it."""
@@ -79,16 +78,6 @@ class Written:
     doubt: str | None = None
     psnr_about: tuple[float, ...] = ()
     tiles: tuple[int, int] | None = None
-
-
-def check_choice(check: str) -> None:
-    """Refuses another word than those of :data:`Check`.
-
-    Raises:
-        WICArgumentError: If it is one.
-    """
-    if check not in ("all", "some", "none"):
-        raise WICArgumentError(f"Expected check 'all', 'some' or 'none'; got {check!r}.")
 
 
 def judge(

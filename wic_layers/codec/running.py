@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from wic_layers._probe import in_evaluation_mode
 from wic_layers.codec.carrier import EightBit
 from wic_layers.codec.refining import refine as improved
-from wic_layers.codec.tiles import Progress, Tiling, round_up
+from wic_layers.codec.tiles import Progress, Tiling
 from wic_layers.errors import WICArgumentError, WICError, WICShapeError
 from wic_layers.models import PRESETS, Network, from_pretrained
 from wic_layers.pictures import pad_to, size_of
@@ -139,7 +139,7 @@ def check_size(task: Task, carrier: Tensor, sizes: Sequence[tuple[int, int]], na
         )
     for size in sizes:
         if task.restored_count == task.images:
-            padded = tuple(round_up(side, task.multiple) // task.scale for side in size)
+            padded = tuple(side // task.scale for side in task.padded(size))
             if min(size) < 1 or padded != (width, height):
                 least, most = (
                     tuple(side * task.scale - lack for side in (width, height))
@@ -170,8 +170,8 @@ def _mask(
 
 def _packed(task: Task, images: Sequence[Tensor]) -> Tensor:
     """8-bit images on the CPU, padded to the first one's size and to what the network halves."""
-    width, height = (round_up(side, task.multiple) for side in size_of(images[0]))
-    return task.pack(*(pad_to(image.cpu(), (width, height))[None] for image in images))[0]
+    size = task.padded((images[0].shape[2], images[0].shape[1]))
+    return task.pack(*(pad_to(image.cpu(), size)[None] for image in images))[0]
 
 
 def forward_pixels(
@@ -211,10 +211,10 @@ def forward_pixels(
     if refine < 0:
         raise WICArgumentError(f"Expected refine of at least 0 steps; got {refine}.")
     x = _packed(task, images)
-    tiling = Tiling.of(task, network, tile, size_of(x), with_gradients=refine > 0)
-    inputs = len(x)
+    inputs, height, width = x.shape
+    tiling = Tiling.of(task, network, tile, height * width, with_gradients=refine > 0)
     if refine:  # what comes back is cut to its own size, and padding there is no matter
-        x = torch.cat((x, _mask(task, images, size_of(x), count)))
+        x = torch.cat((x, _mask(task, images, (width, height), count)))
 
     def run(piece: Tensor) -> Tensor:
         packed = _as_input(piece[:inputs], network)
@@ -224,7 +224,7 @@ def forward_pixels(
         return _as_pixels(y[0]) if rounded else y[0].float().cpu()
 
     network = in_evaluation_mode(network)
-    with _evaluating(size_of(x)):
+    with _evaluating((width, height)):
         return tiling.run(run, x, progress)
 
 
@@ -253,7 +253,7 @@ def backward_pixels(
     """
     run = _backward(task, network, picture)
     tiling = _tiling_back(task, network, tile, picture)
-    with _evaluating(size_of(picture)):
+    with _evaluating((picture.shape[2], picture.shape[1])):
         back = tiling.run(run, picture, progress)
     return [
         image[:, : size[1], : size[0]] for image, size in zip(back.split(3), sizes, strict=False)
@@ -309,9 +309,8 @@ def _backward(task: Task, network: Network, picture: Tensor) -> Callable[[Tensor
 
 
 def _tiling_back(task: Task, network: Network, tile: int | None, picture: Tensor) -> Tiling:
-    width, height = size_of(picture)
-    size = (width * task.scale, height * task.scale)
-    return Tiling.of(task, network, tile, size).reversed()
+    area = picture[0].numel() * task.scale**2
+    return Tiling.of(task, network, tile, area).reversed()
 
 
 def reference_pixels(task: Task, *images: Tensor) -> Tensor:

@@ -13,20 +13,15 @@ from torch import Tensor, nn
 from wic_layers.errors import WICArgumentError
 from wic_layers.models import Network
 from wic_layers.models.inspection import flow, receptive_field
-from wic_layers.pictures.pixels import size_of
 from wic_layers.tasks.base import Task
 
-__all__ = ["Progress", "Tiling", "round_up"]
+__all__ = ["Progress", "Tiling"]
 
 Progress: TypeAlias = Callable[[int, int], None]
 """Called after every tile with the number of tiles that are done and of all."""
 
+_WHOLE = 2 * 3 * 2**24  # a side that no image has
 _MOST_BYTES = 2**29  # of activations at once, where no tile is asked for
-
-
-def round_up(side: int, multiple: int) -> int:
-    """Returns the least multiple that is not less than ``side``."""
-    return -(-side // multiple) * multiple
 
 
 @dataclass(frozen=True)
@@ -55,7 +50,7 @@ class Tiling:
         task: Task,
         network: Network,
         tile: int | None,
-        size: tuple[int, int],
+        area: int,
         *,
         with_gradients: bool = False,
     ) -> Tiling:
@@ -65,36 +60,36 @@ class Tiling:
             task: What the network is for.
             network: The network.
             tile: The side that is asked for; by default as large as the memory allows.
-            size: The (width, height) of the large picture.
+            area: Pixels of the large picture.
             with_gradients: Whether all activations are stored for gradients.
 
         Raises:
             WICArgumentError: If ``tile`` is less than 1.
         """
         reach = receptive_field(network, task.channels[0])
-        overlap = round_up(reach, task.multiple)
+        overlap = _up_to(reach, task.multiple)
         if tile is not None:
             if tile < 1:
                 raise WICArgumentError(f"Expected a tile of at least 1 pixel a side; got {tile}.")
-            return cls(round_up(tile, task.multiple), overlap, task.scale)
+            return cls(_up_to(tile, task.multiple), overlap, task.scale)
         together = sum if with_gradients else max
         most = _MOST_BYTES / _bytes_per_pixel(network, task.channels[0], together)
         if with_gradients:
             most *= 8  # tiles that are far smaller than what they have to see take for ever
-        if size[0] * size[1] <= most:
-            return cls(round_up(max(size), task.multiple), overlap, task.scale)
+        if area <= most:
+            return cls(_WHOLE, overlap, task.scale)
         # a tile smaller than what it has to see would cost more time than it saves memory
         side = max(int(math.sqrt(most)) - 2 * overlap, overlap, 64)
-        return cls(round_up(side, task.multiple), overlap, task.scale)
+        return cls(_up_to(side, task.multiple), overlap, task.scale)
 
     def reversed(self) -> Tiling:
         """Returns the same tiles for the way back, in pixels of the small picture."""
         side, overlap = self.side // self.scale, self.overlap // self.scale
         return Tiling(side, overlap, self.scale, up=True)
 
-    def corners(self, size: tuple[int, int]) -> list[tuple[int, int]]:
-        """Returns (top, left) of all tiles of an image of that (width, height)."""
-        width, height = size
+    def corners(self, x: Tensor) -> list[tuple[int, int]]:
+        """Returns (top, left) of all tiles of an image (C, H, W)."""
+        height, width = x.shape[1:]
         return [
             (top, left)
             for top in range(0, height, self.side)
@@ -105,7 +100,8 @@ class Tiling:
         self, function: Callable[[Tensor], Tensor], x: Tensor, corner: tuple[int, int]
     ) -> Tensor:
         """Returns the result of one tile of an image, see :meth:`run`."""
-        (top, left), (width, height) = corner, size_of(x)
+        top, left = corner
+        height, width = x.shape[1:]
         bottom, right = min(top + self.side, height), min(left + self.side, width)
         first, start = max(top - self.overlap, 0), max(left - self.overlap, 0)
         piece = function(x[:, first : bottom + self.overlap, start : right + self.overlap])
@@ -123,13 +119,13 @@ class Tiling:
             x: Pixels (C, H, W).
             progress: Called after every tile.
         """
-        corners = self.corners(size_of(x))
+        corners = self.corners(x)
         if len(corners) == 1:
             out = function(x)
             if progress is not None:
                 progress(1, 1)
             return out
-        width, height = (self.scaled(side) for side in size_of(x))
+        height, width = map(self.scaled, x.shape[1:])
         out = torch.empty(0)
         for done, corner in enumerate(corners, start=1):
             piece = self.run_one(function, x, corner)
@@ -144,6 +140,10 @@ class Tiling:
     def scaled(self, length: int) -> int:
         """Returns a length in the image as one in the result."""
         return length * self.scale if self.up else length // self.scale
+
+
+def _up_to(side: int, multiple: int) -> int:
+    return -(-side // multiple) * multiple
 
 
 def _bytes_per_pixel(

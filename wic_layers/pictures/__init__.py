@@ -3,9 +3,15 @@
 from wic_layers.pictures.kinds import as_kind, as_layer, as_pixels
 from wic_layers.pictures.names import find_images, names_file
 from wic_layers.pictures.pixels import as_channels, pad_to, psnr, size_of
-from wic_layers.pictures.reading import has_halved_chroma, read_carrier, read_image, read_layer
+from wic_layers.pictures.reading import (
+    KEYWORD,
+    has_halved_chroma,
+    read_carrier,
+    read_image,
+    read_layer,
+)
 from wic_layers.pictures.video import is_clip, read_frames
-from wic_layers.pictures.writing import KEYWORD, check_output, encode_png, write_png
+from wic_layers.pictures.writing import check_output, encode_png, write_png
 
 __all__ = [
     "KEYWORD",

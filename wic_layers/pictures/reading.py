@@ -7,29 +7,33 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from wic_layers._quiet import quiet
-from wic_layers.errors import WICFileError
+from wic_layers.errors import WICDependencyError, WICFileError
 from wic_layers.pictures.pixels import as_channels
-from wic_layers.pictures.writing import KEYWORD, import_pillow
 
 if TYPE_CHECKING:
     from PIL import Image
 
 __all__ = [
+    "KEYWORD",
     "as_opaque",
     "check_single",
     "has_halved_chroma",
     "has_opacity",
+    "import_pillow",
     "pixels_of",
     "read_carrier",
     "read_image",
     "read_layer",
 ]
+
+KEYWORD = "wic-layers"
+"""Keyword of the PNG text chunk that says what made a file."""
 
 _FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP")
 _OPAQUE_MODES = frozenset({"1", "L", "P", "RGB", "RGBX", "YCbCr"})
@@ -155,6 +159,17 @@ def _is_lossy_webp(path: Path) -> bool:
             size = int.from_bytes(head[4:], "little")
             file.seek(size + size % 2, 1)
     return False
+
+
+def import_pillow() -> Any:
+    """Returns the module ``PIL.Image``."""
+    try:
+        from PIL import Image
+    except ImportError as error:
+        raise WICDependencyError(
+            "Image files need Pillow, which is not installed. Run: pip install 'wic-layers[cli]'"
+        ) from error
+    return Image
 
 
 def has_opacity(image: Image.Image) -> bool:

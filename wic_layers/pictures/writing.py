@@ -11,13 +11,11 @@ import torch
 from torch import Tensor
 
 from wic_layers._files import check_place, write_whole
-from wic_layers.errors import WICArgumentError, WICDependencyError, WICFileError
+from wic_layers.errors import WICArgumentError, WICFileError
 from wic_layers.pictures.names import LOSSY_SUFFIXES
+from wic_layers.pictures.reading import KEYWORD, import_pillow
 
-__all__ = ["KEYWORD", "check_output", "encode_png", "import_pillow", "to_pil", "write_png"]
-
-KEYWORD = "wic-layers"
-"""Keyword of the PNG text chunk that says what made a file."""
+__all__ = ["check_output", "encode_png", "to_pil", "write_png"]
 
 
 def check_output(
@@ -102,14 +100,3 @@ def to_pil(pixels: Tensor) -> Any:
     flat.copy_(pixels.permute(1, 2, 0).reshape(-1))
     mode = "RGB" if len(pixels) == 3 else "L"
     return import_pillow().frombytes(mode, tuple(pixels.shape[:0:-1]), bytes(buffer))
-
-
-def import_pillow() -> Any:
-    """Returns the module ``PIL.Image``."""
-    try:
-        from PIL import Image
-    except ImportError as error:
-        raise WICDependencyError(
-            "Image files need Pillow, which is not installed. Run: pip install 'wic-layers[cli]'"
-        ) from error
-    return Image

@@ -61,6 +61,11 @@ class Task(ABC):
         """What both sides of the input must be divisible by: every network squeezes once."""
         return max(self.scale, 2)
 
+    def padded(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Returns the (width, height) to which images of a size are padded for the network."""
+        width, height = (-(-side // self.multiple) * self.multiple for side in size)
+        return width, height
+
     @cached_property
     def channels(self) -> tuple[int, int, int]:
         """Input channels, output channels and scale of a network for this task."""

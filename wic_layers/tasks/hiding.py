@@ -10,7 +10,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from wic_layers.errors import WICArgumentError, WICShapeError
-from wic_layers.pictures import size_of
 from wic_layers.tasks.base import Task, details
 
 __all__ = ["MOST_SECRETS", "Hiding"]
@@ -68,7 +67,8 @@ class Hiding(Task):
             WICShapeError: If a secret is larger than the cover, and ``fit`` is false.
         """
         cover, *secrets = super().prepare(*images)
-        return [cover, *(_fitted(secret, size_of(cover), fit=fit) for secret in secrets)]
+        room = cover.shape[2], cover.shape[1]
+        return [cover, *(_fitted(secret, room, fit=fit) for secret in secrets)]
 
     def title_of(self, index: int) -> str:
         """Returns what one of the images that go in is called in errors."""
@@ -102,7 +102,7 @@ class Hiding(Task):
 
 def _fitted(secret: Tensor, room: tuple[int, int], *, fit: bool) -> Tensor:
     """The secret, reduced (antialiased bicubic) where it is larger than ``room``."""
-    width, height = size_of(secret)
+    height, width = secret.shape[1:]
     if width <= room[0] and height <= room[1]:
         return secret
     if not fit:
