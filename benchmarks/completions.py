@@ -43,7 +43,7 @@ from wic_layers.evaluation.judging import psnr
 from wic_layers.layer.conv import WIC
 from wic_layers.layer.quantization import quantize
 from wic_layers.models import WIN
-from wic_layers.pictures.images import find_images, read_image
+from wic_layers.pictures import find_images, read_image
 from wic_layers.tasks import TASKS, Task
 from wic_layers.training import Photographs, Settings
 from wic_layers.training.command import pack_middles, split_off
@@ -200,7 +200,7 @@ def judged(model: Any, task: Task, x: Tensor) -> dict[str, float]:
     y = quantize(model(x))
     back = quantize(model.inverse(y))
     again = quantize(model.inverse(quantize(model(back))))
-    found, wanted, twice = (torch.cat(task.wanted(z), 1) for z in (back, x, again))
+    found, wanted, twice = (torch.cat(task.restored(z), 1) for z in (back, x, again))
     return {
         "forward": psnr(y, quantize(task.reference(x))),
         "back": psnr(found, wanted, edge),

@@ -24,7 +24,7 @@ from wic_layers.codec.running import (
     reference_pixels,
 )
 from wic_layers.models import packaged_weights
-from wic_layers.pictures.images import as_kind, as_pixels, find_images, read_image
+from wic_layers.pictures import as_kind, as_pixels, find_images, read_image
 from wic_layers.tasks import HIDING, RESCALING
 
 

@@ -35,7 +35,7 @@ from PIL import Image
 from torch import Tensor
 
 from wic_layers.models import NETWORKS, PRESETS
-from wic_layers.pictures.images import find_images, read_image
+from wic_layers.pictures import find_images, read_image
 from wic_layers.tasks import TASKS, Task
 from wic_layers.training import Photographs, Settings
 from wic_layers.training.command import pack_middles, split_off

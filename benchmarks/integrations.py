@@ -32,7 +32,7 @@ from torch import Tensor
 from trials import spread
 
 from wic_layers.models import NETWORKS, PRESETS, with_wic
-from wic_layers.pictures.images import find_images
+from wic_layers.pictures import find_images
 from wic_layers.tasks import TASKS, Task
 from wic_layers.training import Photographs, Settings
 from wic_layers.training.command import pack_middles, split_off

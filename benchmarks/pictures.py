@@ -24,7 +24,7 @@ from trials import RESULTS
 from wic_layers import cli
 from wic_layers.codec.running import backward_pixels, forward_pixels, reference_pixels
 from wic_layers.models import from_pretrained
-from wic_layers.pictures.images import psnr, size_of
+from wic_layers.pictures import psnr, size_of
 from wic_layers.tasks import TASKS, Task
 
 COMPLETIONS = {"zero": "zeros", "shift": "shifted copies", "gaussian": "random numbers"}

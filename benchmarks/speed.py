@@ -331,7 +331,7 @@ def growth(args: argparse.Namespace) -> None:
                     for _ in range(task.images)
                 ]
                 picture = forward_pixels(task, model, *images)
-                sizes = [(side, side)] * task.returned
+                sizes = [(side, side)] * task.restored_count
                 runs = {
                     "forward": partial(forward_pixels, task, model, *images),
                     "reverse": partial(backward_pixels, task, model, picture, sizes),

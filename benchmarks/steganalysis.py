@@ -34,7 +34,7 @@ from torch import Tensor, nn
 
 from wic_layers.codec.running import backward_pixels, load_network
 from wic_layers.evaluation.command import mean_of_finite, reduce_by
-from wic_layers.pictures.images import find_images, psnr, read_image
+from wic_layers.pictures import find_images, psnr, read_image
 from wic_layers.tasks import HIDING
 from wic_layers.training import Photographs, Settings
 from wic_layers.training.batches import Batches, pack_crops

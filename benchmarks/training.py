@@ -23,7 +23,7 @@ from speed import plain
 
 from wic_layers.blocks.reversible import save_memory
 from wic_layers.models import NETWORKS, PRESETS
-from wic_layers.pictures.images import find_images
+from wic_layers.pictures import find_images
 from wic_layers.tasks import TASKS
 from wic_layers.training import Guard, Objective, Photographs, Settings
 from wic_layers.training.batches import Batches, pack_crops, read_batches

@@ -54,7 +54,7 @@ def require_agreement(file, network, task, direction, share):
             require_one_step(found, to_array(picture), share)
             continue
         height, width = (side * task.scale for side in picture.shape[1:])
-        wanted = backward_pixels(task, network, picture, [(width, height)] * task.returned)
+        wanted = backward_pixels(task, network, picture, [(width, height)] * task.restored_count)
         outputs = run.run(None, {task.picture_name: to_array(picture)})
         for found, image in zip(outputs, wanted, strict=True):
             require_one_step(found, to_array(image), share)

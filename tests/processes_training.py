@@ -8,7 +8,7 @@ from pathlib import Path
 import photographs
 import torch
 
-from wic_layers.pictures.images import find_images
+from wic_layers.pictures import find_images
 from wic_layers.tasks import TASKS
 from wic_layers.training import Photographs, guard, make_fabric, train
 from wic_layers.training import loop as engine

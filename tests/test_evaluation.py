@@ -17,7 +17,7 @@ from wic_layers.codec.running import load_network
 from wic_layers.errors import WICArgumentError
 from wic_layers.evaluation.command import Row, compare, evaluate, mean_rows, table
 from wic_layers.models import WIN, from_pretrained
-from wic_layers.pictures.images import as_pixels, read_image, size_of
+from wic_layers.pictures import as_pixels, read_image, size_of
 
 
 @pytest.fixture(scope="module")

@@ -74,7 +74,7 @@ def test_photographs_through_onnxruntime(written, preset, direction):
     images = [*task.image_names]
     if direction == "reverse":
         given, wanted = wanted, given
-        images = images[-task.returned :]
+        images = images[-task.restored_count :]
     assert (given, wanted) == (images, [task.picture_name])
     assert not any(word in file.path.read_bytes() for word in (b".py", b"stack_trace"))
 

@@ -20,7 +20,7 @@ import wic_layers
 from wic_layers import tasks
 from wic_layers.codec.running import load_network
 from wic_layers.models import from_pretrained, packaged_weights
-from wic_layers.pictures.images import as_kind, as_pixels
+from wic_layers.pictures import as_kind, as_pixels
 
 ROOT = Path(wic_layers.__file__).parents[1]
 

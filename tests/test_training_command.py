@@ -16,7 +16,7 @@ from PIL import Image
 
 from wic_layers.errors import WICArgumentError, WICError, WICFileError
 from wic_layers.models import PRESETS, WIN, from_pretrained
-from wic_layers.pictures.images import find_images
+from wic_layers.pictures import find_images
 from wic_layers.tasks import TASKS
 from wic_layers.training import Photographs, Settings
 from wic_layers.training.command import (

@@ -11,7 +11,7 @@ from PIL import Image
 from skimage import data
 
 from wic_layers.errors import WICArgumentError, WICFileError, WICWarning
-from wic_layers.pictures.images import find_images, has_halved_chroma
+from wic_layers.pictures import find_images, has_halved_chroma
 from wic_layers.tasks import TASKS
 from wic_layers.training import Crops, Photographs, arrange
 from wic_layers.training.batches import Batches, margin, pack_crops, read_batches

@@ -17,7 +17,7 @@ from photographs import network, settings
 from wic_layers import quantize
 from wic_layers.errors import WICArgumentError, WICError
 from wic_layers.evaluation.judging import Judgement, psnr
-from wic_layers.pictures.images import find_images
+from wic_layers.pictures import find_images
 from wic_layers.tasks import TASKS, down
 from wic_layers.training import Photographs, judge, train
 from wic_layers.training import loop as engine

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from wic_layers.errors import IllConditionedError, WICError
-from wic_layers.pictures.images import find_images
+from wic_layers.pictures import find_images
 from wic_layers.tasks import TASKS
 from wic_layers.training import Guard, Photographs, train
 from wic_layers.training import loop as engine

@@ -11,7 +11,7 @@ from skimage import data
 from wic_layers import tasks
 from wic_layers.errors import WICDependencyError, WICFileError
 from wic_layers.models import IICNet
-from wic_layers.pictures.images import psnr, read_image, write_png
+from wic_layers.pictures import psnr, read_image, write_png
 from wic_layers.pictures.video import is_clip, read_frames
 
 

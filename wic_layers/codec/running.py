@@ -2,73 +2,61 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from contextvars import ContextVar
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from wic_layers._probe import in_evaluation_mode
+from wic_layers.codec.carrier import EightBit
 from wic_layers.codec.refining import refine as improved
-from wic_layers.codec.tiles import Progress, map_tiles
+from wic_layers.codec.tiles import Progress, Tiling
 from wic_layers.errors import WICArgumentError, WICError, WICShapeError
-from wic_layers.layer.quantization import quantize
-from wic_layers.models import PRESETS, from_pretrained
-from wic_layers.models.inspection import flow, receptive_field
-from wic_layers.pictures.images import pad_to, size_of
+from wic_layers.models import PRESETS, Network, from_pretrained
+from wic_layers.pictures import pad_to, size_of
 from wic_layers.tasks.base import Task
 
 __all__ = [
+    "CARRIER",
     "backward_pixels",
+    "backward_tiles",
     "check_size",
-    "fast",
     "forward_pixels",
     "load_network",
     "reference_pixels",
 ]
 
-_MOST_BYTES = 2**29  # of activations at once, where no tile is asked for
+CARRIER = EightBit()
 _BICUBIC_REACH = 4  # pixels of the small picture that a pixel of the reference depends on
-
-
-_IS_FAST: ContextVar[bool] = ContextVar("fast", default=False)
-
-
-@contextmanager
-def fast(*, enabled: bool = True) -> Iterator[None]:
-    """Networks that are loaded by name inside run their couplings in bfloat16, if enabled."""
-    token = _IS_FAST.set(enabled)
-    try:
-        yield
-    finally:
-        _IS_FAST.reset(token)
 
 
 def load_network(
     tasks: Sequence[Task],
     model: str | Path | nn.Module | None,
     device: str | torch.device | None = None,
-) -> tuple[Task, Any]:
+    *,
+    fast: bool = False,
+) -> tuple[Task, Network]:
     """Returns the network that ``model`` names and the one of ``tasks`` that it is for.
 
     Args:
         tasks: What it may be for; the first one where no model is named.
         model: A preset with packaged weights, the folder of weights, or a network; None for the
             first task's own preset.
-        device: Where to put it if it is loaded; a network that is given stays where it is.
+        device: Where to put it if it is loaded; a network stays where it is.
+        fast: Whether the couplings of a network that is loaded run in bfloat16.
 
     Raises:
         WICArgumentError: If it is for another task, by its channels or by what it was trained for,
             or unknown, or the device is not there.
         WICFileError: If the weights cannot be read.
-        TypeError: If a network that is given has no ``inverse`` or no ``config``.
+        TypeError: If a network has no ``inverse`` or no ``config``.
     """
     if isinstance(model, nn.Module):
-        network: Any = model
+        network = cast(Network, model)
         if not callable(getattr(model, "inverse", None)) or not hasattr(model, "config"):
             raise TypeError(
                 f"Expected a network of wic_layers.models; got {type(model).__name__}."
@@ -87,15 +75,15 @@ def load_network(
                 f"{PRESETS[name].task}."
             )
         network = from_pretrained(name).to(where).requires_grad_(requires_grad=False)
-        if _IS_FAST.get():
+        if fast:
             network.optimize()
-    found = (
+    channels = (
         network.config.get("in_channels"),
         network.config.get("out_channels"),
         network.config.get("scale", 1),
     )
     stated = getattr(network, "task", None)
-    fitting = [task for task in tasks if task.channels == found]
+    fitting = [task for task in tasks if task.channels == channels]
     for task in fitting:
         if stated in (None, task.name):
             return task, network
@@ -105,13 +93,13 @@ def load_network(
             f"Expected a network for {' or '.join(task.name for task in fitting)}; {title} was "
             f"trained for {stated}."
         )
-    wanted = "; ".join(
+    expected = "; ".join(
         f"{task.name} (channels {task.channels[0]} to {task.channels[1]}, scale {task.scale})"
         for task in tasks
     )
     raise WICArgumentError(
-        f"Expected a network for {wanted}; {title} has channels {found[0]} to {found[1]}, scale "
-        f"{found[2]}."
+        f"Expected a network for {expected}; {title} has channels {channels[0]} to "
+        f"{channels[1]}, scale {channels[2]}."
     )
 
 
@@ -142,15 +130,16 @@ def check_size(task: Task, carrier: Tensor, sizes: Sequence[tuple[int, int]], na
             f"Expected {name} with even sides, as it was made; got {width}x{height}. It was "
             f"cropped or resized, or holds nothing."
         )
-    if not task.fewest <= len(sizes) <= task.returned:
-        or_fewer = "" if task.fewest == task.returned else " or fewer"
+    if not task.min_restored_count <= len(sizes) <= task.restored_count:
+        or_fewer = "" if task.min_restored_count == task.restored_count else " or fewer"
         what = task.titles[1] if task.images > 1 else "image"
         raise WICShapeError(
-            f"Expected {task.returned}{or_fewer} sizes, one for each {what}; got {len(sizes)}."
+            f"Expected {task.restored_count}{or_fewer} sizes, one for each {what}; got "
+            f"{len(sizes)}."
         )
     for size in sizes:
-        if task.returned == task.images:
-            padded = tuple(_up_to(side, task.multiple) // task.scale for side in size)
+        if task.restored_count == task.images:
+            padded = tuple(side // task.scale for side in task.padded(size))
             if min(size) < 1 or padded != (width, height):
                 least, most = (
                     tuple(side * task.scale - lack for side in (width, height))
@@ -168,30 +157,26 @@ def check_size(task: Task, carrier: Tensor, sizes: Sequence[tuple[int, int]], na
             )
 
 
-def _up_to(side: int, multiple: int) -> int:
-    return -(-side // multiple) * multiple
-
-
-def _kept(
+def _mask(
     task: Task, images: Sequence[Tensor], size: tuple[int, int], count: int | None
 ) -> Tensor:
     """Which pixels of every channel that comes back are part of it: 1, elsewhere 0."""
-    several = images[-task.returned :]
-    kept = torch.zeros(3 * len(several), size[1], size[0], dtype=torch.uint8)
+    several = images[-task.restored_count :]
+    mask = torch.zeros(3 * len(several), size[1], size[0], dtype=torch.uint8)
     for index, image in enumerate(several[:count]):
-        kept[3 * index : 3 * index + 3, : image.shape[1], : image.shape[2]] = 1
-    return kept
+        mask[3 * index : 3 * index + 3, : image.shape[1], : image.shape[2]] = 1
+    return mask
 
 
 def _packed(task: Task, images: Sequence[Tensor]) -> Tensor:
     """8-bit images on the CPU, padded to the first one's size and to what the network halves."""
-    width, height = (_up_to(side, task.multiple) for side in size_of(images[0]))
-    return task.pack(*(pad_to(image.cpu(), (width, height))[None] for image in images))[0]
+    size = task.padded((images[0].shape[2], images[0].shape[1]))
+    return task.pack(*(pad_to(image.cpu(), size)[None] for image in images))[0]
 
 
 def forward_pixels(
     task: Task,
-    network: Any,
+    network: Network,
     *images: Tensor,
     tile: int | None = None,
     progress: Progress | None = None,
@@ -206,7 +191,7 @@ def forward_pixels(
         network: See :func:`load_network`.
         *images: Pixels (3, h, w), uint8, on any device; none larger than the first one.
         tile: Side of the tiles in pixels of the large picture; by default as large as half a
-            gigabyte of activations allows. See :func:`~wic_layers.codec.tiles.map_tiles`.
+            gigabyte of activations allows. See :class:`~wic_layers.codec.tiles.Tiling`.
         progress: Called after every tile.
         rounded: Whether the picture is rounded to 8 bits, as every file is; without, it is what
             papers judge that have no file.
@@ -226,27 +211,26 @@ def forward_pixels(
     if refine < 0:
         raise WICArgumentError(f"Expected refine of at least 0 steps; got {refine}.")
     x = _packed(task, images)
-    side, overlap = _tiling(task, network, tile, size_of(x), with_gradients=refine > 0)
-
-    inputs = len(x)
+    inputs, height, width = x.shape
+    tiling = Tiling.of(task, network, tile, height * width, with_gradients=refine > 0)
     if refine:  # what comes back is cut to its own size, and padding there is no matter
-        x = torch.cat((x, _kept(task, images, size_of(x), count)))
+        x = torch.cat((x, _mask(task, images, (width, height), count)))
 
     def run(piece: Tensor) -> Tensor:
-        given = _as_input(piece[:inputs], network)
-        y = network(given)
+        packed = _as_input(piece[:inputs], network)
+        y = network(packed)
         if refine:
-            y = improved(task, network, given, y, refine, piece[inputs:][None].to(y))
-        return _to_8_bits(y[0]) if rounded else y[0].float().cpu()
+            y = improved(task, network, packed, y, refine, piece[inputs:][None].to(y))
+        return _as_pixels(y[0]) if rounded else y[0].float().cpu()
 
     network = in_evaluation_mode(network)
-    with _evaluating(size_of(x)):
-        return map_tiles(run, x, tile=side, overlap=overlap, scale=task.scale, progress=progress)
+    with _evaluating((width, height)):
+        return tiling.run(run, x, progress)
 
 
 def backward_pixels(
     task: Task,
-    network: Any,
+    network: Network,
     picture: Tensor,
     sizes: Sequence[tuple[int, int]],
     *,
@@ -267,81 +251,76 @@ def backward_pixels(
         What was hidden or converted, each uint8 (3, height, width); float32 in [0, 1] from a float
         picture.
     """
-    width, height = (side * task.scale for side in size_of(picture))
-    side, overlap = _tiling(task, network, tile, (width, height))
-
-    def run(piece: Tensor) -> Tensor:
-        images = task.wanted(network.inverse(_as_input(piece, network)))
-        if picture.is_floating_point():
-            return torch.cat(images, dim=1)[0].float().clamp(0, 1).cpu()
-        return torch.cat([_to_8_bits(image[0]) for image in images])
-
-    network = in_evaluation_mode(network)
-    with _evaluating(size_of(picture)):
-        back = map_tiles(
-            run,
-            picture,
-            tile=side // task.scale,
-            overlap=overlap // task.scale,
-            scale=task.scale,
-            up=True,
-            progress=progress,
-        )
+    run = _backward(task, network, picture)
+    tiling = _tiling_back(task, network, tile, picture)
+    with _evaluating((picture.shape[2], picture.shape[1])):
+        back = tiling.run(run, picture, progress)
     return [
         image[:, : size[1], : size[0]] for image, size in zip(back.split(3), sizes, strict=False)
     ]
+
+
+def backward_tiles(
+    task: Task,
+    network: Network,
+    picture: Tensor,
+    corners: Sequence[tuple[int, int]],
+    side: int,
+    *,
+    progress: Progress | None = None,
+) -> list[Tensor]:
+    """Runs a network backwards on some tiles of the 8-bit forward picture alone.
+
+    Args:
+        task: What the network is for.
+        network: See :func:`load_network`.
+        picture: Pixels (out_channels, H, W), uint8.
+        corners: The (top, left) of each tile in what comes back.
+        side: Side of the tiles in what comes back, divisible by what the network asks for.
+        progress: Called after every tile.
+
+    Returns:
+        For each tile the images that come back, below each other in channels (3 * images, h, w),
+        as :func:`backward_pixels` gives them there.
+    """
+    run = _backward(task, network, picture)
+    tiling = _tiling_back(task, network, side, picture)
+    tiles = []
+    with _evaluating((side, side)):
+        for done, corner in enumerate(corners, start=1):
+            top, left = (length // task.scale for length in corner)
+            tiles.append(tiling.run_one(run, picture, (top, left)))
+            if progress is not None:
+                progress(done, len(corners))
+    return tiles
+
+
+def _backward(task: Task, network: Network, picture: Tensor) -> Callable[[Tensor], Tensor]:
+    """What runs a network backwards on a part of the picture."""
+    network = in_evaluation_mode(network)
+
+    def run(piece: Tensor) -> Tensor:
+        images = task.restored(network.inverse(_as_input(piece, network)))
+        if picture.is_floating_point():
+            return torch.cat(images, dim=1)[0].float().clamp(0, 1).cpu()
+        return torch.cat([_as_pixels(image[0]) for image in images])
+
+    return run
+
+
+def _tiling_back(task: Task, network: Network, tile: int | None, picture: Tensor) -> Tiling:
+    area = picture[0].numel() * task.scale**2
+    return Tiling.of(task, network, tile, area).reversed()
 
 
 def reference_pixels(task: Task, *images: Tensor) -> Tensor:
     """Returns what the forward picture should look like, in 8 bits: (out_channels, H, W)."""
 
     def run(piece: Tensor) -> Tensor:
-        return _to_8_bits(task.reference(piece[None].float() / 255)[0])
+        return _as_pixels(task.reference(piece[None].float() / 255)[0])
 
-    x = _packed(task, images)
-    overlap = _BICUBIC_REACH * task.scale
-    return map_tiles(run, x, tile=1024, overlap=overlap, scale=task.scale)
-
-
-def _tiling(
-    task: Task,
-    network: Any,
-    tile: int | None,
-    size: tuple[int, int],
-    *,
-    with_gradients: bool = False,
-) -> tuple[int, int]:
-    """Side and overlap of the tiles, in pixels of the large picture."""
-    reach = receptive_field(network, task.channels[0])
-    overlap = _up_to(reach, task.multiple)
-    if tile is not None:
-        if tile < 1:
-            raise WICArgumentError(f"Expected a tile of at least 1 pixel a side; got {tile}.")
-        return _up_to(tile, task.multiple), overlap
-    held = sum if with_gradients else max
-    most = _MOST_BYTES / _bytes_per_pixel(network, task.channels[0], held)
-    if with_gradients:
-        most *= 8  # tiles that are far smaller than what they have to see would take for ever
-    if size[0] * size[1] <= most:
-        return _up_to(max(size), task.multiple), overlap
-    # a tile smaller than what it has to see would cost more time than it saves memory
-    return _up_to(max(int(math.sqrt(most)) - 2 * overlap, overlap, 64), task.multiple), overlap
-
-
-def _bytes_per_pixel(
-    network: Any, channels: int, together: Callable[[list[float]], float]
-) -> float:
-    """About what a network's convolutions hold, for each pixel of its input.
-
-    ``together``: ``max`` where one runs after the other, ``sum`` where all are kept for gradients.
-    """
-    held = [1.0]
-    for step in flow(network, channels):
-        widths = [m.in_channels for m in step.block.modules() if isinstance(m, nn.Conv2d)]
-        # its input, its result joined to it, and a copy in oneDNN's own layout
-        most = together([float(width) for width in [*widths, *step.channels]])
-        held.append(3 * 4 * most * float(step.sizes[0]) ** 2)
-    return together(held)
+    tiling = Tiling(1024, _BICUBIC_REACH * task.scale, task.scale)
+    return tiling.run(run, _packed(task, images))
 
 
 @contextmanager
@@ -360,15 +339,15 @@ def _evaluating(size: tuple[int, int]) -> Iterator[None]:
         ) from error
 
 
-def _as_input(pixels: Tensor, network: nn.Module) -> Tensor:
+def _as_input(pixels: Tensor, network: Network) -> Tensor:
     parameter = next(network.parameters())
     x = pixels[None].to(parameter.device)
     return (x if x.is_floating_point() else x.float() / 255).to(parameter)
 
 
-def _to_8_bits(x: Tensor) -> Tensor:
+def _as_pixels(x: Tensor) -> Tensor:
     if not bool(torch.isfinite(x).all()):
         raise WICError(
             "The network returned numbers that are not finite; its weights are damaged."
         )
-    return (quantize(x) * 255).round().to(torch.uint8).cpu()
+    return CARRIER.pixels(x).cpu()

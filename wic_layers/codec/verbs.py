@@ -1,191 +1,111 @@
-"""Hide, reveal, reduce, restore, decolorize and colour images in memory; 8 bits in and out.
+"""``hide``, ``reveal``, ``down``, ``up``, ``gray``, ``color``, ``pack``, ``unpack``; and of files.
 
-Every function takes PIL images, NumPy arrays (uint8, H x W x 3) or torch tensors (uint8, 3 x H x
-W), mixed at will, and returns the kind of its first image. Sizes are ``(width, height)``.
-
-``model`` is a preset with weights in the package, the folder of weights, or a network; by default
-the task's own preset. ``tile`` is the side of the tiles, in pixels of the large picture, in which
-an image is run; by default as large as half a gigabyte of activations allows. Tiles overlap by
-what the network sees, so that they change nothing but the memory that is needed. ``progress`` is
-called after every tile with the number of tiles that are done and of all. A network that is loaded
-by name runs on ``device``, the CPU by default.
-
-``refine`` is a number of steps, such as 20, that improve the result for the very image: more comes
-back, and it looks as before. Each takes the time of about three runs; the way back needs none.
-
-A ``WICWarning`` says where what comes back looks as if nothing had been there to bring back. Files
-that :mod:`wic_layers.codec.files` marked say for certain.
+Each is a :class:`~wic_layers.codec.Codec` for one call: whoever has many images builds one, and
+the network is loaded once. Its docstring says which images are taken, what ``**options`` are
+(``model``, ``device``, ``tile``, ``fast``, ``progress``) and what is raised;
+:meth:`~wic_layers.codec.Codec.encode_files` says what functions on files take beside.
 """
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
-from typing import Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
-
-from wic_layers.codec.running import backward_pixels, check_size, forward_pixels, load_network
-from wic_layers.codec.tiles import Progress
-from wic_layers.errors import WICShapeError, WICWarning
-from wic_layers.pictures.images import as_kind, as_pixels, size_of
-from wic_layers.tasks.base import Task
+from wic_layers.codec.codec import Codec, Options, PathLike, check_choice
+from wic_layers.codec.judging import Check, Written
+from wic_layers.codec.mark import Sizes
+from wic_layers.errors import WICArgumentError, WICFileError
+from wic_layers.pictures import as_pixels, check_output, find_images, names_file, size_of
+from wic_layers.pictures.video import read_frames
 from wic_layers.tasks.hiding import Hiding
-from wic_layers.tasks.registry import COLORING, HIDING, RESCALING
+from wic_layers.tasks.packing import Clip
+from wic_layers.tasks.registry import COLORING, HIDING, PACKING, RESCALING, find_packing
 from wic_layers.tasks.rescaling import Rescaling
 
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
 __all__ = [
-    "Device",
-    "Model",
-    "bring_back",
     "color",
+    "color_file",
     "down",
-    "fit_secret",
+    "down_file",
     "gray",
+    "gray_file",
     "hide",
+    "hide_file",
+    "pack",
+    "pack_clip",
+    "pack_file",
     "reveal",
+    "reveal_file",
+    "unpack",
+    "unpack_file",
     "up",
+    "up_file",
 ]
 
 T = TypeVar("T")
-Model: TypeAlias = str | Path | nn.Module | None
-Device: TypeAlias = str | torch.device | None
 
 
 def hide(
     cover: T,
     secrets: Sequence[Any],
     *,
-    model: Model = None,
     fit: bool = False,
-    tile: int | None = None,
     refine: int = 0,
-    device: Device = None,
-    progress: Progress | None = None,
+    **options: Unpack[Options],
 ) -> T:
-    """Hides one to four images in another.
+    """Hides one to four images in another; returns the stego image.
 
     Args:
         cover: What the result should look like.
         secrets: What it should hold; each at most as wide and as high as the cover.
-        model: See the module; must be for as many secrets.
         fit: Reduce a secret that is larger than the cover, keeping its proportions.
-        tile: See the module.
-        refine: See the module.
-        device: See the module.
-        progress: See the module.
-
-    Returns:
-        The stego image, of the cover's kind, its odd sides one pixel longer: all of its pixels are
-        needed.
-
-    Raises:
-        WICArgumentError: If there are no or more than four secrets, or ``model`` is of another
-            task or unknown.
-        WICShapeError: If an image has no shape of an image, or a secret is too large.
-        TypeError: If an image is of no kind that is taken.
-
-    Example:
-        >>> from wic_layers.models import WINNaive
-        >>> model = WINNaive.from_preset("hiding-1-naive-small")
-        >>> hide(torch.zeros(3, 5, 8, dtype=torch.uint8), [torch.zeros(3, 4, 4).byte()],
-        ...      model=model).shape
-        torch.Size([3, 6, 8])
+        refine: Steps that improve the result, see :meth:`~wic_layers.codec.Codec.encode`.
+        **options: See :class:`~wic_layers.codec.Codec`.
     """
-    covered = as_pixels(cover, "cover")
-    tasks = (Hiding(_listed(secrets)),)
-    hidden = [
-        fit_secret(as_pixels(secret, f"secret {index}"), size_of(covered), fit=fit)
-        for index, secret in enumerate(secrets, start=1)
-    ]
-    task, network = load_network(tasks, model, device)
-    return as_kind(
-        forward_pixels(
-            task, network, covered, *hidden, tile=tile, progress=progress, refine=refine
-        ),
-        cover,
-    )
-
-
-def _listed(secrets: Any) -> int:
     if not isinstance(secrets, (list, tuple)):
         raise TypeError(
             f"Expected secrets as a list, such as [secret]; got {type(secrets).__name__}."
         )
-    return len(secrets)
+    codec = Codec(Hiding(len(secrets)), **options)
+    stego: T = codec.encode(cover, *secrets, refine=refine, fit=fit)
+    return stego
 
 
 def reveal(
     stego: T,
     *,
     secrets: int | None = None,
-    sizes: Sequence[tuple[int, int]] | None = None,
-    model: Model = None,
-    tile: int | None = None,
-    device: Device = None,
-    progress: Progress | None = None,
+    sizes: Sizes | None = None,
+    **options: Unpack[Options],
 ) -> list[T]:
     """Brings back what :func:`hide` hid.
 
     Args:
         stego: The stego image, every pixel as it was made.
-        secrets: How many it holds; by default as many as ``model`` is for, or 1.
+        secrets: How many it holds; by default as many as the model is for, or 1.
         sizes: The secrets' own (width, height); the stego's by default.
-        model: What :func:`hide` was called with.
-        tile: See the module.
-        device: See the module.
-        progress: See the module.
-
-    Returns:
-        The secrets, of the stego's kind.
-
-    Raises:
-        WICArgumentError: If ``model`` is of another task, or unknown.
-        WICShapeError: If the stego has an odd side, or ``sizes`` cannot have been hidden in it.
-        TypeError: If the image is of no kind that is taken.
+        **options: See :class:`~wic_layers.codec.Codec`.
     """
-    tasks = HIDING if secrets is None else (Hiding(secrets),)
-    return bring_back(tasks, stego, "stego", sizes, model, tile, device, progress)
+    codec = Codec(HIDING if secrets is None else Hiding(secrets), **options)
+    return codec.decode(stego, sizes)
 
 
-def down(
-    photo: T,
-    *,
-    scale: int | None = None,
-    model: Model = None,
-    tile: int | None = None,
-    refine: int = 0,
-    device: Device = None,
-    progress: Progress | None = None,
-) -> T:
-    """Makes an image half or a quarter as wide and high, so that :func:`up` can bring it back.
+def down(photo: T, *, scale: int | None = None, refine: int = 0, **options: Unpack[Options]) -> T:
+    """Makes an image smaller, so that :func:`up` can bring it back.
 
     Args:
         photo: The image.
-        scale: 2, 3 or 4; by default what ``model`` is for, or 2.
-        model: See the module.
-        tile: See the module.
-        refine: See the module.
-        device: See the module.
-        progress: See the module.
-
-    Returns:
-        The small image, of the photo's kind; its sides are the photo's over ``scale``, rounded up.
-
-    Raises:
-        WICArgumentError: If ``scale`` is another number, or ``model`` is of another task or
-            unknown.
-        WICShapeError: If the image has no shape of an image.
-        TypeError: If the image is of no kind that is taken.
+        scale: 2, 3 or 4; by default what the model is for, or 2.
+        refine: See :meth:`~wic_layers.codec.Codec.encode`.
+        **options: See :class:`~wic_layers.codec.Codec`.
     """
-    pixels = as_pixels(photo, "photo")
-    tasks = RESCALING if scale is None else (Rescaling(scale),)
-    task, network = load_network(tasks, model, device)
-    small = forward_pixels(task, network, pixels, tile=tile, progress=progress, refine=refine)
-    return as_kind(small, photo)
+    small: T = Codec(_rescaling(scale), **options).encode(photo, refine=refine)
+    return small
 
 
 def up(
@@ -193,150 +113,286 @@ def up(
     *,
     scale: int | None = None,
     size: tuple[int, int] | None = None,
-    model: Model = None,
-    tile: int | None = None,
-    device: Device = None,
-    progress: Progress | None = None,
+    **options: Unpack[Options],
 ) -> T:
     """Brings back what :func:`down` made small. This is not super-resolution of any small image.
 
     Args:
         small: The small image, every pixel as it was made.
-        scale: 2, 3 or 4; by default what ``model`` is for, or 2.
+        scale: As of :func:`down`.
         size: The photo's own (width, height); ``scale`` times the small image's by default.
-        model: What :func:`down` was called with.
-        tile: See the module.
-        device: See the module.
-        progress: See the module.
-
-    Returns:
-        The photo, of the small image's kind.
-
-    Raises:
-        WICArgumentError: If ``scale`` is another number, or ``model`` is of another task or
-            unknown.
-        WICShapeError: If the small image cannot have come from one of ``size``.
-        TypeError: If the image is of no kind that is taken.
+        **options: See :class:`~wic_layers.codec.Codec`.
     """
-    sizes = None if size is None else [size]
-    tasks = RESCALING if scale is None else (Rescaling(scale),)
-    return bring_back(tasks, small, "small", sizes, model, tile, device, progress)[0]
+    return Codec(_rescaling(scale), **options).decode(small, _only(size))[0]
 
 
-def gray(
-    photo: T,
-    *,
-    model: Model = None,
-    tile: int | None = None,
-    refine: int = 0,
-    device: Device = None,
-    progress: Progress | None = None,
-) -> T:
+def gray(photo: T, *, refine: int = 0, **options: Unpack[Options]) -> T:
     """Makes a grey image of a colour image, so that :func:`color` can bring its colours back.
 
     Args:
         photo: The image.
-        model: See the module.
-        tile: See the module.
-        refine: See the module.
-        device: See the module.
-        progress: See the module.
+        refine: See :meth:`~wic_layers.codec.Codec.encode`.
+        **options: See :class:`~wic_layers.codec.Codec`.
 
     Returns:
-        The grey image, of the photo's kind: mode L, shape (H, W) or (1, H, W). Its odd sides are
-        one pixel longer: all of its pixels are needed.
-
-    Raises:
-        WICArgumentError: If ``model`` is of another task or unknown.
-        WICShapeError: If the image has no shape of an image.
-        TypeError: If the image is of no kind that is taken.
+        The grey image: mode L, shape (H, W) or (1, H, W). Its odd sides are one pixel longer.
     """
-    pixels = as_pixels(photo, "photo")
-    task, network = load_network(COLORING, model, device)
-    small = forward_pixels(task, network, pixels, tile=tile, progress=progress, refine=refine)
-    return as_kind(small, photo)
+    grey: T = Codec(COLORING, **options).encode(photo, refine=refine)
+    return grey
 
 
-def color(
-    grey: T,
-    *,
-    size: tuple[int, int] | None = None,
-    model: Model = None,
-    tile: int | None = None,
-    device: Device = None,
-    progress: Progress | None = None,
-) -> T:
+def color(grey: T, *, size: tuple[int, int] | None = None, **options: Unpack[Options]) -> T:
     """Brings back the colours that :func:`gray` put away. Other grey images have none to give.
 
     Args:
         grey: The grey image, every pixel as it was made.
         size: The photo's own (width, height); the grey image's by default.
-        model: What :func:`gray` was called with.
-        tile: See the module.
-        device: See the module.
-        progress: See the module.
-
-    Returns:
-        The photo, of the grey image's kind.
-
-    Raises:
-        WICArgumentError: If ``model`` is of another task or unknown.
-        WICShapeError: If the image holds colours or has an odd side, or cannot have come from one
-            of ``size``.
-        TypeError: If the image is of no kind that is taken.
+        **options: See :class:`~wic_layers.codec.Codec`.
     """
-    sizes = None if size is None else [size]
-    return bring_back(COLORING, grey, "grey", sizes, model, tile, device, progress)[0]
+    return Codec(COLORING, **options).decode(grey, _only(size))[0]
 
 
-def bring_back(
-    tasks: Sequence[Task],
-    carrier: T,
-    name: str,
-    sizes: Sequence[tuple[int, int]] | None,
-    model: Model,
-    tile: int | None,
-    device: Device,
-    progress: Progress | None,
-) -> list[T]:
-    """Runs backwards what one of ``tasks`` made; see :func:`reveal` for the arguments."""
-    pixels = as_pixels(carrier, name, carrier=True, channels=tasks[0].out_channels)
-    task, network = load_network(tasks, model, device)
-    width, height = size_of(pixels)
-    if sizes is None:
-        sizes = [(width * task.scale, height * task.scale)] * task.returned
-    check_size(task, pixels, sizes, name)
-    images = backward_pixels(task, network, pixels, sizes, tile=tile, progress=progress)
-    doubt = task.doubt(pixels, images)
-    if doubt is not None:
-        warnings.warn(doubt, WICWarning, stacklevel=3)
-    return [as_kind(image, carrier) for image in images]
-
-
-def fit_secret(secret: Tensor, room: tuple[int, int], *, fit: bool) -> Tensor:
-    """Returns the secret as it can be hidden in a cover of the size ``room``.
+def pack(task: str, images: Sequence[T], *, refine: int = 0, **options: Unpack[Options]) -> T:
+    """Makes one image of several, from which all of them come back.
 
     Args:
-        secret: Pixels (3, h, w), uint8.
-        room: The cover's (width, height).
-        fit: Reduce a larger secret with antialiased bicubic interpolation, keeping its
-            proportions.
+        task: ``"stereo"`` (left and right view), ``"zoom-x2"``, ``"zoom-x4"`` or ``"zoom-x8"``
+            (normal and zoomed view), ``"layers"`` (background, and foreground with transparency:
+            mode RGBA, shape (H, W, 4) or (4, H, W)), ``"clip-3"``, ``"-5"``, ``"-7"`` or ``"-9"``
+            (frames), ``"clip-3-x2"`` or ``"-5-x2"`` (frames into a picture of half the size).
+        images: All of one size. Of a clip there may be fewer.
+        refine: See :meth:`~wic_layers.codec.Codec.encode`.
+        **options: See :class:`~wic_layers.codec.Codec`.
+
+    Returns:
+        The picture. It looks like the left or normal view, the composition, or the middle frame.
+    """
+    picture: T = Codec(find_packing(task), **options).encode(*images, refine=refine)
+    return picture
+
+
+def unpack(
+    picture: T,
+    task: str | None = None,
+    *,
+    size: tuple[int, int] | None = None,
+    frames: int | None = None,
+    **options: Unpack[Options],
+) -> list[T]:
+    """Brings back the images that :func:`pack` made one of.
+
+    Args:
+        picture: The picture, every pixel as it was made.
+        task: What :func:`pack` was called with; by default what the model was trained for.
+        size: The images' own (width, height); the picture's by default, times 2 where it is half
+            as large.
+        frames: How many frames a clip had; by default as many as it can have.
+        **options: See :class:`~wic_layers.codec.Codec`.
+
+    Returns:
+        The images; of layers the composition, the background, and the foreground on black.
+    """
+    if task is None and options.get("model") is None:
+        raise WICArgumentError(
+            f"Expected the task, such as {PACKING[0].name!r}, or the network; got neither."
+        )
+    codec = Codec(PACKING if task is None else find_packing(task), **options)
+    sizes = None
+    if size is not None or frames is not None:
+        large = tuple(
+            codec.task.scale * side for side in size_of(as_pixels(picture, "the picture"))
+        )
+        sizes = [size or (large[0], large[1])] * (
+            codec.task.restored_count if frames is None else frames
+        )
+    return codec.decode(picture, sizes)
+
+
+def hide_file(
+    cover: PathLike,
+    secrets: Sequence[PathLike],
+    out: PathLike,
+    *,
+    fit: bool = False,
+    refine: int = 0,
+    marked: bool = True,
+    force: bool = False,
+    check: Check = "some",
+    **options: Unpack[Options],
+) -> Written:
+    """Hides one to four image files in another one; see :func:`hide`."""
+    if isinstance(secrets, (str, Path)):
+        raise TypeError("Expected secrets as a list of files, such as [secret]; got one path.")
+    return Codec(Hiding(len(secrets)), **options).encode_files(
+        [cover, *secrets], out, refine=refine, fit=fit, marked=marked, force=force, check=check
+    )
+
+
+def reveal_file(
+    stego: PathLike,
+    out: PathLike,
+    *,
+    sizes: Sizes | None = None,
+    force: bool = False,
+    **options: Unpack[Options],
+) -> list[Written]:
+    """Brings back the images that :func:`hide_file` hid; of several, names end in -1, -2, ..."""
+    return Codec(HIDING, **options).decode_file(stego, out, sizes=sizes, force=force)
+
+
+def down_file(
+    photo: PathLike,
+    out: PathLike,
+    *,
+    scale: int | None = None,
+    refine: int = 0,
+    force: bool = False,
+    check: Check = "some",
+    **options: Unpack[Options],
+) -> Written:
+    """Makes an image file smaller, so that :func:`up_file` can bring it back; see :func:`down`."""
+    return Codec(_rescaling(scale), **options).encode_files(
+        [photo], out, refine=refine, force=force, check=check
+    )
+
+
+def up_file(
+    small: PathLike,
+    out: PathLike,
+    *,
+    size: tuple[int, int] | None = None,
+    force: bool = False,
+    **options: Unpack[Options],
+) -> Written:
+    """Brings back the image that :func:`down_file` made small."""
+    codec = Codec(RESCALING, **options)
+    return codec.decode_file(small, out, sizes=_only(size), force=force)[0]
+
+
+def gray_file(
+    photo: PathLike,
+    out: PathLike,
+    *,
+    refine: int = 0,
+    force: bool = False,
+    check: Check = "some",
+    **options: Unpack[Options],
+) -> Written:
+    """Makes a grey image file, so that :func:`color_file` can bring its colours back."""
+    return Codec(COLORING, **options).encode_files(
+        [photo], out, refine=refine, force=force, check=check
+    )
+
+
+def color_file(
+    grey: PathLike,
+    out: PathLike,
+    *,
+    size: tuple[int, int] | None = None,
+    force: bool = False,
+    **options: Unpack[Options],
+) -> Written:
+    """Brings back the image that :func:`gray_file` made grey."""
+    codec = Codec(COLORING, **options)
+    return codec.decode_file(grey, out, sizes=_only(size), force=force)[0]
+
+
+def pack_file(
+    task: str,
+    images: Sequence[PathLike],
+    out: PathLike,
+    *,
+    refine: int = 0,
+    force: bool = False,
+    check: Check = "some",
+    **options: Unpack[Options],
+) -> Written:
+    """Makes one image file of several; see :func:`pack`."""
+    return Codec(find_packing(task), **options).encode_files(
+        images, out, refine=refine, force=force, check=check
+    )
+
+
+def pack_clip(
+    task: str,
+    clip: PathLike,
+    out: PathLike,
+    *,
+    refine: int = 0,
+    force: bool = False,
+    check: Check = "some",
+    **options: Unpack[Options],
+) -> Iterator[Written]:
+    """Makes image files of a video file, or of a folder of frames, N frames at a time.
+
+    Args:
+        task: One of the clips, see :func:`pack`.
+        clip: The video file, or the folder.
+        out: A folder, made if there is none, for PNG files with the clip's name and a number; or
+            a PNG to write, if the clip has no more frames than the task takes.
+        refine: See :meth:`~wic_layers.codec.Codec.encode`.
+        force: Replace outputs that exist.
+        check: See :meth:`~wic_layers.codec.Codec.encode_files`.
+        **options: See :class:`~wic_layers.codec.Codec`.
+
+    Yields:
+        What was written, file after file; the last one may hold fewer frames.
 
     Raises:
-        WICShapeError: If it is larger, and ``fit`` is false.
+        WICFileError: If the clip cannot be read, a file cannot be written, or one is asked for
+            where there are more frames.
+        WICArgumentError: As :func:`pack`.
+        WICShapeError: If the frames' sizes differ.
     """
-    width, height = size_of(secret)
-    if width <= room[0] and height <= room[1]:
-        return secret
-    if not fit:
-        raise WICShapeError(
-            f"Expected a secret of at most the cover's {room[0]}x{room[1]}; got {width}x{height}. "
-            f"Reduce it with --fit (fit=True), or take a larger cover."
+    packing, folder = find_packing(task), Path(out)
+    if not isinstance(packing, Clip):
+        raise WICArgumentError(
+            f"Expected {len(packing.parts)} images for {task} ({', '.join(packing.parts)}); got "
+            f"the clip {clip}."
         )
-    factor = min(room[0] / width, room[1] / height)
-    new = tuple(
-        min(max(round(side * factor), 1), limit)
-        for side, limit in zip((height, width), room[::-1], strict=True)
-    )
-    x = F.interpolate(secret[None].float(), size=new, mode="bicubic", antialias=True)
-    return x[0].round().clamp(0, 255).to(torch.uint8)
+    check_choice(check)
+    inputs = find_images(clip) if Path(clip).is_dir() else [Path(clip)]
+    is_single = names_file(folder)
+    if is_single:
+        check_output(folder, inputs=inputs, force=force)
+    stream = read_frames(clip)
+    frames = list(islice(stream, packing.images))
+    following = list(islice(stream, packing.images))
+    if is_single and following:
+        raise WICFileError(
+            f"{clip} holds more than {packing.images} frames; expected a folder to write several "
+            f"files to; got {out}, the name of one."
+        )
+    if not is_single:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise WICFileError(f"{out} cannot be made: {error.strerror or error}.") from error
+    codec = Codec(packing, **options)
+    index = 1
+    while frames:
+        name = folder if is_single else folder / f"{Path(clip).stem}-{index:04d}.png"
+        target = check_output(name, inputs=inputs, force=force)
+        yield codec.encode_to_file(frames, target, refine=refine, force=force, check=check)
+        frames, following = following, list(islice(stream, packing.images))
+        index += 1
+
+
+def unpack_file(
+    picture: PathLike,
+    out: PathLike,
+    *,
+    sizes: Sizes | None = None,
+    force: bool = False,
+    **options: Unpack[Options],
+) -> list[Written]:
+    """Brings back the images that :func:`pack_file` or :func:`pack_clip` made one of."""
+    return Codec(PACKING, **options).decode_file(picture, out, sizes=sizes, force=force)
+
+
+def _rescaling(scale: int | None) -> tuple[Rescaling, ...]:
+    return RESCALING if scale is None else (Rescaling(scale),)
+
+
+def _only(size: tuple[int, int] | None) -> Sizes | None:
+    return None if size is None else [size]

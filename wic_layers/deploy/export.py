@@ -60,12 +60,12 @@ class _Picture(_Images):
 
     def forward(self, picture: Tensor) -> tuple[Tensor, ...]:  # type: ignore[override]
         """Maps the picture, (H, W, 3) or (H, W), uint8, to the images that come back."""
-        images = self.task.wanted(self.fused(_to_tensor(picture)))
+        images = self.task.restored(self.fused(_to_tensor(picture)))
         return tuple(map(_to_image, images))
 
 
 def _padded(image: Tensor, dim: int, side: int) -> Tensor:
-    """See :func:`wic_layers.pictures.images.pad_to`; a side that is longer is cut."""
+    """See :func:`wic_layers.pictures.pad_to`; a side that is longer is cut."""
     last = image.shape[dim] - 1
     index = last - (torch.arange(side) - last).abs()
     return image.index_select(dim, index.clamp(min=0))
@@ -258,7 +258,7 @@ def export_onnx(
     network, task = _network_and_task(model)
     program = _program(network, task, direction, precision)
     picture = (task.picture_name,)
-    given, wanted = task.image_names, task.image_names[-task.returned :]
+    given, wanted = task.image_names, task.image_names[-task.restored_count :]
     names = (given, picture) if direction == "forward" else (picture, wanted)
     with _quiet():
         made = torch.onnx.export(

@@ -19,13 +19,12 @@ from torch import Tensor
 from wic_layers._files import check_place, write_whole
 from wic_layers.codec.running import (
     backward_pixels,
-    fast,
     forward_pixels,
     load_network,
     reference_pixels,
 )
 from wic_layers.errors import WICArgumentError, WICFileError
-from wic_layers.pictures.images import (
+from wic_layers.pictures import (
     as_channels,
     as_kind,
     as_pixels,
@@ -199,7 +198,7 @@ def _composed(task: Task, images: Sequence[Tensor]) -> list[Tensor]:
 def _judge(
     task: Task, network: Any, inputs: Sequence[Tensor], tile: int | None, refine: int
 ) -> Iterator[Row]:
-    wanted = inputs[-task.returned :]
+    wanted = inputs[-task.restored_count :]
     sizes = [size_of(image) for image in wanted]
     forward, back = task.titles
     numbers = [f" {k}" for k in range(1, len(wanted) + 1)] if len(wanted) > 1 else [""]
@@ -235,7 +234,7 @@ def _judge(
     for number, found, original in zip(numbers, floats, wanted, strict=True):
         yield compare(f"{back}{number}{_FLOAT}", inner(found), inner(original))
     # a second round trip of what came back; covers are taken as they look
-    covers = [seen] if task.returned < task.images else []
+    covers = [seen] if task.restored_count < task.images else []
     again = forward_pixels(task, network, *covers, *restored, tile=tile, refine=refine)
     second = backward_pixels(task, network, again, sizes, tile=tile)
     yield compare(f"{forward}, second time", again[:, :height, :width], reference)
@@ -336,8 +335,7 @@ def run(args: argparse.Namespace, bar: Callable[[int, str], Any]) -> int:
     if args.csv is not None:
         inputs = [path for paths in files.values() for path in paths]
         check_place(args.csv, inputs=inputs, force=args.force)
-    with fast(enabled=args.fast):
-        task, network = load_network(list(TASKS.values()), args.network, args.device)
+    task, network = load_network(list(TASKS.values()), args.network, args.device, fast=args.fast)
     refined = f", refined in {args.refine} steps" if args.refine else ""
     precision = ", couplings in bfloat16" if args.fast else ""
     title = f"{network.preset or args.network}, {task.name}, weights {network.weights_id}"

@@ -40,7 +40,7 @@ class Judgement:
         self.forward = quantize(network(x))
         back = quantize(network.inverse(self.forward))
         self.reference = quantize(task.reference(x))
-        self.back, self.wanted = (torch.cat(task.wanted(y), dim=1) for y in (back, x))
+        self.back, self.wanted = (torch.cat(task.restored(y), dim=1) for y in (back, x))
         self.psnr_forward = psnr(self.forward, self.reference)
         self.psnr_back = psnr(self.back, self.wanted)
 

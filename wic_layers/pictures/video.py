@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from wic_layers.errors import WICDependencyError, WICFileError
-from wic_layers.pictures.images import find_images, is_image, read_image
+from wic_layers.pictures.names import find_images, is_image
+from wic_layers.pictures.reading import read_image
 
 __all__ = ["is_clip", "read_frames"]
 
@@ -65,16 +66,16 @@ def _read_video(path: Path) -> Iterator[Tensor]:
         ) from error
     if not path.is_file():
         raise WICFileError(f"{path} does not exist.")
-    found = 0
+    count = 0
     try:
         with av.open(str(path)) as container:
             for frame in container.decode(video=0):
                 pixels = torch.from_numpy(frame.to_ndarray(format="rgb24")).permute(2, 0, 1)
                 turns = getattr(frame, "rotation", 0) // 90  # degrees, against the clock
                 yield pixels.rot90(turns, (1, 2)).contiguous()
-                found += 1
+                count += 1
     except (av.FFmpegError, IndexError) as error:  # IndexError: it has sound alone
         reason = getattr(error, "strerror", None) or "it holds no pictures"
         raise WICFileError(f"{path} cannot be read as a video: {reason}.") from error
-    if not found:
+    if not count:
         raise WICFileError(f"{path} cannot be read as a video: it holds no pictures.")

@@ -40,7 +40,7 @@ def pan(photograph: Tensor, frames: int, margin: int) -> tuple[Tensor, ...]:
         for n in (2, 1)
     )
     half = photograph.new_tensor([width, height]) / 2
-    found = []
+    several = []
     for index in range(frames):
         moved = index - (frames - 1) / 2
         scale = (1 + _GROWTH * zoom * moved) * (half - margin / 2) / half
@@ -51,8 +51,8 @@ def pan(photograph: Tensor, frames: int, margin: int) -> tuple[Tensor, ...]:
         frame = F.grid_sample(
             photograph, grid, mode="bicubic", padding_mode="reflection", align_corners=False
         )
-        found.append(quantize(frame))
-    return tuple(found)
+        several.append(quantize(frame))
+    return tuple(several)
 
 
 def blob(like: Tensor, softness: float) -> Tensor:

@@ -11,9 +11,9 @@ from wic_layers.tasks.rescaling import SCALES, Rescaling
 
 __all__ = ["COLORING", "HIDING", "PACKING", "RESCALING", "TASKS", "find_packing"]
 
-HIDING: tuple[Task, ...] = tuple(Hiding(secrets) for secrets in range(1, MOST_SECRETS + 1))
-RESCALING: tuple[Task, ...] = tuple(Rescaling(scale) for scale in SCALES)
-COLORING: tuple[Task, ...] = (Decolorization(),)
+HIDING: tuple[Hiding, ...] = tuple(Hiding(secrets) for secrets in range(1, MOST_SECRETS + 1))
+RESCALING: tuple[Rescaling, ...] = tuple(Rescaling(scale) for scale in SCALES)
+COLORING: tuple[Decolorization, ...] = (Decolorization(),)
 PACKING: tuple[Packing, ...] = (
     Stereo(),
     *(Zoom(factor) for factor in (2, 4, 8)),

@@ -23,7 +23,7 @@ from wic_layers.evaluation.judging import Judgement
 from wic_layers.models import NETWORKS, from_pretrained
 from wic_layers.models.presets import PRESETS, find_preset
 from wic_layers.models.weights import CARD, CONFIG, TENSORS
-from wic_layers.pictures.images import find_images
+from wic_layers.pictures import find_images
 from wic_layers.tasks import TASKS, Task
 from wic_layers.training.batches import margin
 from wic_layers.training.data import Photographs

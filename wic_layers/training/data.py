@@ -20,7 +20,7 @@ from PIL import Image
 from torch import Tensor
 
 from wic_layers.errors import WICArgumentError, WICFileError, WICWarning
-from wic_layers.pictures.images import as_kind, has_halved_chroma, read_image
+from wic_layers.pictures import as_kind, has_halved_chroma, read_image
 
 __all__ = ["Crops", "Photographs", "arrange", "cache_folder"]
 

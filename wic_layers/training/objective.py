@@ -190,7 +190,7 @@ class Objective:
                 forward = forward + copies.sum() / len(x)
         wanted = x
         if not self._all_returned:
-            back, wanted = (torch.cat(self.task.wanted(z), dim=1) for z in (back, x))
+            back, wanted = (torch.cat(self.task.restored(z), dim=1) for z in (back, x))
         reverse = self._reverse_distance(back, wanted).sum() / len(x)
         target = aims if self._aims_at_reference else None
         # IICNet as published has no WIC, or none that drops channels

@@ -69,10 +69,10 @@ class Outcome:
     @torch.no_grad()
     def __init__(self, model: Any, task: Task, x: Tensor, decodings: int = _DECODINGS) -> None:
         picture = quantize(model(x))
-        wanted = torch.cat(task.wanted(x), dim=1)
+        wanted = torch.cat(task.restored(x), dim=1)
         found = torch.stack(
             [
-                torch.cat(task.wanted(quantize(model.inverse(picture))), dim=1)
+                torch.cat(task.restored(quantize(model.inverse(picture))), dim=1)
                 for _ in range(decodings)
             ]
         )
