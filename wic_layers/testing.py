@@ -42,7 +42,7 @@ from wic_layers.blocks import Chain
 from wic_layers.errors import ContractError, IllConditionedError, WICArgumentError, WICError
 from wic_layers.layer.conv import WIC
 from wic_layers.layer.functional import condition_number, to_algebra
-from wic_layers.layer.inversion import CONDITION_LIMIT
+from wic_layers.layer.kernel import CONDITION_LIMIT
 from wic_layers.layer.losses import det_loss, is_recording, record_wic, shift_loss
 
 __all__ = [

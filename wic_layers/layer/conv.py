@@ -11,20 +11,20 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from wic_layers.errors import WICArgumentError, WICShapeError
-from wic_layers.layer import losses as auxiliary
 from wic_layers.layer.cache import Entries, computed
 from wic_layers.layer.completion import Completion, CompletionName, Shift, check_name, resolve
-from wic_layers.layer.functional import condition_number, from_algebra, log_volume, to_algebra
-from wic_layers.layer.inversion import Inversion
+from wic_layers.layer.functional import from_algebra
+from wic_layers.layer.kernel import RectangularKernel, wide_dtype
+from wic_layers.layer.losses import append_record, is_recording
 from wic_layers.layer.parametrization import ParametrizationName, parametrize_kernel
-from wic_layers.layer.pointwise import convolve, has_values, outside_autocast
+from wic_layers.layer.pointwise import convolve, has_values
 
 __all__ = ["WIC"]
 
 _KERNEL_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
-class WIC(Inversion):
+class WIC(RectangularKernel):
     r"""Well-posed invertible 1x1 convolution, from ``in_channels`` to ``out_channels`` and back.
 
     The kernel :math:`K` has shape :math:`(M, n)` with :math:`n` = ``in_channels``; :math:`m` =
@@ -111,8 +111,8 @@ class WIC(Inversion):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        in_channels = _channels("in_channels", in_channels)
-        out_channels = _channels("out_channels", out_channels)
+        in_channels = _whole(in_channels, 1, "in_channels as an int of at least 1")
+        out_channels = _whole(out_channels, 1, "out_channels as an int of at least 1")
         if layout not in ("compact", "published"):
             raise WICArgumentError(f'Expected layout "compact" or "published"; got {layout!r}.')
         if parametrization not in get_args(ParametrizationName):
@@ -226,12 +226,7 @@ class WIC(Inversion):
                     f"complete; got {completion!r}."
                 )
             return m
-        number = _index(rows)
-        if number is None or number < n:
-            raise WICArgumentError(
-                f'Expected rows "n", "m" or an int of at least in_channels = {n}; got {rows!r}.'
-            )
-        return number
+        return _whole(rows, n, f'rows "n", "m" or an int of at least in_channels = {n}')
 
     def _resolve_completion(
         self, completion: CompletionName | Completion | None
@@ -315,12 +310,12 @@ class WIC(Inversion):
         pixels = math.prod(shape[2:]) * (-1 if rev else 1)
         if entries is None:
             volume, dtype = self._volume_of_rows(self.out_channels)
-            total = from_algebra(volume * pixels, x, _wide(dtype, x.dtype))
+            total = from_algebra(volume * pixels, x, wide_dtype(dtype, x.dtype))
             return y, total.expand(shape[0]).clone()
 
         def compute() -> tuple[float, torch.dtype]:
             volume, dtype = self._volume_of_rows(self.out_channels)
-            return float(volume), _wide(dtype, x.dtype)
+            return float(volume), wide_dtype(dtype, x.dtype)
 
         value, dtype = computed(entries, ("log_volume", x.dtype), compute)
         return y, torch.full((shape[0],), value * pixels, dtype=dtype, device=x.device)
@@ -330,12 +325,12 @@ class WIC(Inversion):
         weight = self._kernel(entries)
         if self.out_channels == self.rows:
             y = convolve(x, weight)
-            if self.out_channels < self.in_channels and auxiliary.is_recording():
-                auxiliary.append_record(self, y, y[:, :0])
+            if self.out_channels < self.in_channels and is_recording():
+                append_record(self, y, y[:, :0])
             return y
         y = convolve(x, weight[: self.out_channels])
-        if auxiliary.is_recording():
-            auxiliary.append_record(self, y, self._other_rows(x, weight))
+        if is_recording():
+            append_record(self, y, self._other_rows(x, weight))
         return y
 
     def _back(self, y: Tensor, entries: Entries | None) -> Tensor:
@@ -360,39 +355,6 @@ class WIC(Inversion):
             )
         return extra.to(y.dtype)
 
-    def log_volume(self) -> Tensor:
-        r"""Returns the log-volume of ``forward``, in nats per pixel; a scalar, float32 at least.
-
-        :math:`\tfrac12\log\det K^\top K` when widening, :math:`\tfrac12\log\det W W^\top` when
-        narrowing. It is a Jacobian's log-determinant for square kernels only.
-        """
-        volume, dtype = self._volume_of_rows(self.out_channels)
-        return from_algebra(volume, self._sources()[0], _wide(dtype, dtype))
-
-    def gram_logdet(self) -> Tensor:
-        r"""Returns :math:`\log\det K^\top K` of all rows, :math:`K K^\top` for ``rows="m"``."""
-        volume, dtype = self._volume_of_rows(self.rows)
-        return from_algebra(2 * volume, self._sources()[0], _wide(dtype, dtype))
-
-    def _volume_of_rows(self, rows: int) -> tuple[Tensor, torch.dtype]:
-        """The log-volume of the first rows in float64, and the kernel's dtype."""
-        square = rows == self.in_channels
-        free = self._parameters.get("weight")
-        factors = self._lu_factors() if square and free is None else None
-        if factors is not None:
-            diagonal = factors[3]  # its logarithms
-            return to_algebra(diagonal).sum(), diagonal.dtype
-        kernel: Tensor = self._assembled() if free is None else free
-        high = to_algebra(kernel)
-        if square and rows == self.rows:  # as functional.log_volume does, by a shorter way
-            return torch.linalg.slogdet(high)[1], kernel.dtype
-        return outside_autocast(log_volume, high[:rows]), kernel.dtype
-
-    def condition_number(self) -> Tensor:
-        """Returns the condition number of the stored kernel in the spectral norm; a scalar."""
-        with torch.no_grad():
-            return outside_autocast(condition_number, self._kernel())
-
     def _check(self, x: Tensor, channels: int, what: str) -> None:
         if not 2 <= x.ndim <= 5 or x.shape[1] != channels:
             raise WICShapeError(
@@ -415,19 +377,13 @@ class WIC(Inversion):
             return convolve(x, rest)
 
 
-def _index(value: Any) -> int | None:
-    """An int of any library (numpy's too), but no bool; None for anything else."""
-    try:
-        return None if isinstance(value, bool) else operator.index(value)
-    except TypeError:
-        return None
-
-
-def _channels(name: str, value: Any) -> int:
-    number = _index(value)
-    if number is None or number < 1:
-        raise WICArgumentError(f"Expected {name} as an int of at least 1; got {value!r}.")
-    return number
+def _whole(value: Any, least: int, expected: str) -> int:
+    """An int of any library (numpy's too), but no bool; raises with what was expected."""
+    if not isinstance(value, bool) and hasattr(value, "__index__"):
+        number = operator.index(value)
+        if number >= least:
+            return number
+    raise WICArgumentError(f"Expected {expected}; got {value!r}.")
 
 
 def _copied(kernel: Tensor) -> Tensor:
@@ -437,8 +393,3 @@ def _copied(kernel: Tensor) -> Tensor:
 
 def _keep(tensor: Tensor) -> Tensor:
     return tensor
-
-
-def _wide(first: torch.dtype, second: torch.dtype) -> torch.dtype:
-    """The larger of two dtypes, and float32 at least."""
-    return torch.promote_types(torch.promote_types(first, second), torch.float32)

@@ -1,4 +1,4 @@
-"""Inversion: how WIC's kernel is held and its inverse computed, judged and cached."""
+"""RectangularKernel: how WIC's kernel is held, its inverse computed and cached, its volume."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from wic_layers.layer.functional import (
     constrained_inverse,
     from_algebra,
     left_inverse,
+    log_volume,
     right_inverse,
     square_inverse,
     to_algebra,
@@ -29,16 +30,16 @@ from wic_layers.layer.pointwise import (
     outside_autocast,
 )
 
-__all__ = ["Inversion"]
+__all__ = ["CONDITION_LIMIT", "RectangularKernel", "wide_dtype"]
 
-_Self = TypeVar("_Self", bound="Inversion")
+_Self = TypeVar("_Self", bound="RectangularKernel")
 
 # past it an inverse that is computed in float64 has no correct digit
 CONDITION_LIMIT = 1 / torch.finfo(torch.float64).eps
 
 
-class Inversion(nn.Module):
-    """What WIC does with its kernel to run backwards; not for use by itself.
+class RectangularKernel(nn.Module):
+    """What WIC does with its kernel to run backwards and to measure it; not for use by itself.
 
     What is computed from the kernel is cached in ``eval()`` with gradients off, outside of
     compile, tracing and functorch, and forgotten by ``train()``, ``eval()``, ``.to()`` and
@@ -176,6 +177,39 @@ class Inversion(nn.Module):
                 'Start from other weights, add det_loss, or use parametrization="orthogonal".'
             )
 
+    def log_volume(self) -> Tensor:
+        r"""Returns the log-volume of ``forward``, in nats per pixel; a scalar, float32 at least.
+
+        :math:`\tfrac12\log\det K^\top K` when widening, :math:`\tfrac12\log\det W W^\top` when
+        narrowing. It is a Jacobian's log-determinant for square kernels only.
+        """
+        volume, dtype = self._volume_of_rows(self.out_channels)
+        return from_algebra(volume, self._sources()[0], wide_dtype(dtype, dtype))
+
+    def gram_logdet(self) -> Tensor:
+        r"""Returns :math:`\log\det K^\top K` of all rows, :math:`K K^\top` for ``rows="m"``."""
+        volume, dtype = self._volume_of_rows(self.rows)
+        return from_algebra(2 * volume, self._sources()[0], wide_dtype(dtype, dtype))
+
+    def _volume_of_rows(self, rows: int) -> tuple[Tensor, torch.dtype]:
+        """The log-volume of the first rows in float64, and the kernel's dtype."""
+        square = rows == self.in_channels
+        free = self._parameters.get("weight")
+        factors = self._lu_factors() if square and free is None else None
+        if factors is not None:
+            diagonal = factors[3]  # its logarithms
+            return to_algebra(diagonal).sum(), diagonal.dtype
+        kernel: Tensor = self._assembled() if free is None else free
+        high = to_algebra(kernel)
+        if square and rows == self.rows:  # as functional.log_volume does, by a shorter way
+            return torch.linalg.slogdet(high)[1], kernel.dtype
+        return outside_autocast(log_volume, high[:rows]), kernel.dtype
+
+    def condition_number(self) -> Tensor:
+        """Returns the condition number of the stored kernel in the spectral norm; a scalar."""
+        with torch.no_grad():
+            return outside_autocast(condition_number, self._kernel())
+
     def _title(self) -> str:
         return f"WIC({self.extra_repr()})"
 
@@ -240,7 +274,7 @@ class Inversion(nn.Module):
             return super().__reduce_ex__(protocol)
         kind = parametrize.type_before_parametrizations(self)
         names = tuple(self.parametrizations)  # type: ignore[arg-type]
-        return _parametrized, (kind, names), Inversion.__getstate__(self)
+        return _parametrized, (kind, names), RectangularKernel.__getstate__(self)
 
 
 def _parametrized(kind: type[nn.Module], names: tuple[str, ...]) -> nn.Module:
@@ -251,3 +285,8 @@ def _parametrized(kind: type[nn.Module], names: tuple[str, ...]) -> nn.Module:
         module.register_parameter(name, nn.Parameter(torch.empty(1)))
         parametrize.register_parametrization(module, name, nn.Identity())
     return module
+
+
+def wide_dtype(first: torch.dtype, second: torch.dtype) -> torch.dtype:
+    """The larger of two dtypes, and float32 at least."""
+    return torch.promote_types(torch.promote_types(first, second), torch.float32)
