@@ -16,8 +16,8 @@ pytest.importorskip("onnxruntime")
 
 ALLOWED = {
     "Abs", "Add", "Cast", "Clip", "Concat", "Conv", "DepthToSpace", "Div", "Exp", "Expand",
-    "Gather", "LeakyRelu", "Min", "Mod", "Mul", "Neg", "Range", "Reshape", "Round", "Shape",
-    "Sigmoid", "Slice", "Split", "Squeeze", "Sub", "Transpose", "Unsqueeze",
+    "Gather", "LeakyRelu", "Min", "Mod", "Mul", "Neg", "Range", "ReduceMean", "Reshape", "Round",
+    "Shape", "Sigmoid", "Slice", "Split", "Squeeze", "Sub", "Transpose", "Unsqueeze",
 }  # fmt: skip
 
 # bytes of a file at most, by the parameters below which a network has them
