@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -31,17 +32,17 @@ One that is named like a network of this package does not take its place.
 class Network(Chain):
     """A chain of blocks that a preset names and a folder of weights holds.
 
-    A subclass is built from arguments that JSON can hold, and gives them as ``config``; among them
-    are ``in_channels``, ``out_channels``, ``completion`` and, if it is not always 1, ``scale``.
-    Files name it by its class; one that is named like a network of this package is read by its own
+    A subclass is built from arguments that JSON can hold; among them are ``in_channels``,
+    ``out_channels``, ``completion`` and, if it is not always 1, ``scale``. Files name it by its
+    class; one that is named like a network of this package is read by its own
     :meth:`from_pretrained` alone.
 
     Args:
         *blocks: See :class:`~wic_layers.blocks.Chain`.
-        config: The arguments of the subclass.
 
     Attributes:
-        config: As given.
+        config: All arguments that the subclass was built from, those by default too: of the class
+            that passes its blocks to this one. It is written down by itself.
         preset: Name of the preset that it was built from, or None.
         weights_id: The first 16 hex digits of the SHA-256 of the file it was loaded from, or None.
         card: What that file says about its weights.
@@ -51,15 +52,17 @@ class Network(Chain):
     """
 
     closed_by: ClassVar[Mapping[str, Any]] = {}
+    config: dict[str, Any]
 
     def __init_subclass__(cls) -> None:
         entered = NETWORKS.get(cls.__name__)
         if entered is None or not entered.__module__.startswith(f"{__package__}."):
             NETWORKS[cls.__name__] = cls
+        if "__init__" in vars(cls):
+            cls.__init__ = _with_config(cls.__init__)  # type: ignore[method-assign]
 
-    def __init__(self, *blocks: nn.Module, config: dict[str, Any]) -> None:
+    def __init__(self, *blocks: nn.Module) -> None:
         super().__init__(*blocks)
-        self.config = config
         self.preset: str | None = None
         self.task: str | None = None
         self.weights_id: str | None = None
@@ -168,6 +171,21 @@ class Network(Chain):
         """
         chosen = self.card if card is None else card
         return weights.push(self, name, chosen, private=private, token=token)
+
+
+def _with_config(init: Callable[..., None]) -> Callable[..., None]:
+    """A constructor that also writes down its arguments, unless one that it called did."""
+    signature = inspect.signature(init)
+
+    @functools.wraps(init)
+    def build(network: Network, *args: Any, **arguments: Any) -> None:
+        init(network, *args, **arguments)
+        if "config" not in vars(network):
+            bound = signature.bind(network, *args, **arguments)
+            bound.apply_defaults()
+            network.config = dict(list(bound.arguments.items())[1:])  # without self
+
+    return build
 
 
 def closing(

@@ -132,9 +132,6 @@ class DLVIRN(DualLatent, Network):
         completion: CompletionName | Completion | None = None,
     ) -> None:
         check_rescaling(in_channels, out_channels, scale)
-        config = {
-            key: value for key, value in locals().items() if key not in ("self", "__class__")
-        }
         subnet = partial(DenseBlock, growth=growth)
         blocks: list[nn.Module] = [Latent(w_channels)]
         channels = in_channels + w_channels
@@ -145,7 +142,7 @@ class DLVIRN(DualLatent, Network):
                 AffineCoupling(channels, split=out_channels, subnet=subnet)
                 for _ in range(couplings)
             ]
-        super().__init__(*blocks, closing_z(channels, out_channels, z, completion), config=config)
+        super().__init__(*blocks, closing_z(channels, out_channels, z, completion))
 
 
 def check_rescaling(in_channels: int, out_channels: int, scale: int) -> None:
@@ -211,9 +208,6 @@ class DLVHiNet(DualLatent, Network):
                 f"Expected the channels of several images of {out_channels} channels, the first "
                 f"of them the cover; got {in_channels}."
             )
-        config = {
-            key: value for key, value in locals().items() if key not in ("self", "__class__")
-        }
         images = in_channels // out_channels
         latent = Latent(w_channels, images)
         together = in_channels + w_channels
@@ -221,4 +215,4 @@ class DLVHiNet(DualLatent, Network):
         haar = Haar(together)
         couples = hinet_couplings(couplings, 4 * together, 4 * together // images, growth)
         last = closing_z(4 * together, 4 * out_channels, z, completion)
-        super().__init__(latent, haar, *couples, last, InverseHaar(out_channels), config=config)
+        super().__init__(latent, haar, *couples, last, InverseHaar(out_channels))

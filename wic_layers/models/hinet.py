@@ -63,15 +63,12 @@ class HiNet(Network):
                 f"Expected the channels of several images of {out_channels} channels, the first "
                 f"of them the cover; got {in_channels}."
             )
-        config: dict[str, Any] = {
-            key: value for key, value in locals().items() if key not in ("self", "__class__")
-        }
         channels, kept = 4 * in_channels, 4 * out_channels
         blocks = [
             Haar(in_channels // out_channels), *hinet_couplings(couplings, channels, kept, growth)
         ]  # fmt: skip
         last = closing(channels, kept, random_z=random_z, completion=completion)
-        super().__init__(*blocks, last, InverseHaar(), config=config)
+        super().__init__(*blocks, last, InverseHaar())
 
 
 def hinet_couplings(number: int, channels: int, split: int, growth: int) -> list[nn.Module]:

@@ -90,10 +90,6 @@ class IICNet(Network):
                 "Expected no completion with channel_squeeze=True, which repeats its result; got "
                 f"{completion!r}."
             )
-        config = {
-            key: value for key, value in locals().items()
-            if key not in ("self", "__class__", "channels")
-        }  # fmt: skip
         images = in_channels // 3
         blocks: list[nn.Module] = []
         if features:
@@ -108,4 +104,4 @@ class IICNet(Network):
         blocks += [AffineCoupling(channels, split=split, subnet=subnet) for _ in range(couplings)]
         mean = ChannelMean(channels // out_channels)
         last = mean if channel_squeeze else mean.as_wic(out_channels, completion)
-        super().__init__(*blocks, last, config=config)
+        super().__init__(*blocks, last)

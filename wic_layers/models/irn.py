@@ -74,9 +74,6 @@ class IRN(Network):
                 f"Expected fewer output channels than {in_channels * scale**2}, which come in at "
                 f"scale {scale}; got {out_channels}."
             )
-        config = {
-            key: value for key, value in locals().items() if key not in ("self", "__class__")
-        }
         subnet = partial(DenseBlock, growth=growth)
         blocks: list[nn.Module] = []
         channels = in_channels
@@ -88,7 +85,7 @@ class IRN(Network):
                 for _ in range(couplings)
             ]
         last = closing(channels, out_channels, random_z=random_z, completion=completion)
-        super().__init__(*blocks, last, config=config)
+        super().__init__(*blocks, last)
 
 
 def _squeezes(in_channels: int, scale: int) -> list[tuple[nn.Module, int]]:

@@ -103,9 +103,6 @@ class WINNaive(Network):
         layout: Any = "compact",
     ) -> None:
         _check(in_channels, out_channels, scale, copies)
-        config = {
-            key: value for key, value in locals().items() if key not in ("self", "__class__")
-        }
         subnet = partial(DenseBlock, growth=growth)
         # at the same size halves are images, such as a cover and what it hides, not bands
         groups = in_channels if scale == 1 else 1
@@ -119,7 +116,7 @@ class WINNaive(Network):
             blocks.append(InverseHaar(groups) if haar else Unsqueeze(2))
             channels = in_channels
         blocks += _narrow(channels, out_channels, copies, completion, layout)
-        super().__init__(*blocks, config=config)
+        super().__init__(*blocks)
 
 
 class WIN(Network):
@@ -176,9 +173,6 @@ class WIN(Network):
         layout: Any = "compact",
     ) -> None:
         _check(in_channels, out_channels, scale, copies)
-        config = {
-            key: value for key, value in locals().items() if key not in ("self", "__class__")
-        }
         blocks: list[nn.Module] = []
         channels = in_channels
         for _ in range(_stages(scale)):
@@ -197,7 +191,7 @@ class WIN(Network):
             blocks.append(Unsqueeze(2))
             channels //= 4
         blocks += _narrow(channels, out_channels, copies, completion, layout)
-        super().__init__(*blocks, config=config)
+        super().__init__(*blocks)
 
 
 def _stages(scale: int) -> int:
