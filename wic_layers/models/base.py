@@ -248,7 +248,8 @@ def _preset_of(model: Network) -> str | None:
     """The preset that a network has the arguments and the task of, if there is one."""
     signature = inspect.signature(type(model)).parameters.values()
     usual = {p.name: p.default for p in signature}
-    for name, preset in PRESETS.items():
+    for name in PRESETS.names():
+        preset = PRESETS[name]
         if (
             preset.network == type(model).__name__
             and model.task in (None, preset.task)
