@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -53,12 +53,12 @@ class DualLatent(Chain):
             return super().forward(x, rev)
         if rev:
             raise WICArgumentError("Expected no w with rev=True: the way back finds it by itself.")
-        first: Any = self[0]
+        first: Latent = self[0]
         return self._through(self._blocks()[1:], first.join(x, w))
 
     def draw(self, x: Tensor) -> Tensor:
         """Returns a standard normal w for images ``x``: (B, w_channels, H, W)."""
-        first: Any = self[0]
+        first: Latent = self[0]
         shape = (x.shape[0], first.channels, *x.shape[2:])
         return torch.randn(shape, dtype=x.dtype, device=x.device)
 
@@ -117,7 +117,7 @@ class DLVIRN(DualLatent, Network):
         | et al., 2022), Section 3.3 and Fig. 2
     """
 
-    closed_by: ClassVar[Mapping[str, Any]] = {"z": None}
+    closed_by: ClassVar[Mapping[str, object]] = {"z": None}
 
     def __init__(
         self,
@@ -190,7 +190,7 @@ class DLVHiNet(DualLatent, Network):
         | all networks here do.
     """
 
-    closed_by: ClassVar[Mapping[str, Any]] = {"z": None}
+    closed_by: ClassVar[Mapping[str, object]] = {"z": None}
 
     def __init__(
         self,

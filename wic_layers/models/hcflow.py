@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import nn
@@ -62,7 +62,7 @@ class HCFlow(Network):
         | pictures to [0, 1]; here the one that is written or judged is.
     """
 
-    closed_by: ClassVar[Mapping[str, Any]] = {"z": None}
+    closed_by: ClassVar[Mapping[str, object]] = {"z": None}
 
     def __init__(
         self,
@@ -115,7 +115,7 @@ class DLVHCFlow(DualLatent, Network):
         | are counted with.
     """
 
-    closed_by: ClassVar[Mapping[str, Any]] = {"z": None}
+    closed_by: ClassVar[Mapping[str, object]] = {"z": None}
 
     def __init__(
         self,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from torch import nn
 
@@ -46,7 +46,7 @@ class HiNet(Network):
         | slope and start of its code
     """
 
-    closed_by: ClassVar[Mapping[str, Any]] = {"random_z": False}
+    closed_by: ClassVar[Mapping[str, object]] = {"random_z": False}
 
     def __init__(
         self,
@@ -63,11 +63,11 @@ class HiNet(Network):
                 f"Expected the channels of several images of {out_channels} channels, the first "
                 f"of them the cover; got {in_channels}."
             )
-        channels, kept = 4 * in_channels, 4 * out_channels
+        channels, cover = 4 * in_channels, 4 * out_channels
         blocks = [
-            Haar(in_channels // out_channels), *hinet_couplings(couplings, channels, kept, growth)
+            Haar(in_channels // out_channels), *hinet_couplings(couplings, channels, cover, growth)
         ]  # fmt: skip
-        last = closing(channels, kept, random_z=random_z, completion=completion)
+        last = closing(channels, cover, random_z=random_z, completion=completion)
         super().__init__(*blocks, last, InverseHaar())
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from torch import nn
 
@@ -57,7 +57,7 @@ class IICNet(Network):
         | 3; orders and halves of its code
     """
 
-    closed_by: ClassVar[Mapping[str, Any]] = {"channel_squeeze": False}
+    closed_by: ClassVar[Mapping[str, object]] = {"channel_squeeze": False}
 
     def __init__(
         self,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import nn
@@ -54,7 +54,7 @@ class IRN(Network):
         | for decolorization
     """
 
-    closed_by: ClassVar[Mapping[str, Any]] = {"random_z": False}
+    closed_by: ClassVar[Mapping[str, object]] = {"random_z": False}
 
     def __init__(
         self,

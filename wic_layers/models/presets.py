@@ -5,11 +5,14 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeAlias
 
 from wic_layers.errors import WICArgumentError
 
 __all__ = ["PRESETS", "Preset", "find_preset"]
+
+Arguments: TypeAlias = Mapping[str, Any]
+"""Arguments of a constructor or a command, as JSON holds them."""
 
 
 @dataclass(frozen=True)
@@ -27,8 +30,8 @@ class Preset:
 
     task: str
     network: str
-    arguments: Mapping[str, Any]
-    recipe: Mapping[str, Any] = field(default_factory=dict)
+    arguments: Arguments
+    recipe: Arguments = field(default_factory=dict)
     purpose: str = ""
     has_weights: bool = False
 
@@ -150,7 +153,7 @@ _TABLE: Mapping[str, Preset] = {
 }
 
 # what the endings of a name change: in networks of others, to be as they were published
-_PUBLISHED: Mapping[str, Mapping[str, dict[str, Any]]] = {
+_PUBLISHED: Mapping[str, Mapping[str, Arguments]] = {
     "IRN": {"-z": {"random_z": True}},
     "HiNet": {"-z": {"random_z": True}},
     "DLVIRN": {"-z": {"z": "zero"}},
@@ -162,7 +165,7 @@ _PUBLISHED: Mapping[str, Mapping[str, dict[str, Any]]] = {
 
 # and to be trained on a CPU: fewer couplings, narrower inside; WIN-Naive squeezes by Haar
 _SMALL_FLOW = {"steps": 4, "conditional_steps": 2, "width": 16, "depth": 1, "growth": 16}
-_SMALLER: Mapping[str, Mapping[str, dict[str, Any]]] = {
+_SMALLER: Mapping[str, Mapping[str, Arguments]] = {
     "WIN": {
         "-small": {"modules": 2, "couplings": 1, "growth": 16},
         "-tiny": {"modules": 1, "couplings": 1, "growth": 16},
@@ -199,7 +202,7 @@ def _presets() -> Iterator[tuple[str, Preset]]:
                 yield full_name, replace(preset, arguments=arguments, recipe=recipe)
 
 
-def _recipe(network: str, task: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+def _recipe(network: str, task: str, arguments: Arguments) -> Arguments:
     """The losses of a network's authors; L_det and L_shift where it has a WIC."""
     if network in ("WIN", "WINNaive"):
         return {}
@@ -236,7 +239,7 @@ def _recipe(network: str, task: str, arguments: Mapping[str, Any]) -> dict[str, 
         z = arguments.get("z")
         return {"weights": (0.8, 1.0, 0.0 if z else 0.1, 2e-5 if z == "drawn" else 1e-5)}
     fit = 3.0 if scale == 1 else float(scale**2)
-    recipe: dict[str, Any] = {"weights": (fit, 1.0, *((0.0, 2.0) if random_z else (0.1, 1.0)))}
+    recipe: Arguments = {"weights": (fit, 1.0, *((0.0, 2.0) if random_z else (0.1, 1.0)))}
     return {**recipe, "crop": 66} if scale == 3 else recipe
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from functools import partial
-from typing import Any
+from typing import Literal
 
 from torch import nn
 
@@ -26,6 +26,8 @@ from wic_layers.models.base import Network
 
 __all__ = ["WIN", "WINNaive"]
 
+Layout = Literal["compact", "published"]
+
 
 def _check(in_channels: int, out_channels: int, scale: int, copies: int) -> None:
     if scale not in (1, 2, 4):
@@ -36,15 +38,19 @@ def _check(in_channels: int, out_channels: int, scale: int, copies: int) -> None
     if copies < 1:
         raise WICArgumentError(f"Expected copies of at least 1; got {copies!r}.")
     if not 0 < out_channels * copies < in_channels * scale**2:
-        wanted = f"{copies} x {out_channels}" if copies > 1 else f"{out_channels}"
+        results = f"{copies} x {out_channels}" if copies > 1 else f"{out_channels}"
         raise WICArgumentError(
             f"Expected fewer output channels than {in_channels * scale**2}, which come in at "
-            f"scale {scale}; got {wanted}."
+            f"scale {scale}; got {results}."
         )
 
 
 def _narrow(
-    channels: int, out_channels: int, copies: int, completion: Any, layout: Any
+    channels: int,
+    out_channels: int,
+    copies: int,
+    completion: CompletionName | Completion | None,
+    layout: Layout,
 ) -> list[nn.Module]:
     """The blocks at the end, which drop channels."""
     last = WIC(channels, out_channels * copies, completion=completion, layout=layout)
@@ -100,7 +106,7 @@ class WINNaive(Network):
         haar: bool = False,
         completion: CompletionName | Completion | None = None,
         copies: int = 1,
-        layout: Any = "compact",
+        layout: Layout = "compact",
     ) -> None:
         _check(in_channels, out_channels, scale, copies)
         subnet = partial(DenseBlock, growth=growth)
@@ -170,7 +176,7 @@ class WIN(Network):
         growth: int = 32,
         completion: CompletionName | Completion | None = None,
         copies: int = 1,
-        layout: Any = "compact",
+        layout: Layout = "compact",
     ) -> None:
         _check(in_channels, out_channels, scale, copies)
         blocks: list[nn.Module] = []

@@ -9,7 +9,6 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -37,11 +36,11 @@ _BEGINNINGS = {
 
 
 def load_official(
-    source: str | Path | Mapping[str, Any],
+    source: str | Path | Mapping[str, object],
     *,
     out_channels: int | None = None,
     copies: int | None = None,
-) -> Any:
+) -> Network:
     """Builds the network that a checkpoint of its authors' code is for, and loads it.
 
     Which network it is (WIN, WIN-Naive, IRN, HiNet or IICNet; channels, widths and depths) is read
@@ -146,7 +145,7 @@ def save_official(model: Network, path: str | Path) -> None:
     write_whole(target, content.getvalue())
 
 
-def _read(path: Path) -> Any:
+def _read(path: Path) -> object:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
@@ -158,7 +157,7 @@ def _read(path: Path) -> Any:
         ) from error
 
 
-def _state_of(checkpoint: Any, what: str) -> dict[str, Tensor]:
+def _state_of(checkpoint: object, what: str) -> dict[str, Tensor]:
     """The tensors with names of one of the codes, wherever in a checkpoint they are."""
     parts = [checkpoint]
     while parts:

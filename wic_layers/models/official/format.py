@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -62,7 +62,7 @@ class Format(ABC):
         """Tensors of theirs that ours has no counterpart of."""
         return {}
 
-    def _refuse(self, **arguments: Any) -> None:
+    def _refuse(self, **arguments: object) -> None:
         """Raises if there are arguments for what the shapes of a state dict say."""
         if any(value is not None for value in arguments.values()):
             raise WICArgumentError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Literal
 
 from torch import Tensor
 
@@ -50,7 +50,7 @@ class IICNetFormat(Format):
         channels = first + state["2.operations.0.F.conv1.weight"].shape[1]
         scale = 2 if _KERNEL in state else 1
         in_channels = channels // scale**2
-        order: Any = "bands"
+        order: Literal["bands", "images"] = "bands"
         if scale == 1:
             result = first
         elif first == in_channels:
