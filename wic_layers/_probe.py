@@ -1,4 +1,4 @@
-"""What the contract checks try layers with, and how they compare."""
+"""candidates, inputs, require_...: what the contract checks try layers with and compare by."""
 
 from __future__ import annotations
 

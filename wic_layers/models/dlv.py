@@ -1,4 +1,4 @@
-"""DLV-IRN and DLV-HiNet: IRN and HiNet with a second latent, on the way forward."""
+"""DLVIRN and DLVHiNet, IRN and HiNet with a second latent on the way forward; DualLatent."""
 
 from __future__ import annotations
 
@@ -88,9 +88,14 @@ def closing_z(
 class DLVIRN(DualLatent, Network):
     """DLV-IRN: IRN for rescaling with a latent w, with a WIC in place of its z, or as published.
 
-    ``latent -> [Haar -> couplings] x stages -> WIC``. The low band of the image is the first half
-    of every coupling; its other bands and all of w's are the second, the mixture branch. Inputs
-    and outputs are pixels in [0, 1].
+    .. code-block:: none
+
+        image --+
+                +--> Haar --> couplings --> [Haar --> couplings] --> WIC --> small picture
+        w ------+    (scale 2)              (scale 4)                drops channels, was: z
+
+    The low band of the image is the first half of every coupling; its other bands and all of w's
+    are the second, the mixture branch. Inputs and outputs are pixels in [0, 1].
 
     Args:
         in_channels: Channels of the input image.
@@ -163,10 +168,15 @@ def check_rescaling(in_channels: int, out_channels: int, scale: int) -> None:
 class DLVHiNet(DualLatent, Network):
     """DLV-HiNet: HiNet with a latent w, with a WIC in place of its random z, or as published.
 
-    ``latent -> Haar -> couplings -> WIC -> inverse Haar``. Cover and secrets have an equal share
-    of w's channels behind their own, so that each half of a coupling holds some: the cover's the
-    first, the secrets' the second. Besides the secrets' sub-bands those of the cover's w are
-    dropped. Inputs and outputs are pixels in [0, 1].
+    .. code-block:: none
+
+        cover,   half of w --+
+                             +--> Haar --> couplings --> WIC --> inverse Haar --> stego image
+        secrets, half of w --+                           drops channels, was: z
+
+    Cover and secrets have an equal share of w's channels behind their own, so that each half of a
+    coupling holds some: the cover's the first, the secrets' the second. Besides the secrets'
+    sub-bands those of the cover's w are dropped. Inputs and outputs are pixels in [0, 1].
 
     Args:
         in_channels: Channels of cover and secrets together: 6 for one secret.

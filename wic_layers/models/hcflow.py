@@ -1,4 +1,4 @@
-"""HCFlow for rescaling, and DLV-HCFlow: hierarchical conditional flows."""
+"""HCFlow and DLVHCFlow, hierarchical conditional flows for rescaling."""
 
 from __future__ import annotations
 
@@ -29,10 +29,17 @@ __all__ = ["DLVHCFlow", "HCFlow"]
 class HCFlow(Network):
     """HCFlow for rescaling, with a WIC in place of its random z, or as published.
 
-    ``[Haar -> steps -> split] x levels``: a step normalises each channel and, in turn, changes
-    the other bands by the low one and the low band by the others. Each split drops channels
-    through a flow that is conditioned on those that are kept and on the level below: half of
-    them, at the last level all but the picture. Inputs and outputs are pixels in [0, 1].
+    .. code-block:: none
+
+        image --> Haar --> steps --> split --> [Haar --> steps --> split] --> small picture
+                                       |        (scale 4)            |
+                                z <-- flow <------- features ------ flow --> z
+                                (dropped)                           (dropped)
+
+    A step normalises each channel and, in turn, changes the other bands by the low one and the low
+    band by the others. Each split drops channels through a flow that is conditioned on those that
+    stay and on the level below: half of them, at the last level all but the picture. Inputs and
+    outputs are pixels in [0, 1].
 
     Args:
         in_channels: Channels of the input image.
@@ -87,6 +94,12 @@ class HCFlow(Network):
 
 class DLVHCFlow(DualLatent, Network):
     """DLV-HCFlow: :class:`HCFlow` with a latent w behind the channels of the image.
+
+    .. code-block:: none
+
+        image --+
+                +--> the levels of HCFlow --> small picture
+        w ------+
 
     Args:
         in_channels: Channels of the input image.

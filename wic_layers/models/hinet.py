@@ -22,9 +22,15 @@ _CLAMP, _SLOPE, _SPREAD = 2.0, 0.01, 0.01
 class HiNet(Network):
     """HiNet, with a WIC in place of its random z, or as published.
 
-    ``Haar -> couplings -> WIC -> inverse Haar``: in the Haar domain the cover's sub-bands are the
-    first half of every coupling, the secrets' the second; what leaves the WIC are the sub-bands of
-    the stego image. Inputs and outputs are pixels in [0, 1].
+    .. code-block:: none
+
+        cover   --+
+                  +--> Haar --> couplings --> WIC --> inverse Haar --> stego image
+        secrets --+                           drops channels, was: z
+
+    In the Haar domain the cover's sub-bands are the first half of every coupling, the secrets' the
+    second; what leaves the WIC are the sub-bands of the stego image. Inputs and outputs are pixels
+    in [0, 1].
 
     Args:
         in_channels: Channels of cover and secrets together: 6 for one secret.

@@ -21,9 +21,13 @@ __all__ = ["IICNet"]
 class IICNet(Network):
     """IICNet, with a WIC in place of its channel squeeze, or as published.
 
-    ``[relation ->] [squeeze -> 1x1 ->] couplings -> WIC``. The images stand one behind the other
-    in the channels, the one that the result looks like first; it is the first half of every
-    coupling. Inputs and outputs are pixels in [0, 1].
+    .. code-block:: none
+
+        images --> [relation] --> [squeeze --> 1x1 WIC] --> couplings --> WIC --> picture
+                                  (scale 2)                 drops channels, was: their mean
+
+    The images stand one behind the other in the channels, the one that the result looks like
+    first; it is the first half of every coupling. Inputs and outputs are pixels in [0, 1].
 
     The channel squeeze gives the mean of groups of channels and repeats it on the way back. The
     WIC starts as that mean, see :meth:`~wic_layers.blocks.ChannelMean.as_wic`, and is free to

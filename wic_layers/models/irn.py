@@ -25,10 +25,14 @@ _YUV = ((0.299, 0.587, 0.114), (-0.147, -0.289, 0.436), (0.615, -0.515, -0.100))
 class IRN(Network):
     """IRN, with a WIC in place of its random z, or as published.
 
-    ``[Haar -> couplings] x stages -> WIC``. Rescaling by 3 squeezes once by a learned transform;
-    decolorization, at the same size, starts with a 1x1 convolution of the colours in its place.
-    The first half of every coupling is the picture to be, the second all else. Inputs and outputs
-    are pixels in [0, 1].
+    .. code-block:: none
+
+        image --> Haar --> couplings --> [Haar --> couplings] --> WIC --> small picture
+                  (scale 2)              (scale 4)                drops channels, was: z
+
+    Rescaling by 3 squeezes once by a learned transform; decolorization, at the same size, starts
+    with a 1x1 convolution of the colours in its place. The first half of every coupling is the
+    picture to be, the second all else. Inputs and outputs are pixels in [0, 1].
 
     Args:
         in_channels: Channels of the input image.

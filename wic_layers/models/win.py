@@ -1,4 +1,4 @@
-"""The networks of the WIN paper, put together from the blocks."""
+"""WIN and WINNaive, the networks of the WIN paper, which hide, rescale and decolorize."""
 
 from __future__ import annotations
 
@@ -60,8 +60,12 @@ def _narrow(
 class WINNaive(Network):
     """WIN-Naive: couplings, then one narrowing WIC where others draw random numbers.
 
-    ``squeeze -> couplings -> [unsqueeze] -> WIC``, squeezed twice for a scale of 4; inputs and
-    outputs are pixels in [0, 1].
+    .. code-block:: none
+
+        images --> squeeze --> couplings --> [unsqueeze] --> WIC --> result
+                   (twice for x4)            (same size)     drops channels
+
+    Inputs and outputs are pixels in [0, 1].
 
     Args:
         in_channels: Channels of the input images together: 6 for a cover and one secret, 3 for
@@ -128,10 +132,16 @@ class WINNaive(Network):
 class WIN(Network):
     """WIN: modules that widen, set memory aside and couple the rest; joined and narrowed.
 
-    ``squeeze -> WIC -> [WIC wider -> memory | couplings] x modules -> coupling -> [unsqueeze] ->
-    WIC``; for a scale of 4 all before the last WIC stands there twice. Inputs and outputs are
-    pixels in [0, 1]. The first WIC may widen, so that the network is not idempotent: a second
-    round trip changes the picture again, if little.
+    .. code-block:: none
+
+        images --> squeeze --> WIC --> module --> coupling --> [unsqueeze] --> WIC --> result
+                   (all before the last WIC twice for x4)      (same size)     drops channels
+
+        module:    --> WIC --+-- memory --------------------------+--> joined
+                     wider   +-- couplings --> [the next module] -+
+
+    Inputs and outputs are pixels in [0, 1]. The first WIC may widen, so that the network is not
+    idempotent: a second round trip changes the picture again, if little.
 
     Args:
         in_channels: Channels of the input images together: 6 for a cover and one secret, 3 for
