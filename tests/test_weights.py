@@ -1,6 +1,8 @@
 """Weights in and out: the same network comes back, or a sentence says why not."""
 
+import copy
 import hashlib
+import itertools
 import json
 import os
 import shutil
@@ -18,6 +20,7 @@ from wic_layers.models import (
     NETWORKS,
     PRESETS,
     WIN,
+    Network,
     WINNaive,
     from_pretrained,
     packaged_weights,
@@ -237,6 +240,33 @@ def test_a_network_of_the_same_name_does_not_take_our_place(stored, tmp_path):
         network = own(**model.config)
         assert type(from_pretrained(network.save_pretrained(tmp_path / "own"))) is own
     del NETWORKS["OwnNetwork"]
+
+
+def test_a_network_writes_down_what_it_was_built_from(tmp_path):
+    class Own(Network):
+        def __init__(self, in_channels=3, *, out_channels=2, width=4, completion=None):
+            stored = width
+            width = 2 * width  # what it makes of an argument is no argument
+            channels = (in_channels, width, stored, out_channels)
+            super().__init__(*(WIC(n, m) for n, m in itertools.pairwise(channels)))
+
+    class Wider(Own):
+        def __init__(self):
+            super().__init__(width=8)
+
+    for name in ("Own", "Wider"):
+        del NETWORKS[name]
+    model = Own(5, width=6)
+    expected = {"in_channels": 5, "out_channels": 2, "width": 6, "completion": None}
+    assert (model.config, list(model.config)) == (expected, list(expected))
+    back = Own.from_pretrained(model.save_pretrained(tmp_path))
+    assert (type(back), back.config) == (Own, expected)
+    assert copy.deepcopy(model).config == expected
+    # the arguments are those of the class that has the blocks
+    assert Wider().config == {**Own().config, "width": 8}
+    assert repr(Wider()).startswith("Wider()")
+    with pytest.raises(TypeError, match=r"Own\.__init__\(\) got an unexpected"):
+        Own(depth=1)
 
 
 def flip(path, place):

@@ -15,7 +15,7 @@ from wic_layers.errors import WICArgumentError
 from wic_layers.layer.completion import Completion, CompletionName
 from wic_layers.layer.conv import WIC
 from wic_layers.models.base import Network, closing
-from wic_layers.models.hinet import hinet_couplings
+from wic_layers.models.hinet import hiding_images, hinet_couplings
 
 __all__ = ["DLVIRN", "DLVHiNet", "DualLatent", "Z", "closing_z"]
 
@@ -213,12 +213,7 @@ class DLVHiNet(DualLatent, Network):
         z: Z | None = None,
         completion: CompletionName | Completion | None = None,
     ) -> None:
-        if out_channels < 1 or in_channels % out_channels or in_channels <= out_channels:
-            raise WICArgumentError(
-                f"Expected the channels of several images of {out_channels} channels, the first "
-                f"of them the cover; got {in_channels}."
-            )
-        images = in_channels // out_channels
+        images = hiding_images(in_channels, out_channels)
         latent = Latent(w_channels, images)
         together = in_channels + w_channels
         # each channel's sub-bands side by side: the picture's come first, then those of its w

@@ -14,7 +14,7 @@ from wic_layers.errors import WICArgumentError
 from wic_layers.layer.completion import Completion, CompletionName
 from wic_layers.models.base import Network, closing
 
-__all__ = ["HiNet", "hinet_couplings"]
+__all__ = ["HiNet", "hiding_images", "hinet_couplings"]
 
 _CLAMP, _SLOPE, _SPREAD = 2.0, 0.01, 0.01
 
@@ -64,17 +64,25 @@ class HiNet(Network):
         random_z: bool = False,
         completion: CompletionName | Completion | None = None,
     ) -> None:
-        if out_channels < 1 or in_channels % out_channels or in_channels <= out_channels:
-            raise WICArgumentError(
-                f"Expected the channels of several images of {out_channels} channels, the first "
-                f"of them the cover; got {in_channels}."
-            )
+        images = hiding_images(in_channels, out_channels)
         channels, cover = 4 * in_channels, 4 * out_channels
-        blocks = [
-            Haar(in_channels // out_channels), *hinet_couplings(couplings, channels, cover, growth)
-        ]  # fmt: skip
+        blocks = [Haar(images), *hinet_couplings(couplings, channels, cover, growth)]
         last = closing(channels, cover, random_z=random_z, completion=completion)
         super().__init__(*blocks, last, InverseHaar())
+
+
+def hiding_images(in_channels: int, out_channels: int) -> int:
+    """Returns how many images a network hides and hides in.
+
+    Raises:
+        WICArgumentError: If the channels are no images of ``out_channels``.
+    """
+    if out_channels < 1 or in_channels % out_channels or in_channels <= out_channels:
+        raise WICArgumentError(
+            f"Expected the channels of several images of {out_channels} channels, the first "
+            f"of them the cover; got {in_channels}."
+        )
+    return in_channels // out_channels
 
 
 def hinet_couplings(number: int, channels: int, split: int, growth: int) -> list[nn.Module]:
