@@ -426,7 +426,7 @@ def main() -> None:
     growth_command = commands.choices["growth"]
     growth_command.add_argument("--counts", type=int, nargs="+", default=[1, 2], help="of threads")
     growth_command.add_argument(
-        "--presets", nargs="+", choices=list(PRESETS),
+        "--presets", nargs="+", choices=PRESETS.names(),
         default=[
             "rescaling-x2-naive-small", "rescaling-x4-plain-naive-tiny",
             *(f"hiding-{secrets}-naive-tiny" for secrets in range(1, 5)),

@@ -217,7 +217,7 @@ def test_z_is_zero_drawn_or_a_layer(name):
     torch.testing.assert_close(upgraded.inverse(y), zero.inverse(y))
 
 
-PRESET_NAMES = [name for name, entry in PRESETS.items() if entry.network in CLASSES]
+PRESET_NAMES = [name for name in PRESETS.names() if PRESETS[name].network in CLASSES]
 
 
 @pytest.mark.parametrize("name", PRESET_NAMES)

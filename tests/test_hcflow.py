@@ -312,7 +312,7 @@ def test_without_w_the_picture_is_that_of_hcflow():
         torch.testing.assert_close(model.inverse(y), base.inverse(y))
 
 
-@pytest.mark.parametrize("name", [name for name in PRESETS if "hcflow" in name])
+@pytest.mark.parametrize("name", [name for name in PRESETS.names() if "hcflow" in name])
 def test_presets(name):
     entry = PRESETS[name]
     published = "zero" if "dlv" in name else "drawn"

@@ -161,7 +161,7 @@ def test_steps_are_the_blocks_as_they_run(name):
     assert held == {id(p) for p in model.parameters()}
 
 
-@pytest.mark.parametrize("preset", [name for name in PRESETS if name.endswith("-tiny")])
+@pytest.mark.parametrize("preset", [name for name in PRESETS.names() if name.endswith("-tiny")])
 def test_repr_says_channels_and_sizes(preset):
     model = CLASSES[PRESETS[preset].network].from_preset(preset)
     title, *rows = repr(model).splitlines()

@@ -1,4 +1,4 @@
-"""What the contract checks try layers with, and how they compare."""
+"""candidates, inputs, require_...: what the contract checks try layers with and compare by."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pickle
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain
-from typing import Any, TypeVar
+from typing import Any, TypeGuard, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,7 @@ from wic_layers.layer.functional import condition_number, to_algebra
 __all__: list[str] = []
 
 _Module = TypeVar("_Module", bound=nn.Module)
+_Result = TypeVar("_Result")
 
 _SPATIAL: tuple[tuple[int, ...], ...] = ((), (5,), (4, 6), (1, 1), (2, 3, 2))
 _MATRIX: dict[str, tuple[tuple[int, int], dict[str, Any]]] = {
@@ -42,7 +43,7 @@ _MATRIX: dict[str, tuple[tuple[int, int], dict[str, Any]]] = {
 }
 
 
-def is_layer(module: Any) -> bool:
+def is_layer(module: object) -> TypeGuard[WIC]:
     """Whether a module is a WIC, by what it offers."""
     return all(callable(getattr(module, name, None)) for name in ("inverse", "gram_logdet"))
 
@@ -88,7 +89,7 @@ def condition_of(layer: WIC) -> float:
 
 
 @contextmanager
-def random_numbers_restored(*tensors: Any) -> Iterator[None]:
+def random_numbers_restored(*tensors: object) -> Iterator[None]:
     """Leaves the global random numbers of the CPU and of the tensors' devices alone."""
     devices = {
         tensor.device for tensor in tensors if isinstance(tensor, Tensor) and tensor.is_cuda
@@ -97,7 +98,7 @@ def random_numbers_restored(*tensors: Any) -> Iterator[None]:
         yield
 
 
-def seeded(function: Callable[..., Any], *arguments: Any) -> Any:
+def seeded(function: Callable[..., _Result], *arguments: object) -> _Result:
     """Calls a function with the same random numbers each time."""
     with random_numbers_restored(*arguments):
         torch.manual_seed(0)
@@ -125,7 +126,7 @@ def in_evaluation_mode(model: _Module) -> _Module:
     modules = list(model.modules())
     if not any(module.training for module in modules):
         return model
-    shared: list[Any] = []
+    shared: list[object] = []
     for module in modules:
         own = chain(vars(module).values(), module._parameters.values(), module._buffers.values())
         shared += [value for value in own if isinstance(value, Tensor)]
@@ -187,7 +188,7 @@ def copied(layer: WIC) -> WIC:
         raise ContractError(f"{title(layer)}: expected deepcopy to work; {error}") from error
 
 
-def pickled(layer: WIC) -> Any:
+def pickled(layer: WIC) -> WIC | None:
     """The layer through pickle, or None where a completion of the user's own cannot be pickled."""
     try:
         return pickle.loads(pickle.dumps(layer))
@@ -232,7 +233,7 @@ def candidates() -> list[tuple[str, nn.Module]]:
 
     Free kernels have singular values spread over two decades.
     """
-    found: list[tuple[str, nn.Module]] = []
+    models: list[tuple[str, nn.Module]] = []
     for dtype in (torch.float32, torch.float64):
         for label, (channels, arguments) in _MATRIX.items():
             layer = WIC(*channels, **arguments, dtype=dtype)
@@ -241,8 +242,8 @@ def candidates() -> list[tuple[str, nn.Module]]:
                     u, s, v = torch.linalg.svd(layer.weight.double(), full_matrices=False)
                     spread = torch.logspace(0, -2, len(s), dtype=s.dtype)
                     layer.weight.copy_((u * spread) @ v)
-            found.append((label, layer))
+            models.append((label, layer))
         inner = LongTermMemory(4, AffineCoupling(12))
         network = Chain(Squeeze(2), WIC(12, 16), inner, AffineCoupling(16), WIC(16, 3))
-        found.append(("network of blocks", network.to(dtype)))
-    return found
+        models.append(("network of blocks", network.to(dtype)))
+    return models

@@ -1,4 +1,4 @@
-"""The contracts of the library as functions, to run on layers and networks of your own.
+"""check, the contracts of the library, to run on layers and networks of your own.
 
 :func:`check` runs them all on every WIC of a model and names the layer that fails. Each contract
 is a function of one layer. All leave the layer, its mode, its gradients and the global random
@@ -13,7 +13,6 @@ import time
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -109,9 +108,7 @@ def check(
         >>> round(round_trip.digits, 1)
         6.9
     """
-    layers: list[tuple[str, Any]] = [
-        (name, module) for name, module in model.named_modules() if is_layer(module)
-    ]
+    layers = [(name, module) for name, module in model.named_modules() if is_layer(module)]
     if not layers:
         raise WICArgumentError(
             f"Expected a model with at least one WIC; {type(model).__name__} has none."
@@ -119,15 +116,15 @@ def check(
     for name, layer in layers:
         with naming(name):
             check_condition(layer)
-    found = {}
+    round_trips = {}
     for name, layer in layers:
         with naming(name):
             for contract in (check_state, check_shapes, check_modes, check_autocast, check_losses):
                 contract(layer, spatial)
-            found[name] = check_round_trip(layer, spatial)
+            round_trips[name] = check_round_trip(layer, spatial)
     if x is not None:
         check_model(model, x)
-    return found
+    return round_trips
 
 
 def check_condition(layer: WIC) -> float:
@@ -164,14 +161,15 @@ def check_shapes(layer: WIC, spatial: Sizes | None = None) -> None:
     for sizes in sizes_for(layer, spatial):
         for batch in (2, 0):
             x, y = inputs(layer, sizes, batch)
-            for name, given, wanted in (("forward", x, y), ("inverse", y, x)):
+            for name, source, target in (("forward", x, y), ("inverse", y, x)):
                 with left_as_found(layer), torch.no_grad():
-                    out = getattr(layer, name)(given)
+                    out = getattr(layer, name)(source)
                 got = (*out.shape, out.dtype, out.device) if isinstance(out, Tensor) else type(out)
-                if got != (*wanted.shape, wanted.dtype, wanted.device):
+                expected = (*target.shape, target.dtype, target.device)
+                if got != expected:
                     raise ContractError(
-                        f"{title(layer)}: expected {name} of shape {tuple(given.shape)} to return "
-                        f"one tensor {(*wanted.shape, wanted.dtype, wanted.device)}; got {got}."
+                        f"{title(layer)}: expected {name} of shape {tuple(source.shape)} to "
+                        f"return one tensor {expected}; got {got}."
                     )
 
 
@@ -360,10 +358,10 @@ def check_losses(layer: WIC, spatial: Sizes | None = None) -> None:
 
 
 def _require_finite(layer: WIC, name: str, loss: Tensor) -> None:
-    held = [parameter for parameter in layer.parameters() if parameter.requires_grad]
+    trained = [parameter for parameter in layer.parameters() if parameter.requires_grad]
     gradients: tuple[Tensor | None, ...] = ()
-    if loss.requires_grad and held:
-        gradients = torch.autograd.grad(loss, held, allow_unused=True)
+    if loss.requires_grad and trained:
+        gradients = torch.autograd.grad(loss, trained, allow_unused=True)
     for value in (loss, *gradients):
         if value is not None and not bool(torch.isfinite(value).all()):
             raise ContractError(
