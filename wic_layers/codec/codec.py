@@ -12,7 +12,7 @@ from typing import Any, TypeAlias, TypedDict, TypeVar, get_args
 import torch
 from torch import Tensor, nn
 
-from wic_layers.codec.judging import Check, Written, judge
+from wic_layers.codec.checking import Check, Written, judge
 from wic_layers.codec.mark import Mark, Sizes, digest
 from wic_layers.codec.running import backward_pixels, check_size, forward_pixels, load_network
 from wic_layers.codec.tiles import Progress
