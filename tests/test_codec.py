@@ -8,7 +8,7 @@ import torch
 from cases import shaken
 
 from wic_layers import cli, tasks
-from wic_layers.codec import Codec, EightBit, codec, judging
+from wic_layers.codec import Codec, EightBit, checking, codec
 from wic_layers.errors import WICArgumentError, WICFileError
 from wic_layers.models import WINNaive
 from wic_layers.pictures import psnr, read_carrier, read_image, write_png
@@ -182,9 +182,9 @@ def test_noise_is_as_large_as_the_error_of_rounding():
 @pytest.fixture
 def small_tiles(monkeypatch):
     """Three tiles of 16 pixels, where a picture has more than 1000."""
-    monkeypatch.setattr(judging, "WHOLE", 1000)
-    monkeypatch.setattr(judging, "TILE", 16)
-    monkeypatch.setattr(judging, "TILES", 3)
+    monkeypatch.setattr(checking, "WHOLE", 1000)
+    monkeypatch.setattr(checking, "TILE", 16)
+    monkeypatch.setattr(checking, "TILES", 3)
 
 
 def figure_of(tiles, back, original):
@@ -202,7 +202,7 @@ def test_some_tiles_are_those_of_the_whole(folder, weights, small_tiles, task):
     assert written.tiles == (3, 5 * 4)
     assert written.psnr_back == ()
     own.decode_file("out.png", "back.png")
-    tiles = judging.spread((71, 53))
+    tiles = checking.spread((71, 53))
     expected = figure_of(tiles, read_image("back.png"), read_image("a.png"))
     assert written.psnr_about == pytest.approx((expected,), abs=0.02)
     whole = own.encode_files(["a.png"], "out.png", force=True, check="all")
@@ -214,7 +214,7 @@ def test_some_tiles_are_those_of_the_whole(folder, weights, small_tiles, task):
 def test_each_secret_is_judged_where_it_is(folder, weights, small_tiles):
     own = Codec("hiding-2", weights / "hiding-2")
     written = own.encode_files(["a.png", "b.png", "c.png"], "out.png")
-    tiles = sorted({*judging.spread((71, 53)), *judging.spread((30, 20))})
+    tiles = sorted({*checking.spread((71, 53)), *checking.spread((30, 20))})
     assert written.tiles == (len(tiles), 5 * 4)
     own.decode_file("out.png", "back.png")
     expected = [
@@ -242,18 +242,18 @@ def test_nothing_is_run_backwards_unless_asked(folder, weights, monkeypatch):
 
 
 def test_ordinary_photographs_are_judged_whole():
-    assert 1920 * 1080 <= judging.WHOLE < 12_000_000
-    assert all(judging.TILE % task.multiple == 0 for task in TASKS.values())
+    assert 1920 * 1080 <= checking.WHOLE < 12_000_000
+    assert all(checking.TILE % task.multiple == 0 for task in TASKS.values())
 
 
 @pytest.mark.parametrize("size", [(4000, 3000), (3000, 4000), (8000, 300), (1500, 1400)])
 def test_tiles_are_spread_and_always_the_same(size):
-    tiles = judging.spread(size)
-    assert tiles == judging.spread(size)
-    assert len(set(tiles)) == judging.TILES
+    tiles = checking.spread(size)
+    assert tiles == checking.spread(size)
+    assert len(set(tiles)) == checking.TILES
     assert all(0 <= top < size[1] and 0 <= left < size[0] for top, left in tiles)
-    if min(size) > 4 * judging.TILE:
-        half = judging.TILE // 2
+    if min(size) > 4 * checking.TILE:
+        half = checking.TILE // 2
         quarters = {
             (2 * (top + half) // size[1], 2 * (left + half) // size[0]) for top, left in tiles
         }

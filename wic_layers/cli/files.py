@@ -1,4 +1,4 @@
-"""Commands that turn files into files: ``wic hide``, ``down``, ``gray``, ``pack`` and back."""
+"""Conversion: the commands that turn files into files, ``wic hide``, ``down``, ... and back."""
 
 from __future__ import annotations
 

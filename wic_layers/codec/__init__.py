@@ -1,8 +1,8 @@
 """Codec, a network at work on 8-bit images and files; its verbs; Carrier, what files do to it."""
 
 from wic_layers.codec.carrier import Carrier, EightBit
+from wic_layers.codec.checking import Written
 from wic_layers.codec.codec import Codec, Options
-from wic_layers.codec.judging import Written
 from wic_layers.codec.verbs import (
     color,
     color_file,

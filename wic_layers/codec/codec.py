@@ -12,7 +12,7 @@ from typing import Any, TypeAlias, TypedDict, TypeVar, get_args
 import torch
 from torch import Tensor, nn
 
-from wic_layers.codec.judging import Check, Written, judge
+from wic_layers.codec.checking import Check, Written, judge
 from wic_layers.codec.mark import Mark, Sizes, digest
 from wic_layers.codec.running import backward_pixels, check_size, forward_pixels, load_network
 from wic_layers.codec.tiles import Progress
@@ -241,7 +241,7 @@ class Codec:
         """Writes the picture of images that were read, uint8 (3, H, W); see `encode_files`."""
         picture, images, count = self._forward(pixels, refine, fit=fit)
         task, network = self._load(self.tasks, self.model)
-        sizes = tuple(size_of(image) for image in images[-task.restored_count :][:count])
+        sizes = tuple(map(size_of, images[-task.restored_count :][:count]))
         weights = network.weights_id
         mark = Mark(
             task.name, network.preset, weights or "", sizes, size_of(picture), digest(picture)

@@ -1,4 +1,4 @@
-"""Networks on 8-bit pixels: which network, forward, back, in tiles where an image is large."""
+"""``load_network``, ``forward_pixels``, ``backward_pixels``: networks on 8-bit pixels."""
 
 from __future__ import annotations
 
@@ -198,7 +198,7 @@ def forward_pixels(
         refine: Steps that improve the picture for this very image; see
             :func:`~wic_layers.codec.refining.refine`. Tiles then are no longer the same as the
             whole, as each is improved for itself.
-        count: How many of the images that can come back are wanted, for ``refine``; all when None.
+        count: How many of the images that can come back come back, for ``refine``; all when None.
 
     Returns:
         The forward picture on the CPU, uint8 (out_channels, H / scale, W / scale) for the first

@@ -1,4 +1,4 @@
-"""Large images in pieces: what a network does to a tile and the pixels around that it sees."""
+"""Tiling: large images in pieces, each run with the pixels around that a network sees."""
 
 from __future__ import annotations
 

@@ -13,8 +13,8 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from wic_layers.codec.checking import Check, Written
 from wic_layers.codec.codec import Codec, Options, PathLike, check_choice
-from wic_layers.codec.judging import Check, Written
 from wic_layers.codec.mark import Sizes
 from wic_layers.errors import WICArgumentError, WICFileError
 from wic_layers.pictures import as_pixels, check_output, find_images, names_file, size_of

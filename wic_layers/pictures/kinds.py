@@ -1,4 +1,4 @@
-"""Images in memory as PIL images, NumPy arrays or torch tensors: to 8-bit pixels and back.
+"""``as_pixels``, ``as_kind``: PIL images, NumPy arrays and torch tensors to pixels and back.
 
 Neither Pillow nor NumPy is imported here: without them there is no image of their kind.
 """

@@ -1,4 +1,4 @@
-"""What the networks are for: the classes of tasks, and their use on images and files.
+"""Task and its classes, what networks are for; and their use on images and files.
 
 The functions (``hide`` to ``unpack_file``) stand in :mod:`wic_layers.codec` and come from there
 when they are asked for, so that a task can be defined without a network.

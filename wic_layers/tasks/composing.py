@@ -1,4 +1,4 @@
-"""Clips, stereo pairs, dual views and layers made of single photographs, to learn and judge by.
+"""``pan``, ``stereo``, ``views``, ``layers``: samples of packing made of single photographs.
 
 Real ones differ; what a network needs of them, images that nearly show the same, these have too.
 Photographs are (B, 3, H, W) in [0, 1], results are rounded to 8 bits, and chance comes from

@@ -1,4 +1,4 @@
-"""One to four images hidden in another."""
+"""Hiding: one to four images hidden in another."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Several images in one that gives all of them back: clips, stereo pairs, dual views, layers."""
+"""Packing, of several images in one that gives all back: Clip, Stereo, Zoom, Layers."""
 
 from __future__ import annotations
 

@@ -107,7 +107,7 @@ def judge(
     if check == "none":
         return Figures()
     originals = images[-task.restored_count :][:count]
-    sizes = [size_of(image) for image in originals]
+    sizes = list(map(size_of, originals))
     # what was padded at the same size does not count
     width, height = size_of(images[0]) if task.scale == 1 else size_of(picture)
     reference = reference_pixels(task, *images)
