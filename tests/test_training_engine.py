@@ -289,6 +289,13 @@ def test_settings_of_a_resumed_training_are_those_of_the_first(images, tmp_path)
     with pytest.raises(WICError, match="another learning_rate; resume with the same"):
         fit(images, tmp_path / "run", settings(steps=2, learning_rate=5e-4), resume=True)
     fit(images, tmp_path / "run", settings(steps=2, readers=1), resume=True)
+    path = tmp_path / "run" / "checkpoint.pt"
+    state = torch.load(path, weights_only=True)
+    del state["settings"]["low"]  # as of before there was such a loss
+    torch.save(state, path)
+    with pytest.raises(WICError, match="another low; resume with the same"):
+        fit(images, tmp_path / "run", settings(steps=2, low=1.0), resume=True)
+    fit(images, tmp_path / "run", settings(steps=2), resume=True)
     (tmp_path / "run" / "checkpoint.pt").write_bytes(b"cut short")
     with pytest.raises(WICError, match=r"checkpoint\.pt cannot be resumed from"):
         fit(images, tmp_path / "run", settings(steps=2), resume=True)

@@ -30,7 +30,7 @@ from wic_layers.training.guard import Incident
 from wic_layers.training.loop import CHECKPOINT, LOG, UNFINISHED, Training, make_fabric
 from wic_layers.training.monitor import Monitor
 from wic_layers.training.objective import Losses
-from wic_layers.training.recipe import Settings
+from wic_layers.training.recipe import Settings, Values
 
 __all__ = [
     "Fitted",
@@ -73,14 +73,14 @@ def _settings(args: argparse.Namespace) -> Settings:
     return gather(args, find_preset(settings.preset).recipe)
 
 
-def gather(args: argparse.Namespace, defaults: Mapping[str, Any]) -> Settings:
+def gather(args: argparse.Namespace, defaults: Mapping[str, object]) -> Settings:
     """What the command line says, over --config or, to resume, the settings beside --out.
 
     Args:
         args: Of a command with ``--out``, ``--resume``, ``--config`` and every setting.
         defaults: Settings where nobody says otherwise.
     """
-    values: dict[str, Any] = dict(defaults)
+    values: Values = dict(defaults)
     if args.resume:
         if not (args.out / CHECKPOINT).is_file():
             raise WICFileError(

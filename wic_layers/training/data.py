@@ -325,21 +325,20 @@ class Batches(Dataset[Crops]):
     def __init__(
         self, images: Photographs, task: Task, settings: Settings, process: int, processes: int
     ) -> None:
-        self.images = images
-        self.arguments: dict[str, Any] = {
-            "size": settings.batch * task.sources,
-            "crop": task.source_side(settings.crop + 2 * margin(task)),
-            "seed": settings.seed,
-            "candidates": settings.candidates,
-            "rows": [
-                image * settings.batch + row
-                for image in range(task.sources)
-                for row in range(process, settings.batch, processes)
-            ],
-        }
+        self.images, self.settings = images, settings
+        self.size = settings.batch * task.sources
+        self.crop = task.source_side(settings.crop + 2 * margin(task))
+        self.rows = [
+            image * settings.batch + row
+            for image in range(task.sources)
+            for row in range(process, settings.batch, processes)
+        ]
 
     def __getitem__(self, step: int) -> Crops:
-        return self.images.crops(step, **self.arguments)
+        return self.images.crops(
+            step, size=self.size, crop=self.crop, seed=self.settings.seed,
+            candidates=self.settings.candidates, rows=self.rows,
+        )  # fmt: skip
 
 
 def pack_crops(crops: Crops, task: Task, *, saturate: float = 0.0) -> tuple[Tensor, Tensor]:

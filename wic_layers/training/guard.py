@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -31,16 +31,6 @@ PATIENCE = 3  # incidents in a row that end the training
 
 State = dict[str, Any]
 """What ``state_dict`` returns."""
-
-
-class Stateful(Protocol):
-    """Anything with a state that can be saved and returned to."""
-
-    def state_dict(self) -> State:
-        """Returns the state."""
-
-    def load_state_dict(self, state_dict: State, /) -> object:
-        """Goes on from a state."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +103,7 @@ class Guard:
         *,
         every: int | None = 100,
         clip: float = 10.0,
-        also: Sequence[Stateful] = (),
+        also: Sequence[Any] = (),
         fabric: Fabric | None = None,
         report: Callable[[Incident], None] | None = None,
     ) -> None:
@@ -240,7 +230,7 @@ class Guard:
             "earlier": self._earlier if whole else {},
         }
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: State) -> None:
         """Goes on from what :meth:`state_dict` gave; load model and optimizer before it.
 
         Args:
@@ -265,7 +255,7 @@ class Guard:
             "usual": dict(self._usual),
         }
 
-    def _load(self, state: Mapping[str, Any]) -> None:
+    def _load(self, state: State) -> None:
         self.steps = state["steps"]
         self._losses = deque(state["losses"], maxlen=MANY)
         self._usual = dict(state["usual"])

@@ -27,6 +27,9 @@ __all__ = [
     "own_optimizer",
 ]
 
+Group = dict[str, Any]
+"""Parameters with the numbers of their steps, as optimizers have them."""
+
 _POLYNOMIAL = (3.4445, -4.7750, 2.0315)
 _ITERATIONS = 5
 
@@ -117,7 +120,7 @@ class Muon(Optimizer):
 
     def __init__(
         self,
-        groups: list[dict[str, Any]],
+        groups: list[Group],
         lr: float = 1e-3,
         *,
         weight_decay: float = 0.01,
@@ -131,7 +134,7 @@ class Muon(Optimizer):
         defaults = {"lr": lr, "weight_decay": weight_decay, "momentum": momentum, "betas": betas}
         super().__init__(groups, {**defaults, "fused": fused})
 
-    def add_param_group(self, param_group: dict[str, Any]) -> None:
+    def add_param_group(self, param_group: Group) -> None:
         """Adds parameters, such as those of a layer that was frozen.
 
         Args:
@@ -169,14 +172,14 @@ class Muon(Optimizer):
         super().load_state_dict(state_dict)
 
     @staticmethod
-    def groups(model: nn.Module) -> list[dict[str, Any]]:
+    def groups(model: nn.Module) -> list[Group]:
         """Returns the parameters in two groups: weights of convolutions, and all others."""
         weights = {
             id(module.weight)
             for module in model.modules()
             if isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d))
         }
-        groups: list[dict[str, Any]] = []
+        groups: list[Group] = []
         for orthogonal in (True, False):
             chosen = [p for p in model.parameters() if (id(p) in weights) is orthogonal]
             if chosen:
@@ -205,7 +208,7 @@ class Muon(Optimizer):
                 self._step_adamw(pairs, group)
         return loss
 
-    def _step_orthogonal(self, pairs: list[tuple[Tensor, Tensor]], group: dict[str, Any]) -> None:
+    def _step_orthogonal(self, pairs: list[tuple[Tensor, Tensor]], group: Group) -> None:
         updates: dict[torch.Size, dict[Tensor, Tensor]] = {}
         for p, gradient in pairs:
             state = self.state[p]
@@ -221,7 +224,7 @@ class Muon(Optimizer):
                 p.mul_(1 - group["lr"] * group["weight_decay"])
                 p.add_(direction.view(shape), alpha=-group["lr"] * size)
 
-    def _step_adamw(self, pairs: list[tuple[Tensor, Tensor]], group: dict[str, Any]) -> None:
+    def _step_adamw(self, pairs: list[tuple[Tensor, Tensor]], group: Group) -> None:
         parameters, gradients = (list(each) for each in zip(*pairs, strict=True))
         states = [self.state[p] for p in parameters]
         for p, state in zip(parameters, states, strict=True):
@@ -247,7 +250,7 @@ class Muon(Optimizer):
         )
 
 
-def _check(group: dict[str, Any]) -> None:
+def _check(group: Group) -> None:
     """Raises an error if a number of a group is out of range."""
     for name in ("lr", "weight_decay"):
         if not 0 <= group[name] < math.inf:

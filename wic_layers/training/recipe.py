@@ -23,25 +23,21 @@ __all__ = ["Settings"]
 # Muon at AdamW's rate trains deep networks badly: see "Which optimizer" in benchmarks/README.md
 _RATES = {"adamw": 2e-3, "muon": 5e-4}
 
+Values = dict[str, Any]
+"""Settings by name, as files and flags have them."""
+
 
 def _is(
     default: object, help: str, *, flag: str = "", shown: object = None, run: bool = False,
     least: float | None = None, most: float = math.inf, **more: object,
 ) -> Any:  # fmt: skip
-    """A setting: its default, and what command line and file say of it.
+    """A setting: its default, what command line and file say of it, and its least and most.
 
-    Args:
-        default: Its default.
-        help: What the command line and the comment in a file say.
-        flag: If it is not called like the setting.
-        shown: The default as help shows it, if that is another.
-        run: Whether it only decides how a training is run, not what comes out of it.
-        least: What it is at least.
-        most: What it is at most.
-        **more: Of ``add_argument``.
+    ``shown`` is the default as help shows it, if that is another. ``run`` settings do not change
+    the result of a training. ``more`` is for ``add_argument``.
     """
-    told = {"flag": flag, "shown": shown, "run": run, "least": least, "most": most}
-    return field(default=default, metadata={**told, "argument": {"help": help, **more}})
+    own = {"flag": flag, "shown": shown, "run": run, "least": least, "most": most}
+    return field(default=default, metadata={**own, "argument": {"help": help, **more}})
 
 
 # a weight for every loss that is not of the paper: low, frequency, ...
@@ -199,13 +195,13 @@ class Settings(_Weights):
         names = (*parts, *(term.name for term in OPTIONAL))
         return Objective(task, self.weights, **{name: getattr(self, name) for name in names})
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> Values:
         """Returns the settings as YAML and checkpoints hold them."""
         values = {name: getattr(self, name) for name in _fields()}
         return {n: list(v) if isinstance(v, tuple) else v for n, v in values.items()}
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any], source: str) -> Settings:
+    def from_dict(cls, values: Mapping[str, object], source: str) -> Settings:
         """Checks values from a file or a caller and returns the settings.
 
         Raises:
@@ -220,11 +216,11 @@ class Settings(_Weights):
             )
         return cls(**{name: _as(kinds[name], v, name, source) for name, v in values.items()})
 
-    def decisive(self) -> dict[str, Any]:
+    def decisive(self) -> Values:
         """Returns those settings that decide the result."""
         return {n: v for n, v in self.as_dict().items() if not _fields()[n].metadata["run"]}
 
-    def write(self, path: Path, more: Mapping[str, Any]) -> None:
+    def write(self, path: Path, more: Mapping[str, object]) -> None:
         """Writes a YAML file that :meth:`read` takes, with ``more`` in comments at its top."""
         lines = [f"# {name}: {value}\n" for name, value in more.items()]
         for name, value in self.as_dict().items():
@@ -233,7 +229,7 @@ class Settings(_Weights):
         write_whole(path, "".join(lines).encode())
 
     @classmethod
-    def read(cls, path: Path) -> dict[str, Any]:
+    def read(cls, path: Path) -> Values:
         """Returns the settings that a YAML file names; the others have their defaults.
 
         Raises:
@@ -256,7 +252,7 @@ class Settings(_Weights):
     def add_arguments(
         cls,
         parser: argparse.ArgumentParser,
-        defaults: Mapping[str, Any] | None = None,
+        defaults: Mapping[str, object] | None = None,
         without: Container[str] = (),
     ) -> None:
         """Adds a flag for every setting; those that are not given stay out of the namespace.

@@ -37,34 +37,18 @@ _DRAWS = 3  # of w, whose forward pictures L_i compares
 
 @dataclass
 class Pass:
-    """A network's way forward and back on one batch: what the losses are computed from.
-
-    Attributes:
-        network: The network.
-        x: Packed images (B, C, H, W), which went in.
-        reference: What the forward picture should look like.
-        picture: The forward picture, not rounded.
-        original: Those images that are judged on the way back, (B, 3 * images, H, W).
-        restored: What came back of them from the rounded picture.
-        records: What narrowing layers dropped.
-        targets: What those layers should give for the reference to come out behind them, by name;
-            for L_shift.
-        copies: Copies of the forward picture, where the last WIC gives some, with their reference.
-        draw: Draws the latent w for ``x``; None for networks and trainings without one.
-        forward_distance: Of forward pictures.
-        reverse_distance: Of what comes back.
-    """
+    """A network's way forward and back on one batch: what the losses are computed from."""
 
     network: nn.Module
-    x: Tensor
-    reference: Tensor
-    picture: Tensor
-    original: Tensor
-    restored: Tensor
-    records: Records
-    targets: Mapping[str, Tensor] | None
-    copies: list[tuple[Tensor, Tensor]]
-    draw: Callable[[Tensor], Tensor] | None
+    x: Tensor  # packed images (B, C, H, W), which went in
+    reference: Tensor  # what the forward picture should look like
+    picture: Tensor  # the forward picture, not rounded
+    original: Tensor  # those images that are judged on the way back, (B, 3 * images, H, W)
+    restored: Tensor  # what came back of them from the rounded picture
+    records: Records  # what narrowing layers dropped
+    targets: Mapping[str, Tensor] | None  # what those layers should give, by name; for L_shift
+    copies: list[tuple[Tensor, Tensor]]  # copies of the picture, with what they should be
+    draw: Callable[[Tensor], Tensor] | None  # draws the latent w for x, if there is one
     forward_distance: Distance
     reverse_distance: Distance
 
@@ -79,20 +63,12 @@ class Pass:
 
 @dataclass(frozen=True)
 class Term:
-    """A loss, unweighted.
+    """A loss, unweighted."""
 
-    Attributes:
-        name: In settings, flags, logs and TensorBoard.
-        weight: Its weight where nobody says otherwise; 0 for a loss that takes no part by itself.
-        help: What ``wic train --help`` says of its weight; empty for the four of the paper, which
-            share ``--weights``.
-        compute: Gives it for a pass, as a tensor without dimensions.
-    """
-
-    name: str
-    weight: float
-    help: str
-    compute: Callable[[Pass], Tensor]
+    name: str  # in settings, flags, logs and TensorBoard
+    weight: float  # where nobody says otherwise; 0 for a loss that takes no part by itself
+    help: str  # of the weight's flag; empty for the four of the paper, which share --weights
+    compute: Callable[[Pass], Tensor]  # a tensor without dimensions
 
 
 TERMS: dict[str, Term] = {}
