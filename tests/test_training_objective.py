@@ -13,7 +13,7 @@ from wic_layers.layer.quantization import quantize_by_noise
 from wic_layers.models import HiNet
 from wic_layers.tasks import TASKS
 from wic_layers.training import Objective
-from wic_layers.training.terms import TERMS, frequencies
+from wic_layers.training.terms import OPTIONAL, frequencies
 
 
 def packed(task="rescaling-x2"):
@@ -64,12 +64,12 @@ def test_objective_is_the_papers_sum(task):
         charbonnier(back - x).sum() / len(x),
         det_loss(model),
         shift_loss(records, reference, lambda a, b: distance(a - b)),
-        *[torch.tensor(0.0)] * 3,  # HiNet's, the dual latents' and IICNet's
+        *[torch.tensor(0.0)] * len(OPTIONAL),
     ]
     for found, value in zip(losses.values(), expected, strict=True):
         torch.testing.assert_close(found, value, rtol=1e-5, atol=1e-5)
     weighted = objective.weighted(losses)
-    assert list(weighted) == list(TERMS)[:4]
+    assert list(weighted) == ["forward", "reverse", "det", "shift"]
     total = 2 * expected[0] + expected[1] + 0.1 * expected[2] + expected[3]
     torch.testing.assert_close(sum(weighted.values()), total)
 
@@ -169,11 +169,12 @@ def test_each_parameter_learns_from_the_documented_losses(task):
     with torch.no_grad():  # the last convolutions start at zero, which hides those before them
         for parameter in model.parameters():
             parameter.add_(0.01 * torch.randn_like(parameter))
-    losses = Objective(task, low=1.0, frequency=1.0)(model, x, task.reference(x))
+    others = [term.name for term in OPTIONAL if term.name != "invariance"]  # of latents
+    losses = Objective(task, **dict.fromkeys(others, 1.0))(model, x, task.reference(x))
     names = [name for name, _ in model.named_parameters()]
     learns = {}
     for name, loss in losses.items():
-        if name == "invariance":  # of networks with a latent
+        if name == "invariance":
             continue
         gradients = torch.autograd.grad(
             loss, list(model.parameters()), retain_graph=True, allow_unused=True
@@ -187,7 +188,7 @@ def test_each_parameter_learns_from_the_documented_losses(task):
     assert learns["det"] == kernels
     assert learns["reverse"] == set(names)
     # the last coupling scales and shifts its second half; all of it is seen by the narrowing WIC
-    for name in ("forward", "shift", "low", "frequency"):
+    for name in ("forward", "shift", *others):
         assert learns[name] == set(names)
 
 
