@@ -38,8 +38,8 @@ from trials import spread
 
 from wic_layers.blocks import AffineCoupling, Chain, Haar, InverseHaar, Squeeze, Unsqueeze
 from wic_layers.blocks.dense_block import DenseBlock
-from wic_layers.evaluation.command import reduce_by
-from wic_layers.evaluation.judging import psnr
+from wic_layers.evaluation.metrics import psnr
+from wic_layers.evaluation.protocol import reduce_by
 from wic_layers.layer.conv import WIC
 from wic_layers.layer.quantization import quantize
 from wic_layers.models import WIN
@@ -203,8 +203,8 @@ def judged(model: Any, task: Task, x: Tensor) -> dict[str, float]:
     found, wanted, twice = (torch.cat(task.restored(z), 1) for z in (back, x, again))
     return {
         "forward": psnr(y, quantize(task.reference(x))),
-        "back": psnr(found, wanted, edge),
-        "second": psnr(twice, found, edge),
+        "back": psnr(found, wanted, border=edge),
+        "second": psnr(twice, found, border=edge),
     }
 
 

@@ -32,7 +32,7 @@ from completions import judging_sets
 from torch import Tensor
 from trials import spread
 
-from wic_layers.evaluation.judging import psnr
+from wic_layers.evaluation.metrics import psnr
 from wic_layers.layer.conv import WIC
 from wic_layers.layer.quantization import quantize
 from wic_layers.models import NETWORKS, PRESETS, with_wic
@@ -132,7 +132,7 @@ def judged(model: Any, task: Task, x: Tensor) -> dict[str, float]:
         y = quantize(model(x, **latent))
         back = torch.cat(task.restored(quantize(model.inverse(y))), dim=1)
         found[f"forward{name}"] = psnr(y, reference)
-        found[f"back{name}"] = psnr(back, wanted, edge)
+        found[f"back{name}"] = psnr(back, wanted, border=edge)
     return found
 
 

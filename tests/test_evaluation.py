@@ -15,7 +15,9 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from wic_layers import cli, tasks
 from wic_layers.codec.running import load_network
 from wic_layers.errors import WICArgumentError
-from wic_layers.evaluation.command import Row, compare, evaluate, mean_rows, table
+from wic_layers.evaluation.command import table
+from wic_layers.evaluation.metrics import Row, compare
+from wic_layers.evaluation.protocol import evaluate, mean_rows
 from wic_layers.models import WIN, from_pretrained
 from wic_layers.pictures import as_pixels, read_image, size_of
 

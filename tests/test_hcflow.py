@@ -218,11 +218,11 @@ def test_the_objective_and_who_learns():
     losses = objective(model, x, reference)
     with record_wic(model) as records:
         y = model(x)
-    torch.testing.assert_close(losses.shift, sum(r.extra.square().sum() for r in records))
-    torch.testing.assert_close(losses.forward, (y - reference).square().sum())
+    torch.testing.assert_close(losses["shift"], sum(r.extra.square().sum() for r in records))
+    torch.testing.assert_close(losses["forward"], (y - reference).square().sum())
     back = model.inverse(quantize(y))
     distance = ((back - x).square() + 1e-6).sqrt().sum()
-    torch.testing.assert_close(losses.reverse, distance)
+    torch.testing.assert_close(losses["reverse"], distance)
 
     for name in NETWORKS:
         model, x = network(name)

@@ -390,7 +390,7 @@ def test_tiles_change_nothing(name, tile):
 @pytest.mark.parametrize("name", ["stereo", "clip-3-x2", "zoom-x2"])
 def test_judged_by_what_is_made_of_photographs(name):
     pytest.importorskip("torchmetrics")
-    from wic_layers.evaluation.command import evaluate
+    from wic_layers.evaluation.protocol import evaluate
 
     task = TASKS[name]
     photos = [picture("astronaut")[:, :101, :120], picture("coffee")[:, :90, :151]]

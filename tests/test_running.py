@@ -20,7 +20,7 @@ from wic_layers._probe import in_evaluation_mode
 from wic_layers.blocks import AffineCoupling, Chain, Squeeze, Unsqueeze
 from wic_layers.codec.mark import digest
 from wic_layers.codec.running import backward_pixels, forward_pixels, reference_pixels
-from wic_layers.evaluation.command import compare
+from wic_layers.evaluation.metrics import compare
 from wic_layers.models import WINNaive, inspect
 from wic_layers.models.inspection import receptive_field
 from wic_layers.pictures import as_pixels

@@ -1,10 +1,10 @@
-"""Muon: orthogonalised momentum for the convolutions, AdamW for everything else."""
+"""``Muon``, and the optimizer, sharding and averaged weights that settings ask for."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -13,10 +13,82 @@ from torch.optim.adamw import adamw
 
 from wic_layers.errors import WICArgumentError
 
-__all__ = ["Muon", "orthogonalize"]
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+    from wic_layers.training.recipe import Settings
+
+__all__ = [
+    "Muon",
+    "averaging",
+    "bring_steps_home",
+    "make_optimizer",
+    "orthogonalize",
+    "own_optimizer",
+]
+
+Group = dict[str, Any]
+"""Parameters with the numbers of their steps, as optimizers have them."""
 
 _POLYNOMIAL = (3.4445, -4.7750, 2.0315)
 _ITERATIONS = 5
+
+
+def make_optimizer(
+    model: nn.Module, settings: Settings, fabric: Fabric | None = None
+) -> Optimizer:
+    """Returns the optimizer that settings ask for, its state shared out among processes."""
+    arguments: dict[str, Any] = {
+        "lr": settings.learning_rate,
+        "weight_decay": settings.weight_decay,
+        "fused": next(model.parameters()).device.type in ("cpu", "cuda"),
+    }
+    kind: type[Optimizer] = torch.optim.AdamW
+    parameters: Any = model.parameters()
+    if settings.optimizer == "muon":
+        kind, parameters = Muon, Muon.groups(model)
+    if not settings.shard or fabric is None or fabric.world_size == 1:
+        return kind(parameters, **arguments)
+    from torch.distributed.optim import ZeroRedundancyOptimizer
+
+    # every process keeps the moments of its share of the parameters
+    return ZeroRedundancyOptimizer(parameters, kind, **arguments)
+
+
+Tensors = tuple[Tensor, ...] | list[Tensor]
+
+
+def averaging(decay: float) -> Callable[[Tensors, Tensors, Tensor | int], None]:
+    """How averaged weights follow: the last tenth of a young training, then at ``decay``.
+
+    At a decay such as 0.999 alone they would hold on to the start for thousands of steps.
+    """
+
+    @torch.no_grad()
+    def follow(averages: Tensors, weights: Tensors, number: Tensor | int) -> None:
+        share = (9 / (10 + torch.as_tensor(number))).clamp(min=1 - decay)  # of the newest
+        steps = torch._foreach_sub(weights, averages)
+        torch._foreach_mul_(steps, share.to(averages[0].dtype))
+        torch._foreach_add_(averages, steps)
+
+    return follow
+
+
+def own_optimizer(optimizer: Optimizer) -> Optimizer:
+    """The optimizer that holds this process' state, inside what Fabric and sharding put around."""
+    for name in ("optimizer", "optim"):
+        optimizer = getattr(optimizer, name, optimizer)
+    return optimizer
+
+
+def bring_steps_home(optimizer: Optimizer) -> None:
+    """Fused optimizers count steps on the parameters' device; sharding loads them on the CPU."""
+    optimizer = own_optimizer(optimizer)
+    if not all(group.get("fused") for group in optimizer.param_groups):
+        return
+    for parameter, state in optimizer.state.items():
+        if isinstance(state.get("step"), Tensor):
+            state["step"] = state["step"].to(parameter.device)
 
 
 class Muon(Optimizer):
@@ -48,7 +120,7 @@ class Muon(Optimizer):
 
     def __init__(
         self,
-        groups: list[dict[str, Any]],
+        groups: list[Group],
         lr: float = 1e-3,
         *,
         weight_decay: float = 0.01,
@@ -62,7 +134,7 @@ class Muon(Optimizer):
         defaults = {"lr": lr, "weight_decay": weight_decay, "momentum": momentum, "betas": betas}
         super().__init__(groups, {**defaults, "fused": fused})
 
-    def add_param_group(self, param_group: dict[str, Any]) -> None:
+    def add_param_group(self, param_group: Group) -> None:
         """Adds parameters, such as those of a layer that was frozen.
 
         Args:
@@ -100,19 +172,19 @@ class Muon(Optimizer):
         super().load_state_dict(state_dict)
 
     @staticmethod
-    def groups(model: nn.Module) -> list[dict[str, Any]]:
+    def groups(model: nn.Module) -> list[Group]:
         """Returns the parameters in two groups: weights of convolutions, and all others."""
         weights = {
             id(module.weight)
             for module in model.modules()
             if isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d))
         }
-        found: list[dict[str, Any]] = []
+        groups: list[Group] = []
         for orthogonal in (True, False):
             chosen = [p for p in model.parameters() if (id(p) in weights) is orthogonal]
             if chosen:
-                found.append({"params": chosen, "orthogonal": orthogonal})
-        return found
+                groups.append({"params": chosen, "orthogonal": orthogonal})
+        return groups
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -136,7 +208,7 @@ class Muon(Optimizer):
                 self._step_adamw(pairs, group)
         return loss
 
-    def _step_orthogonal(self, pairs: list[tuple[Tensor, Tensor]], group: dict[str, Any]) -> None:
+    def _step_orthogonal(self, pairs: list[tuple[Tensor, Tensor]], group: Group) -> None:
         updates: dict[torch.Size, dict[Tensor, Tensor]] = {}
         for p, gradient in pairs:
             state = self.state[p]
@@ -152,7 +224,7 @@ class Muon(Optimizer):
                 p.mul_(1 - group["lr"] * group["weight_decay"])
                 p.add_(direction.view(shape), alpha=-group["lr"] * size)
 
-    def _step_adamw(self, pairs: list[tuple[Tensor, Tensor]], group: dict[str, Any]) -> None:
+    def _step_adamw(self, pairs: list[tuple[Tensor, Tensor]], group: Group) -> None:
         parameters, gradients = (list(each) for each in zip(*pairs, strict=True))
         states = [self.state[p] for p in parameters]
         for p, state in zip(parameters, states, strict=True):
@@ -178,7 +250,7 @@ class Muon(Optimizer):
         )
 
 
-def _check(group: dict[str, Any]) -> None:
+def _check(group: Group) -> None:
     """Raises an error if a number of a group is out of range."""
     for name in ("lr", "weight_decay"):
         if not 0 <= group[name] < math.inf:
