@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from wic_layers._probe import in_evaluation_mode
-from wic_layers.evaluation.metrics import psnr
 from wic_layers.codec.carrier import EightBit
+from wic_layers.evaluation.metrics import psnr
 from wic_layers.models import Network
 from wic_layers.tasks import Task
 

@@ -8,8 +8,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from wic_layers.errors import WICArgumentError
 from wic_layers.codec.carrier import EightBit
+from wic_layers.errors import WICArgumentError
 from wic_layers.layer.losses import charbonnier, record_wic, squared
 from wic_layers.tasks.base import Task
 from wic_layers.training.terms import OPTIONAL, PAPERS, TERMS, WEIGHTS, Distance, Pass, before
