@@ -236,6 +236,8 @@ def _as_json(inputs: Sequence[Path], written: Written) -> str:
         return str(value) if isinstance(value, Path) else value
 
     facts = {"inputs": list(inputs), **asdict(written)}
+    if written.tiles is None:  # figures of the whole are never beside those of some tiles
+        del facts["psnr_about"], facts["tiles"]
     return json.dumps({key: plain(value) for key, value in facts.items()})
 
 
