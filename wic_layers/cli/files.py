@@ -101,12 +101,8 @@ class Conversion:
         task = tasks if isinstance(tasks, Task) else tasks[0]
         report = partial(self._print, args, task)
         if isinstance(task, Clip) and len(args.sources) == 1 and is_clip(args.sources[0]):
-            encoding: dict[str, Any] = {
-                "refine": args.refine,
-                "force": args.force,
-                "check": args.check,
-            }
-            for written in pack_clip(args.task, args.sources[0], args.out, **encoding, **options):
+            options |= {"refine": args.refine, "force": args.force, "check": args.check}
+            for written in pack_clip(args.task, args.sources[0], args.out, **options):
                 report([args.sources[0]], written)
             return 0
         titles: tuple[str, ...] = ("cover", "secret")
