@@ -109,16 +109,15 @@ def test_functions_are_a_codec_for_one_call(weights):
         tasks.hide(images[0], images[1:], tiles=8)
 
 
-def test_fast_is_of_one_codec_alone(weights):
+def test_fast_is_of_one_codec_alone(weights, monkeypatch):
+    optimized = []
+    monkeypatch.setattr(WINNaive, "optimize", lambda network: optimized.append(network))
     photo, path = random_pixels((20, 14)), weights / "rescaling-x2"
-    plain, quick = (Codec("rescaling-x2", path, fast=fast) for fast in (False, True))
-    expected = plain.encode(photo)
-    assert (quick.encode(photo).int() - expected.int()).abs().max() <= 8
-    precisions = [
-        {getattr(m, "dtype", None) for m in each.network.modules()} for each in (plain, quick)
-    ]
-    assert torch.bfloat16 not in precisions[0]
-    assert torch.equal(plain.encode(photo), expected)
+    quick, plain = (Codec("rescaling-x2", path, fast=fast) for fast in (True, False))
+    for each in (quick, plain, quick):
+        each.encode(photo)
+    assert len(optimized) == 1
+    assert optimized[0] is quick.network
 
 
 def test_a_network_without_weights_writes_files_that_it_reads(folder):
@@ -274,7 +273,8 @@ def test_the_command_says_about(folder, weights, small_tiles, capsys):
     some, whole = (json.loads(run("--json", "--check", check)) for check in ("some", "all"))
     assert (some["psnr_back"], some["tiles"]) == ([], [3, 20])
     assert len(some["psnr_about"]) == 1
-    assert (whole["psnr_about"], whole["tiles"], len(whole["psnr_back"])) == ([], None, 1)
+    assert len(whole["psnr_back"]) == 1
+    assert not {"psnr_about", "tiles"} & whole.keys()
     for other in ("up", "eval"):
         with pytest.raises(SystemExit):
             cli.main([other, "out.png", "-o", "b.png", "--check", "all"])

@@ -101,12 +101,8 @@ class Conversion:
         task = tasks if isinstance(tasks, Task) else tasks[0]
         report = partial(self._print, args, task)
         if isinstance(task, Clip) and len(args.sources) == 1 and is_clip(args.sources[0]):
-            encoding: dict[str, Any] = {
-                "refine": args.refine,
-                "force": args.force,
-                "check": args.check,
-            }
-            for written in pack_clip(args.task, args.sources[0], args.out, **encoding, **options):
+            options |= {"refine": args.refine, "force": args.force, "check": args.check}
+            for written in pack_clip(args.task, args.sources[0], args.out, **options):
                 report([args.sources[0]], written)
             return 0
         titles: tuple[str, ...] = ("cover", "secret")
@@ -236,6 +232,8 @@ def _as_json(inputs: Sequence[Path], written: Written) -> str:
         return str(value) if isinstance(value, Path) else value
 
     facts = {"inputs": list(inputs), **asdict(written)}
+    if written.tiles is None:  # figures of the whole are never beside those of some tiles
+        del facts["psnr_about"], facts["tiles"]
     return json.dumps({key: plain(value) for key, value in facts.items()})
 
 
