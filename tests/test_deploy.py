@@ -246,10 +246,12 @@ def test_blocks_of_other_code():
 
 @torch.no_grad()
 def test_own_networks_inside_couplings():
-    """Any subnet, even one with a WIC in it."""
+    """Any subnet, even one with a WIC in it that has no inverse to be fused."""
 
     def subnet(inputs, outputs):
-        return nn.Sequential(WIC(inputs, 8), nn.Tanh(), nn.Conv2d(8, outputs, 1))
+        return nn.Sequential(
+            WIC(inputs, 8), WIC(8, 4, completion="gaussian"), nn.Tanh(), nn.Conv2d(4, outputs, 1)
+        )
 
     model = Chain(Squeeze(2), AffineCoupling(12, subnet=subnet), WIC(12, 3))
     x = torch.randn(1, 3, 4, 4)
