@@ -396,10 +396,9 @@ def test_version_and_help(wic):
 
 
 def test_train_and_selftest_are_called(wic, monkeypatch):
-    from wic_layers import testing
     from wic_layers.training import command
 
-    monkeypatch.setattr(testing, "selftest", lambda: 1)
+    monkeypatch.setattr("wic_layers.cli.selftest.selftest", lambda: 1)
     assert wic("selftest")[0] == 1
     monkeypatch.setattr(command, "run", lambda args: 0 if args.preset == "p" else 1)
     assert wic("train p --data . -o out")[0] == 0

@@ -7,12 +7,11 @@ import pickle
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain
-from typing import Any, TypeGuard, TypeVar
+from typing import TypeGuard, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from wic_layers.blocks import AffineCoupling, Chain, LongTermMemory, Squeeze
 from wic_layers.errors import ContractError, WICError
 from wic_layers.layer.completion import Learned
 from wic_layers.layer.conv import WIC
@@ -24,23 +23,6 @@ _Module = TypeVar("_Module", bound=nn.Module)
 _Result = TypeVar("_Result")
 
 _SPATIAL: tuple[tuple[int, ...], ...] = ((), (5,), (4, 6), (1, 1), (2, 3, 2))
-_MATRIX: dict[str, tuple[tuple[int, int], dict[str, Any]]] = {
-    "one channel": ((1, 1), {}),
-    "square 12": ((12, 12), {}),
-    "square 12, orthogonal": ((12, 12), {"parametrization": "orthogonal"}),
-    "square 12, lu": ((12, 12), {"parametrization": "lu"}),
-    "widening 3 to 12": ((3, 12), {}),
-    "widening 48 to 64": ((48, 64), {}),
-    "narrowing 12 to 3, shift": ((12, 3), {"completion": "shift"}),
-    "narrowing 12 to 3, zero": ((12, 3), {}),
-    "narrowing 12 to 3, repeat": ((12, 3), {"completion": "repeat"}),
-    "narrowing 12 to 3, learned": ((12, 3), {"completion": "learned"}),
-    "narrowing 12 to 3, gaussian": ((12, 3), {"completion": "gaussian"}),
-    "narrowing 12 to 3, published": ((12, 3), {"layout": "published"}),
-    "narrowing 64 to 61": ((64, 61), {}),
-    "narrowing 7 to 3, rows m": ((7, 3), {"rows": "m"}),
-    "narrowing 7 to 3, rows 9": ((7, 3), {"rows": 9}),
-}
 
 
 def is_layer(module: object) -> TypeGuard[WIC]:
@@ -228,22 +210,16 @@ def require_equal(module: nn.Module, what: str, a: Tensor, b: Tensor) -> None:
         )
 
 
-def candidates() -> list[tuple[str, nn.Module]]:
-    """Layers of every kind and a small network, in float32 and float64, for the self-test.
-
-    Free kernels have singular values spread over two decades.
-    """
-    models: list[tuple[str, nn.Module]] = []
-    for dtype in (torch.float32, torch.float64):
-        for label, (channels, arguments) in _MATRIX.items():
-            layer = WIC(*channels, **arguments, dtype=dtype)
-            if layer.parametrization == "free":
-                with torch.no_grad():
-                    u, s, v = torch.linalg.svd(layer.weight.double(), full_matrices=False)
-                    spread = torch.logspace(0, -2, len(s), dtype=s.dtype)
-                    layer.weight.copy_((u * spread) @ v)
-            models.append((label, layer))
-        inner = LongTermMemory(4, AffineCoupling(12))
-        network = Chain(Squeeze(2), WIC(12, 16), inner, AffineCoupling(16), WIC(16, 3))
-        models.append(("network of blocks", network.to(dtype)))
-    return models
+def require_finite(layer: WIC, name: str, loss: Tensor) -> None:
+    """Raises if a loss or its gradient is not finite."""
+    trained = [parameter for parameter in layer.parameters() if parameter.requires_grad]
+    gradients: tuple[Tensor | None, ...] = ()
+    if loss.requires_grad and trained:
+        gradients = torch.autograd.grad(loss, trained, allow_unused=True)
+    for value in (loss, *gradients):
+        if value is not None and not bool(torch.isfinite(value).all()):
+            raise ContractError(
+                f"{title(layer)}: expected a finite {name} and gradient; got "
+                f"{float(loss.detach())} with {int((~torch.isfinite(value)).sum())} of "
+                f"{value.numel()} numbers not finite."
+            )

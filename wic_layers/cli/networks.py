@@ -101,7 +101,7 @@ def _export(args: argparse.Namespace) -> int:
 
 
 def _selftest(args: argparse.Namespace) -> int:
-    from wic_layers.testing import selftest
+    from wic_layers.cli.selftest import selftest
 
     return int(selftest())
 
