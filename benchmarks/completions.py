@@ -37,16 +37,16 @@ from torch import Tensor, nn
 from trials import spread
 
 from wic_layers.blocks import AffineCoupling, Chain, Haar, InverseHaar, Squeeze, Unsqueeze
-from wic_layers.conv import WIC
-from wic_layers.images import find_images, read_image
+from wic_layers.blocks.dense_block import DenseBlock
+from wic_layers.evaluation.metrics import psnr
+from wic_layers.evaluation.protocol import reduce_by
+from wic_layers.layer.conv import WIC
+from wic_layers.layer.quantization import quantize
 from wic_layers.models import WIN
-from wic_layers.quantization import quantize
-from wic_layers.subnets import DenseBlock
+from wic_layers.pictures import find_images, read_image
 from wic_layers.tasks import TASKS, Task
 from wic_layers.training import Photographs, Settings
 from wic_layers.training.command import pack_middles, split_off
-from wic_layers.training.evaluation import reduce_by
-from wic_layers.training.judging import psnr
 
 TRIALS = trials.Trials("completions")
 
@@ -200,11 +200,11 @@ def judged(model: Any, task: Task, x: Tensor) -> dict[str, float]:
     y = quantize(model(x))
     back = quantize(model.inverse(y))
     again = quantize(model.inverse(quantize(model(back))))
-    found, wanted, twice = (torch.cat(task.wanted(z), 1) for z in (back, x, again))
+    found, wanted, twice = (torch.cat(task.restored(z), 1) for z in (back, x, again))
     return {
         "forward": psnr(y, quantize(task.reference(x))),
-        "back": psnr(found, wanted, edge),
-        "second": psnr(twice, found, edge),
+        "back": psnr(found, wanted, border=edge),
+        "second": psnr(twice, found, border=edge),
     }
 
 

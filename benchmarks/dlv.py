@@ -32,14 +32,14 @@ from completions import judging_sets
 from torch import Tensor
 from trials import spread
 
-from wic_layers.conv import WIC
-from wic_layers.images import find_images
+from wic_layers.evaluation.metrics import psnr
+from wic_layers.layer.conv import WIC
+from wic_layers.layer.quantization import quantize
 from wic_layers.models import NETWORKS, PRESETS, with_wic
-from wic_layers.quantization import quantize
+from wic_layers.pictures import find_images
 from wic_layers.tasks import TASKS, Task
 from wic_layers.training import Photographs, Settings
 from wic_layers.training.command import pack_middles, split_off
-from wic_layers.training.judging import psnr
 
 TRIALS = trials.Trials("dlv")
 STEPS = {"irn-x2": 800}  # of the others 400
@@ -122,7 +122,7 @@ def build(row: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
 def judged(model: Any, task: Task, x: Tensor) -> dict[str, float]:
     """PSNR of both pictures through 8 bits with w at zero, and with one that is drawn."""
     edge = task.scale if task.scale > 1 else 0
-    wanted, reference = torch.cat(task.wanted(x), dim=1), quantize(task.reference(x))
+    wanted, reference = torch.cat(task.restored(x), dim=1), quantize(task.reference(x))
     given: dict[str, dict[str, Tensor]] = {"": {}}
     if hasattr(model, "draw"):
         torch.manual_seed(0)
@@ -130,9 +130,9 @@ def judged(model: Any, task: Task, x: Tensor) -> dict[str, float]:
     found = {}
     for name, latent in given.items():
         y = quantize(model(x, **latent))
-        back = torch.cat(task.wanted(quantize(model.inverse(y))), dim=1)
+        back = torch.cat(task.restored(quantize(model.inverse(y))), dim=1)
         found[f"forward{name}"] = psnr(y, reference)
-        found[f"back{name}"] = psnr(back, wanted, edge)
+        found[f"back{name}"] = psnr(back, wanted, border=edge)
     return found
 
 

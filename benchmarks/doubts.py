@@ -17,15 +17,15 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from wic_layers.images import as_kind, as_pixels, find_images, read_image
-from wic_layers.models import packaged_weights
-from wic_layers.tasks import HIDING, RESCALING
-from wic_layers.tasks.running import (
+from wic_layers.codec.running import (
     backward_pixels,
     forward_pixels,
     load_network,
     reference_pixels,
 )
+from wic_layers.models import packaged_weights
+from wic_layers.pictures import as_kind, as_pixels, find_images, read_image
+from wic_layers.tasks import HIDING, RESCALING
 
 
 def middle(image: Tensor, side: int) -> Tensor:

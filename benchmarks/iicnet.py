@@ -34,12 +34,11 @@ import trials
 from PIL import Image
 from torch import Tensor
 
-from wic_layers.images import find_images, read_image
 from wic_layers.models import NETWORKS, PRESETS
+from wic_layers.pictures import find_images, read_image
 from wic_layers.tasks import TASKS, Task
-from wic_layers.training import Photographs, Settings
+from wic_layers.training import Judgement, Photographs, Settings
 from wic_layers.training.command import pack_middles, split_off
-from wic_layers.training.upgrade import Outcome
 
 TRIALS = trials.Trials("iicnet")
 KINDS = (
@@ -101,8 +100,8 @@ def rows(args: argparse.Namespace) -> Iterator[trials.Row]:
 
 
 def outcome(model: Any, task: Task, x: Tensor) -> dict[str, float]:
-    found = Outcome(model, task, x, decodings=1)
-    return {"forward": found.forward, "back": found.back[0]}
+    judgement = Judgement(model, task, x)
+    return {"forward": judgement.psnr_forward, "back": judgement.psnr_back}
 
 
 def run(args: argparse.Namespace) -> None:

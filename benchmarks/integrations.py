@@ -31,12 +31,11 @@ from completions import judging_sets
 from torch import Tensor
 from trials import spread
 
-from wic_layers.images import find_images
 from wic_layers.models import NETWORKS, PRESETS, with_wic
+from wic_layers.pictures import find_images
 from wic_layers.tasks import TASKS, Task
-from wic_layers.training import Photographs, Settings
+from wic_layers.training import Judgement, Photographs, Settings
 from wic_layers.training.command import pack_middles, split_off
-from wic_layers.training.upgrade import Outcome
 
 TRIALS = trials.Trials("integrations")
 KINDS = ("irn-x2", "irn-x3", "irn-x4", "irn-decolorization", "hinet")
@@ -86,9 +85,9 @@ def run_one(
 
 
 def outcome(model: Any, task: Task, x: Tensor) -> dict[str, float]:
-    found = Outcome(model, task, x)
-    back = statistics.mean(found.back)
-    return {"forward": found.forward, "back": back, "spread": found.spread}
+    judgement = Judgement(model, task, x, decodings=10)
+    back = statistics.mean(judgement.psnrs_back)
+    return {"forward": judgement.psnr_forward, "back": back, "spread": judgement.spread}
 
 
 def rows(args: argparse.Namespace) -> Iterator[trials.Row]:

@@ -43,8 +43,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wic_layers import WIC
-from wic_layers.completion import CompletionName
 from wic_layers.functional import left_inverse
+from wic_layers.layer.completion import CompletionName
 
 Call = Callable[[], object]
 

@@ -25,8 +25,8 @@ from completions import judging_sets
 from dlv import judged
 from trials import spread
 
-from wic_layers.images import find_images
 from wic_layers.models import WINNaive
+from wic_layers.pictures import find_images
 from wic_layers.tasks import TASKS, Task
 from wic_layers.training import Photographs, Settings
 from wic_layers.training.command import pack_middles, split_off

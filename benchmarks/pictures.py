@@ -22,10 +22,10 @@ from torch import Tensor
 from trials import RESULTS
 
 from wic_layers import cli
-from wic_layers.images import psnr, size_of
+from wic_layers.codec.running import backward_pixels, forward_pixels, reference_pixels
 from wic_layers.models import from_pretrained
+from wic_layers.pictures import psnr, size_of
 from wic_layers.tasks import TASKS, Task
-from wic_layers.tasks.running import backward_pixels, forward_pixels, reference_pixels
 
 COMPLETIONS = {"zero": "zeros", "shift": "shifted copies", "gaussian": "random numbers"}
 TRAINING = (

@@ -46,12 +46,12 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 from trials import alternate
 
+from wic_layers.blocks.dense_block import DenseBlock
+from wic_layers.blocks.reversible import save_memory
 from wic_layers.cli import _keep_memory as keep_memory
+from wic_layers.codec.running import backward_pixels, forward_pixels
 from wic_layers.models import NETWORKS, PRESETS
-from wic_layers.reversible import save_memory
-from wic_layers.subnets import DenseBlock
 from wic_layers.tasks import TASKS
-from wic_layers.tasks.running import backward_pixels, forward_pixels
 from wic_layers.training import Objective
 
 RESULTS = Path(__file__).parent / "results"
@@ -331,7 +331,7 @@ def growth(args: argparse.Namespace) -> None:
                     for _ in range(task.images)
                 ]
                 picture = forward_pixels(task, model, *images)
-                sizes = [(side, side)] * task.returned
+                sizes = [(side, side)] * task.restored_count
                 runs = {
                     "forward": partial(forward_pixels, task, model, *images),
                     "reverse": partial(backward_pixels, task, model, picture, sizes),
@@ -426,7 +426,7 @@ def main() -> None:
     growth_command = commands.choices["growth"]
     growth_command.add_argument("--counts", type=int, nargs="+", default=[1, 2], help="of threads")
     growth_command.add_argument(
-        "--presets", nargs="+", choices=list(PRESETS),
+        "--presets", nargs="+", choices=PRESETS.names(),
         default=[
             "rescaling-x2-naive-small", "rescaling-x4-plain-naive-tiny",
             *(f"hiding-{secrets}-naive-tiny" for secrets in range(1, 5)),

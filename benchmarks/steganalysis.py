@@ -32,13 +32,13 @@ import torch
 import trials
 from torch import Tensor, nn
 
-from wic_layers.images import find_images, psnr, read_image
+from wic_layers.codec.running import backward_pixels, load_network
+from wic_layers.evaluation.protocol import mean_of_finite, reduce_by
+from wic_layers.pictures import find_images, psnr, read_image
 from wic_layers.tasks import HIDING
-from wic_layers.tasks.running import backward_pixels, load_network
 from wic_layers.training import Photographs, Settings
-from wic_layers.training.batches import Batches, pack_crops
 from wic_layers.training.command import split_off
-from wic_layers.training.evaluation import mean_of_finite, reduce_by
+from wic_layers.training.data import Batches, pack_crops
 
 TRIALS = trials.Trials("steganalysis")
 TASK = HIDING[0]

@@ -21,14 +21,13 @@ from pathlib import Path
 import torch
 from speed import plain
 
-from wic_layers.images import find_images
+from wic_layers.blocks.reversible import save_memory
 from wic_layers.models import NETWORKS, PRESETS
-from wic_layers.reversible import save_memory
+from wic_layers.pictures import find_images
 from wic_layers.tasks import TASKS
 from wic_layers.training import Guard, Objective, Photographs, Settings
-from wic_layers.training.batches import Batches, pack_crops, read_batches
-from wic_layers.training.engine import capture
-from wic_layers.training.objective import Losses, Step
+from wic_layers.training.data import Batches, pack_crops, read_batches
+from wic_layers.training.objective import Step, capture
 
 WAYS = {
     "plain": (),
@@ -70,7 +69,7 @@ def build(
         x, reference = pack_crops(read[number % 4], task)
         if "graph" in parts and number == 0:
             capture(whole, x, reference)
-        guard.step(objective.weighted(Losses(*run(x, reference))))
+        guard.step(objective.weighted(run(x, reference)))
 
     return step
 

@@ -16,8 +16,8 @@ import torch
 
 from wic_layers.tasks import Task
 from wic_layers.training import Guard, Photographs, Settings
-from wic_layers.training.batches import Batches, pack_crops
-from wic_layers.training.engine import make_objective, make_optimizer
+from wic_layers.training.data import Batches, pack_crops
+from wic_layers.training.optimizers import make_optimizer
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -107,7 +107,7 @@ class Training:
         seeded: bool = True,
     ) -> None:
         self.model, self.task, self.settings, self.seeded = model.train(), task, settings, seeded
-        self.objective = make_objective(task, settings)
+        self.objective = settings.objective(task)
         self.optimizer = make_optimizer(model, settings)
         self.guard = Guard(model, self.optimizer, every=200)
         self.batches = Batches(images, task, settings, 0, 1)

@@ -24,8 +24,8 @@ from skimage import data
 from torch import Tensor
 
 from wic_layers import det_loss, quantize, record_wic, shift_loss
+from wic_layers.blocks.dense_block import DenseBlock
 from wic_layers.freia import WIC, Coupling
-from wic_layers.subnets import DenseBlock
 
 CROP = 48
 

@@ -71,7 +71,7 @@ def main() -> None:
         run("pack", name, *parts, "-o", "packed.png", "--force", folder=folder)
         run("unpack", "packed.png", "-o", "back.png", "--force", folder=folder)
 
-        back = [pixels(folder / f"back-{n + 1}.png") for n in range(task.returned)]
+        back = [pixels(folder / f"back-{n + 1}.png") for n in range(task.restored_count)]
         opacity = images[1][..., 3:] / 255 if name == "layers" else np.ones(())
         wanted = [images[0], (images[1][..., :3] * opacity).round().astype(np.uint8), *images[2:]]
         if name == "layers":  # the composition comes back too

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from skimage import data
 
-from wic_layers import cli, images
+from wic_layers import cli, pictures
 from wic_layers.models import from_pretrained, save_official
 
 Picture = np.ndarray
@@ -64,7 +64,7 @@ class Workshop:
 
 def decibel(a: Picture, b: Picture) -> float:
     """PSNR of two pictures in dB."""
-    return images.psnr(torch.from_numpy(a), torch.from_numpy(b))
+    return pictures.psnr(torch.from_numpy(a), torch.from_numpy(b))
 
 
 def compared(first: Picture, second: Picture) -> tuple[list[Picture], float]:

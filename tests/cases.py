@@ -20,9 +20,9 @@ from wic_layers.blocks import (
     Squeeze,
     Unsqueeze,
 )
-from wic_layers.completion import Learned
+from wic_layers.blocks.dense_block import DenseBlock
+from wic_layers.layer.completion import Learned
 from wic_layers.models import IRN, WIN, HiNet, IICNet, WINNaive
-from wic_layers.subnets import DenseBlock
 
 LAYERS = {
     "one channel": lambda: WIC(1, 1),

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from skimage import data
 
-from wic_layers.tasks.running import backward_pixels, forward_pixels
+from wic_layers.codec.running import backward_pixels, forward_pixels
 
 # (height, width) of the first image and of those that follow: even, odd and smaller, tiny
 SIZES = (((64, 96), (64, 96)), ((127, 65), (50, 31)), ((1, 3), (1, 2)))
@@ -54,7 +54,7 @@ def require_agreement(file, network, task, direction, share):
             require_one_step(found, to_array(picture), share)
             continue
         height, width = (side * task.scale for side in picture.shape[1:])
-        wanted = backward_pixels(task, network, picture, [(width, height)] * task.returned)
+        wanted = backward_pixels(task, network, picture, [(width, height)] * task.restored_count)
         outputs = run.run(None, {task.picture_name: to_array(picture)})
         for found, image in zip(outputs, wanted, strict=True):
             require_one_step(found, to_array(image), share)

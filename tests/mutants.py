@@ -25,7 +25,11 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from mutations import MUTANTS, Mutant
+from mutations import MUTANTS as CORE
+from mutations import Mutant
+from mutations_above import ABOVE
+
+MUTANTS = (*CORE, *ABOVE)
 
 ROOT = Path(__file__).resolve().parents[1]
 LIMIT = 600

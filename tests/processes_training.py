@@ -8,9 +8,10 @@ from pathlib import Path
 import photographs
 import torch
 
-from wic_layers.images import find_images
+from wic_layers.pictures import find_images
 from wic_layers.tasks import TASKS
-from wic_layers.training import Photographs, engine, guard, make_fabric, train
+from wic_layers.training import Photographs, Training, guard, make_fabric
+from wic_layers.training import loop as engine
 
 
 def main(folder, out, *words):
@@ -46,18 +47,17 @@ def main(folder, out, *words):
 
     out.mkdir(exist_ok=True)
     try:
-        train(
-            model, TASKS["rescaling-x2"], images, chosen, out, held_out=x, fabric=fabric,
-            resume="resume" in words,
-        )  # fmt: skip
+        training = Training(
+            model, TASKS["rescaling-x2"], images, chosen, out, held_out=x, fabric=fabric
+        )
+        training.run(resume="resume" in words)
     except KeyboardInterrupt:
         # end as a killed process does; a tidy end would race with what the other one still sends
         with contextlib.suppress(RuntimeError):
             torch.distributed.barrier()
         os._exit(0)
-    held = sum(
-        value.numel() for state in guard._own(made[0]).state.values() for value in state.values()
-    )
+    states = guard.own_optimizer(made[0]).state.values()
+    held = sum(value.numel() for state in states for value in state.values())
     torch.save(
         {"gradients": gradients, "model": model.state_dict(), "held": held},
         out / f"result-{fabric.global_rank}.pt",

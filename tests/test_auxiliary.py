@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from torch import nn
 
 from wic_layers import WIC, charbonnier, det_loss, record_wic, shift_loss
-from wic_layers.auxiliary import is_recording, squared
 from wic_layers.blocks import Chain
-from wic_layers.completion import Gaussian
 from wic_layers.errors import WICArgumentError, WICError, WICShapeError
+from wic_layers.layer.completion import Gaussian
+from wic_layers.layer.losses import is_recording, squared
 
 
 def chain():

@@ -11,9 +11,9 @@ from torch import nn
 from torch._dynamo.testing import CompileCounterWithBackend
 
 from wic_layers import WIC, WellPosed, record_wic, shift_loss
-from wic_layers.auxiliary import is_recording
 from wic_layers.blocks import Chain, Squeeze
 from wic_layers.errors import WICArgumentError
+from wic_layers.layer.losses import is_recording
 from wic_layers.models import HCFlow
 
 X = torch.linspace(-1, 1, 2 * 8 * 12).view(2, 8, 3, 4)

@@ -24,8 +24,8 @@ from wic_layers.blocks import (
     Squeeze,
     Unsqueeze,
 )
+from wic_layers.blocks.dense_block import DenseBlock
 from wic_layers.errors import IllConditionedError, WICArgumentError, WICError, WICShapeError
-from wic_layers.subnets import DenseBlock
 from wic_layers.testing import check_model, log_volume_numerical
 
 

@@ -20,10 +20,10 @@ from wic_layers.blocks import (
     LongTermMemory,
     Squeeze,
 )
+from wic_layers.blocks.dense_block import DenseBlock
+from wic_layers.blocks.reversible import save_memory
 from wic_layers.deploy import fuse
 from wic_layers.models import DLVIRN, HCFlow
-from wic_layers.reversible import save_memory
-from wic_layers.subnets import DenseBlock
 
 MODELS = {
     **{name: NETWORKS[name] for name in ("hiding", "IRN x3", "IICNet", "HiNet", "rescaling x4")},
@@ -223,12 +223,12 @@ class Checked(Squeeze):
 
 
 class Own(InvertibleBlock):
-    """A user's block with the three methods of the base."""
+    """A user's block with the two methods that a block must have."""
 
     def _forward(self, x):
         return 3 * x
 
-    def inverse(self, y):
+    def _inverse(self, y):
         return y / 3
 
 

@@ -13,9 +13,9 @@ from skimage import data
 
 import wic_layers
 from wic_layers import cli
-from wic_layers.images import KEYWORD, read_image, size_of, write_png
+from wic_layers.codec import codec, running
 from wic_layers.models import WIN, IICNet
-from wic_layers.tasks import files, running, writing
+from wic_layers.pictures import KEYWORD, read_image, size_of, write_png
 
 ROOT = Path(wic_layers.__file__).parents[1]
 
@@ -359,7 +359,7 @@ def test_errors_are_one_line(wic, command, match):
 
 
 def test_outputs_are_checked_before_the_work(wic, monkeypatch):
-    monkeypatch.setattr(files, "read_image", lambda path: pytest.fail("read too early"))
+    monkeypatch.setattr(codec, "read_image", lambda path: pytest.fail("read too early"))
     assert "exists" in wic("hide a.png a.png -o b.png --weights h")[2]
     assert "lossy" in wic("down a.png -o b.jpeg --weights r")[2]
 
@@ -368,7 +368,7 @@ def test_ctrl_c(wic, monkeypatch):
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(writing, "forward_pixels", interrupted)
+    monkeypatch.setattr(codec, "forward_pixels", interrupted)
     before = sorted(os.listdir())
     assert wic("down a.png -o s.png --weights r") == (130, "", "")
     assert sorted(os.listdir()) == before
@@ -396,10 +396,9 @@ def test_version_and_help(wic):
 
 
 def test_train_and_selftest_are_called(wic, monkeypatch):
-    from wic_layers import testing
     from wic_layers.training import command
 
-    monkeypatch.setattr(testing, "selftest", lambda: 1)
+    monkeypatch.setattr("wic_layers.cli.selftest.selftest", lambda: 1)
     assert wic("selftest")[0] == 1
     monkeypatch.setattr(command, "run", lambda args: 0 if args.preset == "p" else 1)
     assert wic("train p --data . -o out")[0] == 0

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from wic_layers import WIC
-from wic_layers.completion import Gaussian, Learned, Repeat, Shift, Zero, resolve
 from wic_layers.errors import WICArgumentError, WICShapeError
+from wic_layers.layer.completion import Gaussian, Learned, Repeat, Shift, Zero, resolve
 
 
 def moved(y, offset):

@@ -9,7 +9,7 @@ from torch import nn
 from torch.func import functional_call
 
 from wic_layers import WIC
-from wic_layers._pointwise import is_unchanged, snapshot
+from wic_layers.layer.cache import _is_unchanged, _trace
 
 
 def fresh_inverse(layer, y):
@@ -287,16 +287,16 @@ def test_versions_are_seen_off_the_cpu(monkeypatch):
     monkeypatch.setattr(torch.Tensor, "is_cpu", property(lambda tensor: False))
     layer, y = WIC(4, 4).eval(), torch.ones(1, 4)
     first = layer.inverse(y)
-    kept = layer._cache
+    entries = layer._cache._entries
     assert torch.equal(layer.inverse(y), first)
-    assert kept
-    assert layer._cache is kept
+    assert entries
+    assert layer._cache._entries is entries
     layer.weight.mul_(2)
     torch.testing.assert_close(layer.inverse(y), first / 2)
 
 
 def test_a_kernel_on_another_device_is_another():
     kernel = torch.eye(3)
-    (seen,) = snapshot((kernel,))
-    assert is_unchanged(seen, kernel)
-    assert not is_unchanged(seen, kernel.to("meta"))
+    trace = _trace(kernel)
+    assert _is_unchanged(trace, kernel)
+    assert not _is_unchanged(trace, kernel.to("meta"))

@@ -12,7 +12,8 @@ from torch import nn
 from torch._dynamo.testing import CompileCounterWithBackend
 from torch.func import functional_call, grad, stack_module_state, vmap
 
-from wic_layers import WIC, _pointwise, det_loss
+from wic_layers import WIC, det_loss
+from wic_layers.layer import pointwise as _pointwise
 
 COMPILED = [
     "square",

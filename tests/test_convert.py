@@ -10,9 +10,9 @@ from torch import nn
 import wic_layers
 from wic_layers import WIC, WellPosed, swap_1x1
 from wic_layers.blocks import Haar
-from wic_layers.convert import _CONVERTERS, register_1x1
+from wic_layers.blocks.dense_block import DenseBlock
 from wic_layers.errors import IllConditionedError, WICArgumentError, WICShapeError
-from wic_layers.subnets import DenseBlock
+from wic_layers.hosts.swap import _CONVERTERS, register_1x1
 
 CLOSE = {"rtol": 1e-5, "atol": 1e-5}
 

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from skimage import data
 
-from wic_layers.images import as_pixels
+from wic_layers.pictures import as_pixels
 from wic_layers.tasks import TASKS
 
 SIDE = 192

@@ -13,11 +13,13 @@ from skimage.color import rgb2ycbcr
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from wic_layers import cli, tasks
+from wic_layers.codec.running import load_network
 from wic_layers.errors import WICArgumentError
-from wic_layers.images import as_pixels, read_image, size_of
+from wic_layers.evaluation.command import table
+from wic_layers.evaluation.metrics import Row, compare
+from wic_layers.evaluation.protocol import evaluate, mean_rows
 from wic_layers.models import WIN, from_pretrained
-from wic_layers.tasks.running import load_network
-from wic_layers.training.evaluation import Row, compare, evaluate, mean_rows, table
+from wic_layers.pictures import as_pixels, read_image, size_of
 
 
 @pytest.fixture(scope="module")
@@ -227,7 +229,7 @@ def test_images_that_are_too_small_are_left_out(folder, tmp_path, capsys, monkey
 
 
 def test_places_for_the_rows_are_checked_first(folder, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("wic_layers.training.evaluation.evaluate", None)  # not reached
+    monkeypatch.setattr("wic_layers.evaluation.command.evaluate", None)  # not reached
     given = ["eval", str(folder / "rescaling"), str(folder / "set"), "--force", "--csv"]
     image = folder / "set" / "a.png"
     before = image.read_bytes()

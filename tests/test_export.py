@@ -19,12 +19,12 @@ from exporting import (
 )
 from torch import nn
 
-from wic_layers import cli, deploy
-from wic_layers.deploy import export_onnx, export_program, fuse
+from wic_layers import cli
+from wic_layers.codec.running import forward_pixels
+from wic_layers.deploy import export, export_onnx, export_program, fuse
 from wic_layers.errors import WICArgumentError, WICDependencyError, WICError, WICFileError
 from wic_layers.models import IRN, WIN, WINNaive
 from wic_layers.tasks import TASKS
-from wic_layers.tasks.running import forward_pixels
 
 pytest.importorskip("onnxruntime")
 
@@ -198,4 +198,4 @@ def test_linear_algebra_is_refused():
         made = onnx.helper.make_node(node[0], ["x"], ["y"], domain=node[1])
         graph = onnx.helper.make_graph([made], "graph", [], [])
         with pytest.raises(WICError, match=f"no linear algebra; got {node[0]}"):
-            deploy._clean(onnx.helper.make_model(graph))
+            export._clean(onnx.helper.make_model(graph))

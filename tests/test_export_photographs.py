@@ -16,8 +16,8 @@ pytest.importorskip("onnxruntime")
 
 ALLOWED = {
     "Abs", "Add", "Cast", "Clip", "Concat", "Conv", "DepthToSpace", "Div", "Exp", "Expand",
-    "Gather", "LeakyRelu", "Min", "Mod", "Mul", "Neg", "Range", "Reshape", "Round", "Shape",
-    "Sigmoid", "Slice", "Split", "Squeeze", "Sub", "Transpose", "Unsqueeze",
+    "Gather", "LeakyRelu", "Min", "Mod", "Mul", "Neg", "Range", "ReduceMean", "Reshape", "Round",
+    "Shape", "Sigmoid", "Slice", "Split", "Squeeze", "Sub", "Transpose", "Unsqueeze",
 }  # fmt: skip
 
 # bytes of a file at most, by the parameters below which a network has them
@@ -74,7 +74,7 @@ def test_photographs_through_onnxruntime(written, preset, direction):
     images = [*task.image_names]
     if direction == "reverse":
         given, wanted = wanted, given
-        images = images[-task.returned :]
+        images = images[-task.restored_count :]
     assert (given, wanted) == (images, [task.picture_name])
     assert not any(word in file.path.read_bytes() for word in (b".py", b"stack_trace"))
 

@@ -17,10 +17,10 @@ from cases import shaken
 
 import wic_layers
 from wic_layers.blocks import AffineCoupling
+from wic_layers.blocks.dense_block import DenseBlock
 from wic_layers.deploy import fuse
 from wic_layers.errors import WICArgumentError, WICError, WICShapeError
 from wic_layers.freia import WIC, Coupling
-from wic_layers.subnets import DenseBlock
 from wic_layers.testing import log_volume_numerical
 
 SHAPES = [(4, ()), (3, (5,)), (5, (2, 3)), (1, (1, 1)), (3, (2, 1, 2))]

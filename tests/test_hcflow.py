@@ -9,11 +9,11 @@ import torch
 
 from wic_layers import WIC, det_loss, quantize, record_wic, shift_loss
 from wic_layers.blocks import Chain
+from wic_layers.blocks.dense_block import DenseBlock
+from wic_layers.blocks.reversible import save_memory
 from wic_layers.errors import WICArgumentError, WICError, WICShapeError
 from wic_layers.models import PRESETS, DLVHCFlow, HCFlow, from_pretrained, inspect, with_wic
 from wic_layers.models.conditional import ActNorm, ConditionalSplit, HalfCoupling
-from wic_layers.reversible import save_memory
-from wic_layers.subnets import DenseBlock
 from wic_layers.tasks import TASKS, down, up
 from wic_layers.testing import check, log_volume_numerical
 from wic_layers.training import Objective
@@ -218,11 +218,11 @@ def test_the_objective_and_who_learns():
     losses = objective(model, x, reference)
     with record_wic(model) as records:
         y = model(x)
-    torch.testing.assert_close(losses.shift, sum(r.extra.square().sum() for r in records))
-    torch.testing.assert_close(losses.forward, (y - reference).square().sum())
+    torch.testing.assert_close(losses["shift"], sum(r.extra.square().sum() for r in records))
+    torch.testing.assert_close(losses["forward"], (y - reference).square().sum())
     back = model.inverse(quantize(y))
     distance = ((back - x).square() + 1e-6).sqrt().sum()
-    torch.testing.assert_close(losses.reverse, distance)
+    torch.testing.assert_close(losses["reverse"], distance)
 
     for name in NETWORKS:
         model, x = network(name)
@@ -312,7 +312,7 @@ def test_without_w_the_picture_is_that_of_hcflow():
         torch.testing.assert_close(model.inverse(y), base.inverse(y))
 
 
-@pytest.mark.parametrize("name", [name for name in PRESETS if "hcflow" in name])
+@pytest.mark.parametrize("name", [name for name in PRESETS.names() if "hcflow" in name])
 def test_presets(name):
     entry = PRESETS[name]
     published = "zero" if "dlv" in name else "drawn"

@@ -14,7 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from wic_layers import WIC, WellPosed, det_loss, record_wic, shift_loss
 from wic_layers.blocks import AffineCoupling, Chain, Squeeze
-from wic_layers.subnets import DenseBlock
+from wic_layers.blocks.dense_block import DenseBlock
 
 X = torch.linspace(-2, 2, 2 * 12 * 16).view(2, 12, 4, 4)
 

@@ -16,9 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
-from wic_layers import images
+from wic_layers import pictures
 from wic_layers.errors import WICError, WICFileError, WICShapeError
-from wic_layers.images import (
+from wic_layers.pictures import (
     as_kind,
     as_layer,
     as_pixels,
@@ -372,7 +372,7 @@ def test_an_interrupted_write_leaves_nothing(tmp_path, monkeypatch, error):
 def test_pillow_is_named_where_it_is_missing(monkeypatch):
     monkeypatch.setitem(sys.modules, "PIL", None)
     with pytest.raises(WICError, match=r"pip install 'wic-layers\[cli\]'"):
-        images.read_image("a.png")
+        pictures.read_image("a.png")
 
 
 def test_hidden_files_and_folders_are_no_images(tmp_path):

@@ -16,9 +16,9 @@ from wic_layers.blocks import (
     Squeeze,
     Unsqueeze,
 )
-from wic_layers.models import PRESETS, WIN, WINNaive, inspect
+from wic_layers.blocks.dense_block import DenseBlock
+from wic_layers.models import PRESETS, WIN, HCFlow, WINNaive, inspect
 from wic_layers.models.inspection import flow, flow_table, receptive_field
-from wic_layers.subnets import DenseBlock
 
 CLASSES = {"WIN": WIN, "WINNaive": WINNaive}
 CHAINS = {name: case for name, case in BLOCKS.items() if isinstance(case[0](), Chain)}
@@ -115,6 +115,14 @@ def test_receptive_field_is_what_autograd_sees(name):
     assert measured(model, channels, scale, side) == [couplings, found]
 
 
+@pytest.mark.parametrize(("completion", "seen"), [("shift", 1), ("learned", 3)])
+def test_receptive_field_has_what_completes_the_z_of_a_conditional_flow(completion, seen):
+    small = {"scale": 2, "steps": 1, "growth": 2, "conditional_steps": 1, "width": 4, "depth": 1}
+    without, with_it = (HCFlow(completion=name, **small) for name in ("zero", completion))
+    # z is completed at half the size
+    assert receptive_field(with_it, 3) - receptive_field(without, 3) == 2 * seen
+
+
 @pytest.mark.parametrize(
     ("model", "channels", "seen"),
     [
@@ -153,7 +161,7 @@ def test_steps_are_the_blocks_as_they_run(name):
     assert held == {id(p) for p in model.parameters()}
 
 
-@pytest.mark.parametrize("preset", [name for name in PRESETS if name.endswith("-tiny")])
+@pytest.mark.parametrize("preset", [name for name in PRESETS.names() if name.endswith("-tiny")])
 def test_repr_says_channels_and_sizes(preset):
     model = CLASSES[PRESETS[preset].network].from_preset(preset)
     title, *rows = repr(model).splitlines()

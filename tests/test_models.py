@@ -43,7 +43,7 @@ PAPER = {
     "decolorization-naive": 1.670,
 }
 SIZES = ("", "-small", "-tiny")
-OURS = [name for name, entry in PRESETS.items() if entry.network in CLASSES]
+OURS = [name for name in PRESETS.names() if PRESETS[name].network in CLASSES]
 COPYING = [f"rescaling-x4{kind}{size}" for kind in ("", "-naive") for size in SIZES]
 VARIANTS = [name for name in OURS if not name.endswith(SIZES[1:])]
 
@@ -97,6 +97,18 @@ def test_unknown_presets_name_close_ones(name):
     close, got = str(caught.value).split("such as ")[1].split("; got ")
     assert set(close.split(", ")) <= PRESETS.keys()
     assert got == f"{name!r}."
+
+
+def test_a_list_of_presets_has_what_comes_with_weights_or_from_a_paper():
+    listed = [*PRESETS]
+    assert len(listed) == len(PRESETS) < len(PRESETS.names()) == len(set(PRESETS.names()))
+    assert {task.preset for task in TASKS.values()} <= set(listed)
+    assert {name.removesuffix("-small").removesuffix("-tiny") for name in listed} <= set(listed)
+    assert "hiding-1-small" not in listed
+    small = PRESETS["hiding-1-small"]
+    assert (small.task, small.network, small.has_weights) == ("hiding-1", "WIN", False)
+    assert small.arguments.items() >= {"growth": 16, "modules": 2, "couplings": 1}.items()
+    assert not PRESETS["rescaling-x2-small"].has_weights
 
 
 def test_presets_cannot_be_changed():

@@ -21,7 +21,7 @@ from wic_layers.models import (
 from wic_layers.tasks import TASKS
 from wic_layers.testing import check
 
-OTHERS = [name for name, entry in PRESETS.items() if entry.network in ("IRN", "HiNet", "IICNet")]
+OTHERS = [name for name in PRESETS.names() if PRESETS[name].network in ("IRN", "HiNet", "IICNet")]
 # millions of parameters, as published
 PAPER = {
     "irn-x2-z": 1.668,

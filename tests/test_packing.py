@@ -11,8 +11,10 @@ from PIL import Image
 from skimage import data
 
 from wic_layers import tasks
+from wic_layers.codec.mark import Mark
 from wic_layers.errors import WICArgumentError, WICFileError, WICShapeError
-from wic_layers.images import (
+from wic_layers.models import IICNet, WINNaive, from_pretrained
+from wic_layers.pictures import (
     as_layer,
     psnr,
     read_carrier,
@@ -21,9 +23,7 @@ from wic_layers.images import (
     size_of,
     write_png,
 )
-from wic_layers.models import IICNet, WINNaive, from_pretrained
 from wic_layers.tasks import PACKING, TASKS, Clip, Layers, Stereo, Zoom, composing
-from wic_layers.tasks.mark import Mark
 from wic_layers.training import Objective
 
 FEW = {"couplings": 1, "growth": 4, "features": 2}
@@ -95,7 +95,7 @@ def test_in_files_is_in_memory(name, weights, tmp_path):
 
     again = tasks.unpack_file(tmp_path / "packed.png", tmp_path / "back.png", model=weights[name])
     found = tasks.unpack(packed, name, size=size, model=weights[name])
-    inputs = task.take(*images)
+    inputs = task.prepare(*images)
     assert len(again) == len(found) == len(inputs) == task.images
     for each, image, original, value in zip(again, found, inputs, written.psnr_back, strict=True):
         assert torch.equal(read_image(each.path), image)
@@ -156,7 +156,7 @@ def test_a_clip_that_is_short_of_frames(weights, tmp_path):
 
 def test_layers_are_composed():
     background, foreground = images_for("layers")
-    composition, behind, shown = Layers().take(background, foreground)
+    composition, behind, shown = Layers().prepare(background, foreground)
     a, b = (Image.fromarray(x.permute(1, 2, 0).numpy()) for x in (background, foreground))
     a.paste(b, mask=b.getchannel("A"))
     expected = torch.from_numpy(np.array(a)).permute(2, 0, 1).int()
@@ -265,7 +265,7 @@ def test_a_network_learns_its_task(name, channel_squeeze, tmp_path):
     given = {"couplings": 2, "growth": 8, "features": 4, "channel_squeeze": channel_squeeze}
     model = IICNet(channels, results, scale=scale, **given)
     images = [image[..., :32, :32] for image in images_for(name, 32)]
-    inputs = task.take(*images)
+    inputs = task.prepare(*images)
     before = judged(task, model, inputs)
     objective = Objective(task, rounding="noise")
     optimizer = torch.optim.Adam(model.parameters(), 1e-3)
@@ -295,7 +295,7 @@ def test_a_network_learns_its_task(name, channel_squeeze, tmp_path):
         (lambda: tasks.pack("stereo", []), WICArgumentError, r"2 images .*\(left, right\); got 0"),
         (lambda: tasks.pack("clip-3", []), WICArgumentError, "3 images .* got 0"),
         (
-            lambda: Stereo().take(torch.ones(3, 4, 4), torch.ones(3, 4, 5)),
+            lambda: Stereo().prepare(torch.ones(3, 4, 4), torch.ones(3, 4, 5)),
             WICShapeError,
             "of one size; got 4x4, 5x4",
         ),
@@ -390,7 +390,7 @@ def test_tiles_change_nothing(name, tile):
 @pytest.mark.parametrize("name", ["stereo", "clip-3-x2", "zoom-x2"])
 def test_judged_by_what_is_made_of_photographs(name):
     pytest.importorskip("torchmetrics")
-    from wic_layers.training.evaluation import evaluate
+    from wic_layers.evaluation.protocol import evaluate
 
     task = TASKS[name]
     photos = [picture("astronaut")[:, :101, :120], picture("coffee")[:, :90, :151]]

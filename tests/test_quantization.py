@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from wic_layers import quantize
-from wic_layers.quantization import quantize_by_noise
+from wic_layers.layer.quantization import quantize_by_noise
 
 
 @pytest.mark.parametrize("levels", [255, 15, 1])

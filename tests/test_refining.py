@@ -10,17 +10,17 @@ from skimage import data
 from torch import nn
 
 from wic_layers import cli, tasks
-from wic_layers.errors import WICArgumentError
-from wic_layers.images import as_pixels, psnr
-from wic_layers.models import WINNaive
-from wic_layers.tasks import TASKS
-from wic_layers.tasks.refining import MOMENTUM, RATE, refine
-from wic_layers.tasks.running import (
+from wic_layers.codec.refining import MOMENTUM, RATE, refine
+from wic_layers.codec.running import (
     backward_pixels,
     forward_pixels,
     load_network,
     reference_pixels,
 )
+from wic_layers.errors import WICArgumentError
+from wic_layers.models import WINNaive
+from wic_layers.pictures import as_pixels, psnr
+from wic_layers.tasks import TASKS
 
 
 def photograph(size=64):
@@ -32,8 +32,8 @@ def test_more_comes_back_and_it_looks_as_before(name):
     task = TASKS[name]
     _, network = load_network((task,), None)
     images = [photograph(), as_pixels(data.coffee())[:, 100:164, 200:264].clone()][: task.images]
-    sizes = [(64, 64)] * task.returned
-    wanted = images[-task.returned :]
+    sizes = [(64, 64)] * task.restored_count
+    wanted = images[-task.restored_count :]
     found = []
     for steps in (0, 10):
         picture = forward_pixels(task, network, *images, refine=steps)

@@ -9,9 +9,9 @@ from torch._dynamo.testing import CompileCounterWithBackend
 
 from wic_layers import WIC, WellPosed, det_loss, record_wic, shift_loss
 from wic_layers.blocks import AffineCoupling, Chain, Haar, InvertibleBlock
+from wic_layers.blocks.reversible import save_memory
 from wic_layers.errors import WICError
 from wic_layers.models import WIN, HiNet
-from wic_layers.reversible import save_memory
 
 
 def gradients(model, x, *, autocast=False, records=True):

@@ -18,14 +18,14 @@ from torch.nn.utils import prune
 from wic_layers import WIC, tasks
 from wic_layers._probe import in_evaluation_mode
 from wic_layers.blocks import AffineCoupling, Chain, Squeeze, Unsqueeze
-from wic_layers.images import as_pixels
+from wic_layers.codec.mark import digest
+from wic_layers.codec.running import backward_pixels, forward_pixels, reference_pixels
+from wic_layers.evaluation.metrics import compare
 from wic_layers.models import WINNaive, inspect
 from wic_layers.models.inspection import receptive_field
+from wic_layers.pictures import as_pixels
 from wic_layers.tasks import TASKS
-from wic_layers.tasks.mark import digest
-from wic_layers.tasks.running import backward_pixels, forward_pixels, reference_pixels
 from wic_layers.training import judge
-from wic_layers.training.evaluation import compare
 
 pytestmark = pytest.mark.filterwarnings("ignore:What came back:wic_layers.errors.WICWarning")
 
@@ -82,7 +82,7 @@ def test_tiles_are_the_whole_to_the_bit(name, completion, reach):
     tiled = forward_pixels(task, network, *images, tile=32, rounded=False)
     assert torch.equal(tiled, whole)
     picture = torch.rand(whole.shape)
-    sizes = [(70, 54)] * task.returned
+    sizes = [(70, 54)] * task.restored_count
     backs = [backward_pixels(task, network, picture, sizes, tile=side) for side in (1000, 32)]
     assert all(torch.equal(a, b) for a, b in zip(*backs, strict=True))
     assert all(0.05 < a.std() for a in backs[0])

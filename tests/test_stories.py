@@ -18,9 +18,9 @@ from skimage import data
 
 import wic_layers
 from wic_layers import tasks
-from wic_layers.images import as_kind, as_pixels
+from wic_layers.codec.running import load_network
 from wic_layers.models import from_pretrained, packaged_weights
-from wic_layers.tasks.running import load_network
+from wic_layers.pictures import as_kind, as_pixels
 
 ROOT = Path(wic_layers.__file__).parents[1]
 

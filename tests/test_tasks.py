@@ -11,8 +11,13 @@ from skimage import data
 from torch import nn
 
 from wic_layers import tasks
+from wic_layers.codec import mark as marks
+from wic_layers.codec.mark import Mark, digest
+from wic_layers.codec.running import backward_pixels, forward_pixels
 from wic_layers.errors import WICArgumentError, WICError, WICFileError, WICShapeError
-from wic_layers.images import (
+from wic_layers.models import WIN, from_pretrained
+from wic_layers.models import weights as models_weights
+from wic_layers.pictures import (
     KEYWORD,
     as_pixels,
     psnr,
@@ -21,11 +26,6 @@ from wic_layers.images import (
     size_of,
     write_png,
 )
-from wic_layers.models import WIN, from_pretrained
-from wic_layers.models import weights as models_weights
-from wic_layers.tasks import writing
-from wic_layers.tasks.mark import Mark, digest
-from wic_layers.tasks.running import backward_pixels, forward_pixels
 
 SIZES = st.tuples(st.integers(1, 70), st.integers(1, 70))
 
@@ -370,7 +370,7 @@ def test_the_file_says_which_preset(tmp_path, hidden, weights, monkeypatch):
     model.preset = "hiding-1-naive-small"
     packaged = {"hiding-1-naive-small": tmp_path / "hiding-1-naive-small"}
     model.save_pretrained(packaged["hiding-1-naive-small"])
-    for module in (writing, models_weights):
+    for module in (marks, models_weights):
         monkeypatch.setattr(module, "packaged_weights", lambda: packaged)
     images = tmp_path / "cover.png", [tmp_path / "secret.png"]
     stego, back = tmp_path / "by_preset.png", tmp_path / "back.png"

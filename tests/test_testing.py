@@ -10,8 +10,9 @@ from torch import nn
 
 from wic_layers import WIC, testing
 from wic_layers.blocks import AffineCoupling, Chain, Haar, Squeeze
+from wic_layers.cli.selftest import selftest
 from wic_layers.errors import ContractError, IllConditionedError, WICArgumentError, WICError
-from wic_layers.testing import check, check_model, log_volume_numerical, round_trip_limit, selftest
+from wic_layers.testing import check, check_model, log_volume_numerical, round_trip_limit
 
 
 class WrongChannels(WIC):

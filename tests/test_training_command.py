@@ -15,17 +15,19 @@ import yaml
 from PIL import Image
 
 from wic_layers.errors import WICArgumentError, WICError, WICFileError
-from wic_layers.images import find_images
 from wic_layers.models import PRESETS, WIN, from_pretrained
+from wic_layers.pictures import find_images
 from wic_layers.tasks import TASKS
-from wic_layers.training import Photographs, Settings
+from wic_layers.training import Objective, Photographs, Settings
 from wic_layers.training.command import (
     add_arguments,
     check_folder,
     clear_folder,
+    gather,
     pack_middles,
     run,
 )
+from wic_layers.training.terms import OPTIONAL, TERMS
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +57,7 @@ def test_command_writes_weights_that_load(folder, tmp_path, capsys):
         "settings.yaml", "tensorboard",
     ]  # fmt: skip
     described = yaml.safe_load((out / "settings.yaml").read_text())
-    assert list(described) == [each.name for each in dataclasses.fields(Settings)]
+    assert described.keys() == {each.name for each in dataclasses.fields(Settings)}
     assert (described["steps"], described["data"]) == (2, [str(folder)])
     with pytest.raises(WICFileError, match=r"is not empty.*--resume.*--force"):
         command(*given)
@@ -105,7 +107,7 @@ def test_a_training_begun_anew_leaves_no_weights_of_the_one_before(folder, tmp_p
     def stop(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("wic_layers.training.engine.read_batches", stop)
+    monkeypatch.setattr("wic_layers.training.loop.read_batches", stop)
     with pytest.raises(KeyboardInterrupt):
         command(*given, "--force")
     left = sorted(path.name for path in out.iterdir())
@@ -139,7 +141,7 @@ def test_a_training_ended_before_its_first_checkpoint_can_be_started(
             (out / ".wic-0123456789ab.tmp").write_text("preset: resc")
             patch.setattr(Settings, "write", stop)
         else:
-            patch.setattr("wic_layers.training.engine.os.replace", stop)
+            patch.setattr("wic_layers.training.loop.os.replace", stop)
         with pytest.raises(KeyboardInterrupt):
             command(*given, *more)
     assert (out / "checkpoint.tmp").is_file()
@@ -254,7 +256,26 @@ def test_every_setting_survives_its_file(tmp_path):
     given.write(tmp_path / "s.yaml", {"torch": "2"})
     found = Settings.from_dict(Settings.read(tmp_path / "s.yaml"), "s.yaml")
     assert found == given
-    assert (tmp_path / "s.yaml").read_text().startswith("# torch: 2\npreset: hiding-1-tiny\n")
+    text = (tmp_path / "s.yaml").read_text()
+    assert text.startswith("# torch: 2\n")
+    assert "\n# number of steps\nsteps: 10000\n" in text
+
+
+@pytest.mark.parametrize("name", [term.name for term in OPTIONAL])
+def test_every_loss_has_its_flag_its_setting_and_its_weight(name, tmp_path):
+    """A function in ``terms.py`` is all that it needs."""
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    chosen = gather(parser.parse_args(["-o", "out", f"--{name}", "0.25"]), {})
+    chosen.write(tmp_path / "s.yaml", {})
+    chosen = Settings.from_dict(Settings.read(tmp_path / "s.yaml"), "s.yaml")
+    objective = chosen.objective(TASKS["rescaling-x2"])
+    assert objective.weights == {**Settings().objective(TASKS["hiding-1"]).weights, name: 0.25}
+    assert "".join(TERMS[name].help.split()) in "".join(parser.format_help().split())
+    with pytest.raises(WICArgumentError, match=f"Expected {name} of at least 0; got -1"):
+        Settings(**{name: -1.0})
+    with pytest.raises(WICArgumentError, match=f"of the losses .*{name}.*got one of other"):
+        Objective(TASKS["rescaling-x2"], other=1.0)
 
 
 @pytest.mark.parametrize(
@@ -323,7 +344,8 @@ def test_tensorboard_shows_losses_conditions_and_pictures(folder, tmp_path):
     events.Reload()
     scalars, images = events.Tags()["scalars"], events.Tags()["images"]
     last = str(len(WIN.from_preset("hiding-2-tiny")) - 1)
-    for name in ("loss/forward", "PSNR/back", f"condition number/{last}", "learning rate"):
+    assert {f"loss/{name}" for name in TERMS} <= set(scalars)
+    for name in ("PSNR/back", f"condition number/{last}", "learning rate"):
         assert name in scalars
     assert [event.step for event in events.Scalars("PSNR/forward")] == [10, 20]
     assert set(images) >= {

@@ -11,11 +11,10 @@ from PIL import Image
 from skimage import data
 
 from wic_layers.errors import WICArgumentError, WICFileError, WICWarning
-from wic_layers.images import find_images, has_halved_chroma
+from wic_layers.pictures import find_images, has_halved_chroma
 from wic_layers.tasks import TASKS
 from wic_layers.training import Crops, Photographs, arrange
-from wic_layers.training.batches import Batches, margin, pack_crops, read_batches
-from wic_layers.training.data import cache_folder
+from wic_layers.training.data import Batches, cache_folder, margin, pack_crops, read_batches
 
 
 @pytest.fixture(scope="module")

@@ -259,9 +259,7 @@ def test_without_anything_wrong_the_largest_gradient_is_named():
     assert rerun == "0." + diagnose(model)
 
 
-@pytest.mark.parametrize(
-    "given", [{"every": 0}, {"clip": 0}, {"spike": 1}, {"factor": 1}, {"patience": 0}]
-)
+@pytest.mark.parametrize("given", [{"every": 0}, {"clip": 0}])
 def test_bad_arguments(given):
     with pytest.raises(WICArgumentError, match=f"Expected .*{next(iter(given))}"):
         guarded(**given)

@@ -12,7 +12,7 @@ from torch import nn
 from wic_layers import WIC
 from wic_layers.errors import WICArgumentError
 from wic_layers.training import Muon
-from wic_layers.training.muon import orthogonalize
+from wic_layers.training.optimizers import orthogonalize
 
 
 def network():

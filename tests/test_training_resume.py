@@ -12,9 +12,10 @@ import torch
 from torch import nn
 
 from wic_layers.errors import IllConditionedError, WICError
-from wic_layers.images import find_images
+from wic_layers.pictures import find_images
 from wic_layers.tasks import TASKS
-from wic_layers.training import Guard, Photographs, engine, train
+from wic_layers.training import Guard, Photographs, Training, guard
+from wic_layers.training import loop as engine
 
 
 def assert_same(a, b, where=""):
@@ -51,7 +52,7 @@ class Loop:
         optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
         self.average = torch.optim.swa_utils.AveragedModel(model)
         self.scheduler = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.99)
-        self.guard = Guard(model, optimizer, every=4, patience=9, also=[self.average])
+        self.guard = Guard(model, optimizer, every=4, also=[self.average])
 
     @property
     def parts(self):
@@ -93,8 +94,9 @@ class Loop:
 
 
 @pytest.mark.parametrize("incident", ["loss", "gradient", "spike", "not invertible"])
-def test_a_loop_goes_on_as_if_it_had_not_been_stopped(incident):
+def test_a_loop_goes_on_as_if_it_had_not_been_stopped(incident, monkeypatch):
     """Wherever the stop is: before incidents, between two of them, or after."""
+    monkeypatch.setattr(guard, "PATIENCE", 9)
     # alone, twice at once, and so soon after a good state that it was none
     bad = {101, 103, 104, 108, 109, 110, 113}
     if incident == "spike":  # one that is alone is taken
@@ -120,8 +122,9 @@ def test_a_loop_goes_on_as_if_it_had_not_been_stopped(incident):
 
 
 @pytest.mark.parametrize("is_old", [False, True])
-def test_what_was_before_a_load_is_not_returned_to(is_old):
+def test_what_was_before_a_load_is_not_returned_to(is_old, monkeypatch):
     """Of a checkpoint without good states, too: what was loaded is the only one there is."""
+    monkeypatch.setattr(guard, "PATIENCE", 9)
     whole = Loop()
     for number in range(6):
         whole.attempt(number, None)
@@ -136,7 +139,6 @@ def test_what_was_before_a_load_is_not_returned_to(is_old):
 def test_a_step_that_can_never_be_taken_ends_the_training():
     """Though good states are made again and again on the way to it."""
     loop = Loop()
-    loop.guard.patience = 3
 
     def attempts():
         for _ in range(40):
@@ -178,7 +180,7 @@ class Run:
 
     def __init__(self, images, folder, plan, monkeypatch, *, kill_after=None, resume=False):
         self.told, self.plan = [], plan
-        run, honest_step, honest_judge = self, engine.Step.forward, engine._judge
+        run, honest_step, honest_judge = self, engine.Step.forward, Training.judge
 
         class Seen(Guard):
             def __init__(self, *arguments, **more):
@@ -190,11 +192,11 @@ class Run:
             if run.strikes("not invertible"):
                 raise IllConditionedError("planned").inside("0")
             if run.strikes("loss"):
-                return (losses[0] * math.nan, *losses[1:])
+                return {**losses, "forward": losses["forward"] * math.nan}
             if run.strikes("spike"):
-                return (losses[0] * 1e6, *losses[1:])
+                return {**losses, "forward": losses["forward"] * 1e6}
             if torch.is_grad_enabled() and run.strikes("gradient"):  # not when looking back
-                losses[0].register_hook(lambda gradient: gradient * math.inf)
+                losses["forward"].register_hook(lambda gradient: gradient * math.inf)
             return losses
 
         def judge(*arguments):
@@ -206,19 +208,22 @@ class Run:
         with monkeypatch.context() as patch:
             patch.setattr(engine, "Guard", Seen)
             patch.setattr(engine.Step, "forward", forward)
-            patch.setattr(engine, "_judge", judge)
+            patch.setattr(Training, "judge", judge)
             patch.setattr("wic_layers.training.guard.FEW", 1)  # eight steps are no hundred
             patch.setattr("wic_layers.training.guard.MANY", 5)
             self.kill_after = kill_after
             try:
-                train(
+                training = Training(
                     photographs.network(), TASKS["rescaling-x2"], images, chosen, folder,
                     held_out=torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(1)),
-                    resume=resume, warn=lambda incident: self.tell(str(incident)),
-                    report=lambda step, losses, judged, rate: self.tell(
-                        (step, [float(loss.detach()) for loss in losses], rate)
-                    ),
+                    warn=lambda incident: self.tell(str(incident)),
                 )  # fmt: skip
+                training.run(
+                    resume=resume,
+                    report=lambda step, losses, judged, rate: self.tell(
+                        (step, [float(loss.detach()) for loss in losses.values()], rate)
+                    ),
+                )
             except Killed:
                 self.killed = True
         self.rows = [json.loads(line) for line in (folder / engine.LOG).read_text().splitlines()]

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 
 import wic_layers
-from wic_layers.images import find_images
 from wic_layers.models import WIN
+from wic_layers.pictures import find_images
 from wic_layers.training import Guard, Photographs, arrange
 
 STEPS = 200

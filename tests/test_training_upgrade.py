@@ -11,7 +11,8 @@ from cases import shaken
 from wic_layers.errors import WICArgumentError, WICFileError
 from wic_layers.models import IRN, HiNet, IICNet, from_pretrained, save_official
 from wic_layers.tasks import TASKS
-from wic_layers.training.upgrade import Outcome, add_arguments, run
+from wic_layers.training import Judgement
+from wic_layers.training.upgrade import add_arguments, run
 
 
 def command(*words):
@@ -140,12 +141,12 @@ def test_what_an_iicnet_is_for_has_to_be_said(tmp_path):
 
 def test_spread_is_that_of_the_decodings():
     task, x = TASKS["rescaling-x2"], torch.rand(1, 3, 16, 16)
-    drawn = Outcome(shaken(IRN(couplings=1, growth=4, random_z=True)), task, x)
-    assert len(drawn.back) == len(set(drawn.back)) == 10
+    drawn = Judgement(shaken(IRN(couplings=1, growth=4, random_z=True)), task, x, 10)
+    assert len(drawn.psnrs_back) == len(set(drawn.psnrs_back)) == 10
     assert drawn.spread > 1
-    still = Outcome(shaken(IRN(couplings=1, growth=4)), task, x)
+    still = Judgement(shaken(IRN(couplings=1, growth=4)), task, x, 10)
     assert still.spread == 0
-    assert len(set(still.back)) == 1
+    assert len(set(still.psnrs_back)) == 1
 
 
 def test_what_is_refused(checkpoint, tmp_path):

@@ -10,9 +10,9 @@ from skimage import data
 
 from wic_layers import tasks
 from wic_layers.errors import WICDependencyError, WICFileError
-from wic_layers.images import psnr, read_image, write_png
 from wic_layers.models import IICNet
-from wic_layers.video import is_clip, read_frames
+from wic_layers.pictures import psnr, read_image, write_png
+from wic_layers.pictures.video import is_clip, read_frames
 
 
 def pan(count, side=64):

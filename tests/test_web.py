@@ -24,7 +24,7 @@ from PIL.PngImagePlugin import PngInfo
 from skimage import data
 
 from wic_layers import tasks
-from wic_layers.images import KEYWORD
+from wic_layers.pictures import KEYWORD
 
 PAGE = Path(__file__).parents[1] / "examples" / "web"
 RUNTIME = PAGE / "vendor" / "ort.wasm.min.js"

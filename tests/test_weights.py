@@ -1,6 +1,8 @@
 """Weights in and out: the same network comes back, or a sentence says why not."""
 
+import copy
 import hashlib
+import itertools
 import json
 import os
 import shutil
@@ -12,12 +14,13 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import wic_layers
-from wic_layers.conv import WIC
 from wic_layers.errors import WICArgumentError, WICDependencyError, WICFileError
+from wic_layers.layer.conv import WIC
 from wic_layers.models import (
     NETWORKS,
     PRESETS,
     WIN,
+    Network,
     WINNaive,
     from_pretrained,
     packaged_weights,
@@ -239,6 +242,33 @@ def test_a_network_of_the_same_name_does_not_take_our_place(stored, tmp_path):
     del NETWORKS["OwnNetwork"]
 
 
+def test_a_network_writes_down_what_it_was_built_from(tmp_path):
+    class Own(Network):
+        def __init__(self, in_channels=3, *, out_channels=2, width=4, completion=None):
+            stored = width
+            width = 2 * width  # what it makes of an argument is no argument
+            channels = (in_channels, width, stored, out_channels)
+            super().__init__(*(WIC(n, m) for n, m in itertools.pairwise(channels)))
+
+    class Wider(Own):
+        def __init__(self):
+            super().__init__(width=8)
+
+    for name in ("Own", "Wider"):
+        del NETWORKS[name]
+    model = Own(5, width=6)
+    expected = {"in_channels": 5, "out_channels": 2, "width": 6, "completion": None}
+    assert (model.config, list(model.config)) == (expected, list(expected))
+    back = Own.from_pretrained(model.save_pretrained(tmp_path))
+    assert (type(back), back.config) == (Own, expected)
+    assert copy.deepcopy(model).config == expected
+    # the arguments are those of the class that has the blocks
+    assert Wider().config == {**Own().config, "width": 8}
+    assert repr(Wider()).startswith("Wider()")
+    with pytest.raises(TypeError, match=r"Own\.__init__\(\) got an unexpected"):
+        Own(depth=1)
+
+
 def flip(path, place):
     """Changes one byte, at a fraction of the file."""
     content = bytearray(path.read_bytes())
@@ -326,7 +356,8 @@ def test_a_folder_may_have_the_name_of_a_preset(stored, tmp_path, monkeypatch):
 
 def test_the_package_holds_weights():
     assert {"hiding-1-naive-small", "rescaling-x2-naive-small"} <= packaged_weights().keys()
-    assert packaged_weights().keys() <= PRESETS.keys()
+    listed = {name for name, preset in PRESETS.items() if preset.has_weights}
+    assert packaged_weights().keys() == listed
 
 
 @pytest.mark.parametrize("name", packaged_weights())

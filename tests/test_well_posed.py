@@ -7,8 +7,8 @@ from torch import nn
 
 from wic_layers import WellPosed, det_loss, record_wic, shift_loss
 from wic_layers.blocks import AffineCoupling, Chain, Haar, LearnedSqueeze, Squeeze
+from wic_layers.blocks.dense_block import DenseBlock
 from wic_layers.errors import WICArgumentError, WICShapeError
-from wic_layers.subnets import DenseBlock
 
 CLOSE = {"rtol": 1e-5, "atol": 1e-5}
 

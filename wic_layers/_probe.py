@@ -1,4 +1,4 @@
-"""What the contract checks try layers with, and how they compare."""
+"""candidates, inputs, require_...: what the contract checks try layers with and compare by."""
 
 from __future__ import annotations
 
@@ -7,42 +7,25 @@ import pickle
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain
-from typing import Any, TypeVar
+from typing import TypeGuard, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from wic_layers.blocks import AffineCoupling, Chain, LongTermMemory, Squeeze
-from wic_layers.completion import Learned
-from wic_layers.conv import WIC
 from wic_layers.errors import ContractError, WICError
-from wic_layers.functional import condition_number, to_algebra
+from wic_layers.layer.completion import Learned
+from wic_layers.layer.conv import WIC
+from wic_layers.layer.functional import condition_number, to_algebra
 
 __all__: list[str] = []
 
 _Module = TypeVar("_Module", bound=nn.Module)
+_Result = TypeVar("_Result")
 
 _SPATIAL: tuple[tuple[int, ...], ...] = ((), (5,), (4, 6), (1, 1), (2, 3, 2))
-_MATRIX: dict[str, tuple[tuple[int, int], dict[str, Any]]] = {
-    "one channel": ((1, 1), {}),
-    "square 12": ((12, 12), {}),
-    "square 12, orthogonal": ((12, 12), {"parametrization": "orthogonal"}),
-    "square 12, lu": ((12, 12), {"parametrization": "lu"}),
-    "widening 3 to 12": ((3, 12), {}),
-    "widening 48 to 64": ((48, 64), {}),
-    "narrowing 12 to 3, shift": ((12, 3), {"completion": "shift"}),
-    "narrowing 12 to 3, zero": ((12, 3), {}),
-    "narrowing 12 to 3, repeat": ((12, 3), {"completion": "repeat"}),
-    "narrowing 12 to 3, learned": ((12, 3), {"completion": "learned"}),
-    "narrowing 12 to 3, gaussian": ((12, 3), {"completion": "gaussian"}),
-    "narrowing 12 to 3, published": ((12, 3), {"layout": "published"}),
-    "narrowing 64 to 61": ((64, 61), {}),
-    "narrowing 7 to 3, rows m": ((7, 3), {"rows": "m"}),
-    "narrowing 7 to 3, rows 9": ((7, 3), {"rows": 9}),
-}
 
 
-def is_layer(module: Any) -> bool:
+def is_layer(module: object) -> TypeGuard[WIC]:
     """Whether a module is a WIC, by what it offers."""
     return all(callable(getattr(module, name, None)) for name in ("inverse", "gram_logdet"))
 
@@ -88,7 +71,7 @@ def condition_of(layer: WIC) -> float:
 
 
 @contextmanager
-def random_numbers_restored(*tensors: Any) -> Iterator[None]:
+def random_numbers_restored(*tensors: object) -> Iterator[None]:
     """Leaves the global random numbers of the CPU and of the tensors' devices alone."""
     devices = {
         tensor.device for tensor in tensors if isinstance(tensor, Tensor) and tensor.is_cuda
@@ -97,7 +80,7 @@ def random_numbers_restored(*tensors: Any) -> Iterator[None]:
         yield
 
 
-def seeded(function: Callable[..., Any], *arguments: Any) -> Any:
+def seeded(function: Callable[..., _Result], *arguments: object) -> _Result:
     """Calls a function with the same random numbers each time."""
     with random_numbers_restored(*arguments):
         torch.manual_seed(0)
@@ -125,7 +108,7 @@ def in_evaluation_mode(model: _Module) -> _Module:
     modules = list(model.modules())
     if not any(module.training for module in modules):
         return model
-    shared: list[Any] = []
+    shared: list[object] = []
     for module in modules:
         own = chain(vars(module).values(), module._parameters.values(), module._buffers.values())
         shared += [value for value in own if isinstance(value, Tensor)]
@@ -187,7 +170,7 @@ def copied(layer: WIC) -> WIC:
         raise ContractError(f"{title(layer)}: expected deepcopy to work; {error}") from error
 
 
-def pickled(layer: WIC) -> Any:
+def pickled(layer: WIC) -> WIC | None:
     """The layer through pickle, or None where a completion of the user's own cannot be pickled."""
     try:
         return pickle.loads(pickle.dumps(layer))
@@ -227,22 +210,16 @@ def require_equal(module: nn.Module, what: str, a: Tensor, b: Tensor) -> None:
         )
 
 
-def candidates() -> list[tuple[str, nn.Module]]:
-    """Layers of every kind and a small network, in float32 and float64, for the self-test.
-
-    Free kernels have singular values spread over two decades.
-    """
-    found: list[tuple[str, nn.Module]] = []
-    for dtype in (torch.float32, torch.float64):
-        for label, (channels, arguments) in _MATRIX.items():
-            layer = WIC(*channels, **arguments, dtype=dtype)
-            if layer.parametrization == "free":
-                with torch.no_grad():
-                    u, s, v = torch.linalg.svd(layer.weight.double(), full_matrices=False)
-                    spread = torch.logspace(0, -2, len(s), dtype=s.dtype)
-                    layer.weight.copy_((u * spread) @ v)
-            found.append((label, layer))
-        inner = LongTermMemory(4, AffineCoupling(12))
-        network = Chain(Squeeze(2), WIC(12, 16), inner, AffineCoupling(16), WIC(16, 3))
-        found.append(("network of blocks", network.to(dtype)))
-    return found
+def require_finite(layer: WIC, name: str, loss: Tensor) -> None:
+    """Raises if a loss or its gradient is not finite."""
+    trained = [parameter for parameter in layer.parameters() if parameter.requires_grad]
+    gradients: tuple[Tensor | None, ...] = ()
+    if loss.requires_grad and trained:
+        gradients = torch.autograd.grad(loss, trained, allow_unused=True)
+    for value in (loss, *gradients):
+        if value is not None and not bool(torch.isfinite(value).all()):
+            raise ContractError(
+                f"{title(layer)}: expected a finite {name} and gradient; got "
+                f"{float(loss.detach())} with {int((~torch.isfinite(value)).sum())} of "
+                f"{value.numel()} numbers not finite."
+            )

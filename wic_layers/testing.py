@@ -1,4 +1,4 @@
-"""The contracts of the library as functions, to run on layers and networks of your own.
+"""check, the contracts of the library, to run on layers and networks of your own.
 
 :func:`check` runs them all on every WIC of a model and names the layer that fails. Each contract
 is a function of one layer. All leave the layer, its mode, its gradients and the global random
@@ -8,22 +8,16 @@ numbers as they were. How close a round trip has to be says :func:`round_trip_li
 from __future__ import annotations
 
 import math
-import sys
-import time
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from wic_layers._inversion import CONDITION_LIMIT
 from wic_layers._probe import (
-    candidates,
     condition_of,
     copied,
-    dtype_name,
     inputs,
     is_deterministic,
     is_layer,
@@ -32,6 +26,7 @@ from wic_layers._probe import (
     pickled,
     relative,
     require_equal,
+    require_finite,
     require_state,
     require_within,
     seeded,
@@ -39,11 +34,11 @@ from wic_layers._probe import (
     state_of,
     title,
 )
-from wic_layers.auxiliary import det_loss, is_recording, record_wic, shift_loss
-from wic_layers.blocks import Chain
-from wic_layers.conv import WIC
-from wic_layers.errors import ContractError, IllConditionedError, WICArgumentError, WICError
-from wic_layers.functional import condition_number, to_algebra
+from wic_layers.errors import ContractError, IllConditionedError, WICArgumentError
+from wic_layers.layer.conv import WIC
+from wic_layers.layer.functional import condition_number, to_algebra
+from wic_layers.layer.kernel import CONDITION_LIMIT
+from wic_layers.layer.losses import det_loss, is_recording, record_wic, shift_loss
 
 __all__ = [
     "RoundTrip",
@@ -58,7 +53,6 @@ __all__ = [
     "check_state",
     "log_volume_numerical",
     "round_trip_limit",
-    "selftest",
 ]
 
 Sizes = Sequence[tuple[int, ...]]
@@ -72,8 +66,7 @@ class RoundTrip:
         condition: Condition number of the kernel.
         error: Largest error of a round trip, relative to the largest value that went into it.
         limit: What is allowed, from :func:`round_trip_limit`.
-        digits: Decimal digits that a round trip in the kernel's dtype has left, of the 0.9 to 15.7
-            of the dtype: none where the condition number is 1/eps.
+        digits: Decimal digits that a round trip in the kernel's dtype has left.
     """
 
     condition: float
@@ -109,9 +102,7 @@ def check(
         >>> round(round_trip.digits, 1)
         6.9
     """
-    layers: list[tuple[str, Any]] = [
-        (name, module) for name, module in model.named_modules() if is_layer(module)
-    ]
+    layers = [(name, module) for name, module in model.named_modules() if is_layer(module)]
     if not layers:
         raise WICArgumentError(
             f"Expected a model with at least one WIC; {type(model).__name__} has none."
@@ -119,15 +110,15 @@ def check(
     for name, layer in layers:
         with naming(name):
             check_condition(layer)
-    found = {}
+    round_trips = {}
     for name, layer in layers:
         with naming(name):
             for contract in (check_state, check_shapes, check_modes, check_autocast, check_losses):
                 contract(layer, spatial)
-            found[name] = check_round_trip(layer, spatial)
+            round_trips[name] = check_round_trip(layer, spatial)
     if x is not None:
         check_model(model, x)
-    return found
+    return round_trips
 
 
 def check_condition(layer: WIC) -> float:
@@ -164,14 +155,15 @@ def check_shapes(layer: WIC, spatial: Sizes | None = None) -> None:
     for sizes in sizes_for(layer, spatial):
         for batch in (2, 0):
             x, y = inputs(layer, sizes, batch)
-            for name, given, wanted in (("forward", x, y), ("inverse", y, x)):
+            for name, source, target in (("forward", x, y), ("inverse", y, x)):
                 with left_as_found(layer), torch.no_grad():
-                    out = getattr(layer, name)(given)
+                    out = getattr(layer, name)(source)
                 got = (*out.shape, out.dtype, out.device) if isinstance(out, Tensor) else type(out)
-                if got != (*wanted.shape, wanted.dtype, wanted.device):
+                expected = (*target.shape, target.dtype, target.device)
+                if got != expected:
                     raise ContractError(
-                        f"{title(layer)}: expected {name} of shape {tuple(given.shape)} to return "
-                        f"one tensor {(*wanted.shape, wanted.dtype, wanted.device)}; got {got}."
+                        f"{title(layer)}: expected {name} of shape {tuple(source.shape)} to "
+                        f"return one tensor {expected}; got {got}."
                     )
 
 
@@ -237,13 +229,10 @@ def check_round_trip(layer: WIC, spatial: Sizes | None = None) -> RoundTrip:
 def round_trip_limit(layer: WIC, dtype: torch.dtype | None = None) -> float:
     r"""Returns the largest error of a round trip, relative to the largest value that goes into it.
 
-    It is :math:`c \cdot \epsilon \cdot \kappa(K)`, with the precision of the convolution. A c that
-    can be proved grows with a power of the channels. What is seen up to 64 of them, over kernels
-    of every spread of singular values and structure, is 3.5 where the algebra is more precise than
-    the convolution, so c is 8; and 8 where it is of the same precision (float64), which grows
-    slowly with the rows, so c is 8 plus an eighth of their number. Where leading rows hold exactly
-    beside others (``rows`` above n), they are inverted by themselves too, on the scale of all
-    rows, and :math:`\kappa(K) \, \lVert K \rVert \, \lVert W^{+} \rVert` stands for
+    It is :math:`c \cdot \epsilon \cdot \kappa(K)`, with the precision of the convolution. Up to
+    64 channels c was seen to be at most 3.5 where the algebra is more precise than the
+    convolution, so it is 8 here; and 8 in float64, so it is 8 plus an eighth of the rows there.
+    With ``rows`` above n :math:`\kappa(K) \, \lVert K \rVert \, \lVert W^{+} \rVert` stands for
     :math:`\kappa(K)`.
 
     Args:
@@ -336,7 +325,7 @@ def check_losses(layer: WIC, spatial: Sizes | None = None) -> None:
     narrowing = layer.out_channels < layer.in_channels
     x, y = inputs(layer, sizes_for(layer, spatial)[-1])
     with left_as_found(layer), torch.enable_grad():
-        _require_finite(layer, "det_loss", det_loss(layer))
+        require_finite(layer, "det_loss", det_loss(layer))
         plain = layer(x)
         with record_wic(layer) as records:
             recorded = layer(x)
@@ -350,27 +339,13 @@ def check_losses(layer: WIC, spatial: Sizes | None = None) -> None:
         if is_recording():
             raise ContractError(f"{title(layer)}: expected no recording after record_wic closed.")
         if narrowing:
-            _require_finite(layer, "shift_loss", shift_loss(records))
+            require_finite(layer, "shift_loss", shift_loss(records))
             extra = weakref.ref(records[0].extra)
             del records, recorded
             if extra() is not None:
                 raise ContractError(
                     f"{title(layer)}: expected no tensor of a recording to outlive it; one did."
                 )
-
-
-def _require_finite(layer: WIC, name: str, loss: Tensor) -> None:
-    held = [parameter for parameter in layer.parameters() if parameter.requires_grad]
-    gradients: tuple[Tensor | None, ...] = ()
-    if loss.requires_grad and held:
-        gradients = torch.autograd.grad(loss, held, allow_unused=True)
-    for value in (loss, *gradients):
-        if value is not None and not bool(torch.isfinite(value).all()):
-            raise ContractError(
-                f"{title(layer)}: expected a finite {name} and gradient; got "
-                f"{float(loss.detach())} with {int((~torch.isfinite(value)).sum())} of "
-                f"{value.numel()} numbers not finite."
-            )
 
 
 def check_model(model: nn.Module, x: Tensor) -> None:
@@ -426,32 +401,3 @@ def log_volume_numerical(function: Callable[[Tensor], Tensor], x: Tensor) -> Ten
         jacobian = torch.autograd.functional.jacobian(function, sample)
         volumes.append(torch.linalg.svdvals(jacobian.reshape(-1, sample.numel())).log().sum())
     return torch.stack(volumes)
-
-
-def selftest() -> int:
-    """Runs every contract on a matrix of layers, prints the errors; returns 0 if all hold, else 1.
-
-    The kernels have singular values spread over two decades, except the parametrized ones.
-    """
-    began = time.perf_counter()
-    failures = 0
-    heads = ("condition", "error", "limit", "digits")
-    print(f"{'layer':<30}{'dtype':<10}" + "".join(f"{head:>10}" for head in heads))
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        for label, model in candidates():
-            dtype = next(model.parameters()).dtype
-            line = f"{label:<30}{dtype_name(dtype):<10}"
-            x = torch.rand(2, 3, 8, 10, dtype=dtype) if isinstance(model, Chain) else None
-            try:
-                worst = max(check(model, x).values(), key=lambda trip: trip.error / trip.limit)
-            except WICError as error:
-                failures += 1
-                print(f"{line} FAILED  {error}")
-            else:
-                numbers = f"{worst.condition:>10.3g}{worst.error:>10.2g}{worst.limit:>10.2g}"
-                print(f"{line}{numbers}{worst.digits:>10.1f}")
-    verdict = f"{failures} failed" if failures else "all contracts hold"
-    version = f"torch {torch.__version__}, Python {sys.version.split()[0]}"
-    print(f"{verdict}; {version}, {time.perf_counter() - began:.1f} s")
-    return 1 if failures else 0

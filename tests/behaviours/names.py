@@ -15,8 +15,38 @@ PLACES = {
     "save_memory": ("wic_layers.blocks:save_memory", "wic_layers.reversible:save_memory"),
 }
 
-# presets that are no longer named: their network is built from this one with these changes
-DERIVED_PRESETS: dict[str, tuple[str, dict]] = {}
+_OURS = (
+    *("decolorization", "rescaling-x2", "rescaling-x4", "rescaling-x4-plain"),
+    *(f"hiding-{secrets}" for secrets in range(1, 5)),
+)
+_PACKING = ("stereo", "zoom-x2", "zoom-x4", "zoom-x8", "layers")
+_CLIPS = ("clip-3", "clip-5", "clip-7", "clip-9", "clip-3-x2", "clip-5-x2")
+_PUBLISHED = (
+    *("irn-x2", "irn-x3", "irn-x4", "irn-decolorization", "hinet", "hcflow"),
+    *("dlv-irn-x2", "dlv-irn-x4", "dlv-hinet", "dlv-hcflow"),
+)
+_IICNETS = tuple(
+    f"iicnet-{task}" for task in (*_OURS[4:], *_PACKING, *_CLIPS, "x2", "decolorization")
+)
+
+# presets that are in no list any more: their network is built from this one with these changes;
+# by these names a rule makes them
+DERIVED_PRESETS: dict[str, tuple[str, dict]] = {
+    name: (name, {})
+    for name in (
+        *(f"{name}{size}" for name in _OURS for size in ("-small", "-tiny", "-naive-tiny")),
+        "rescaling-x4-naive-small",
+        *(f"{name}-naive-tiny" for name in _PACKING),
+        *(f"{name}-naive-small" for name in _CLIPS),
+        *(f"{name}{size}" for name in _PUBLISHED for size in ("-small", "-z", "-z-small")),
+        *(
+            f"{name}{size}"
+            for name in _IICNETS
+            for size in ("-small", "-squeeze", "-squeeze-small")
+        ),
+    )
+    if name != "irn-x3-small"
+}
 
 # what makes a command judge a large picture as a whole, where it does not by itself
 WHOLE_CHECK = ("--check", "all")

@@ -1,14 +1,21 @@
-"""Invertible blocks around WIC: chain, squeeze, Haar, coupling, long-term memory."""
+"""Invertible blocks around WIC, the network inside couplings, and training in their memory."""
 
-from wic_layers.blocks.chain import Chain, InvertibleBlock
-from wic_layers.blocks.channels import ChannelMean, Latent, Relation
-from wic_layers.blocks.couplings import AffineCoupling, LongTermMemory
-from wic_layers.blocks.squeezes import Haar, InverseHaar, LearnedSqueeze, Squeeze, Unsqueeze
+from wic_layers.blocks.block import InvertibleBlock
+from wic_layers.blocks.chain import Chain
+from wic_layers.blocks.channels import ChannelMean, Latent
+from wic_layers.blocks.couplings import AffineCoupling
+from wic_layers.blocks.dense_block import DenseBlock
+from wic_layers.blocks.haar import Haar, InverseHaar
+from wic_layers.blocks.memory import LongTermMemory
+from wic_layers.blocks.relation import Relation
+from wic_layers.blocks.reversible import save_memory
+from wic_layers.blocks.squeezes import LearnedSqueeze, Squeeze, Unsqueeze
 
 __all__ = [
     "AffineCoupling",
     "Chain",
     "ChannelMean",
+    "DenseBlock",
     "Haar",
     "InverseHaar",
     "InvertibleBlock",
@@ -18,4 +25,5 @@ __all__ = [
     "Relation",
     "Squeeze",
     "Unsqueeze",
+    "save_memory",
 ]

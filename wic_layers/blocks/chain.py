@@ -1,72 +1,23 @@
-"""What all blocks share, and blocks in a row."""
+"""Chain: blocks in a row, one list that is walked forwards or backwards."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Iterator
+from fractions import Fraction
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from wic_layers.conv import WIC
-from wic_layers.errors import WICArgumentError, WICError, WICShapeError
+from wic_layers.blocks.block import (
+    Gradients,
+    InvertibleBlock,
+    as_block,
+    check_invertible,
+    has_hooks,
+    run_named,
+)
 
-__all__ = [
-    "Chain",
-    "InvertibleBlock",
-    "check_channels",
-    "check_divisible",
-    "check_invertible",
-    "run_named",
-    "title_of",
-    "way_back",
-]
-
-
-class InvertibleBlock(nn.Module):
-    """Base of the blocks: ``forward(x)``, ``inverse(y)`` and ``forward(y, rev=True)``.
-
-    A subclass has ``_forward`` and ``_inverse``, or ``_forward`` and an ``inverse`` of its own.
-    Both directions run as a call of the module, with its hooks: those of pruning, of old weight
-    normalisation and of ``fully_shard`` set the weights there.
-
-    Attributes:
-        is_exact: Whether both directions give back what went into the other.
-    """
-
-    is_exact = False
-
-    def forward(self, x: Tensor, rev: bool = False) -> Tensor:  # noqa: FBT001, FBT002 - as IRN calls it
-        """Maps ``x`` forward, or back with ``rev=True``."""
-        if not rev:
-            return self._forward(x)
-        is_own = type(self).inverse is not InvertibleBlock.inverse  # of a subclass
-        return self.inverse(x) if is_own else self._inverse(x)
-
-    def _forward(self, x: Tensor) -> Tensor:
-        raise NotImplementedError
-
-    def inverse(self, y: Tensor) -> Tensor:
-        """Maps ``y`` back."""
-        # not from methods of a subclass, which may call this one in place of what they replace
-        is_called = type(self).inverse is InvertibleBlock.inverse and _takes_rev(self)
-        result: Tensor = self(y, rev=True) if is_called else self._inverse(y)
-        return result
-
-    def _inverse(self, y: Tensor) -> Tensor:
-        raise NotImplementedError
-
-
-def _takes_rev(block: nn.Module) -> bool:
-    """Whether a block's ``forward`` is one of this package's blocks and layers."""
-    is_block = isinstance(block, (InvertibleBlock, WIC))
-    return is_block and type(block).forward.__module__.startswith("wic_layers.")
-
-
-def way_back(block: Any) -> Callable[..., Any]:
-    """What runs a block backwards: a call of the module, or a user's own ``inverse``."""
-    return partial(block, rev=True) if _takes_rev(block) else block.inverse
+__all__ = ["Chain"]
 
 
 class Chain(InvertibleBlock):
@@ -87,7 +38,7 @@ class Chain(InvertibleBlock):
         True
     """
 
-    runner: Any = None  # what wic_layers.reversible.save_memory puts there
+    runner: Any = None  # what wic_layers.blocks.reversible.save_memory puts there
 
     def __init__(self, *blocks: nn.Module) -> None:
         super().__init__()
@@ -106,12 +57,48 @@ class Chain(InvertibleBlock):
         if self.runner is not None and self.runner.is_wanted():
             return self.runner(blocks, x, rev=rev)
         for name, block in blocks:
-            x = run_named(name, way_back(block) if rev else block, x)
+            x = run_named(name, block.inverse if rev else block, x)
         return x
 
     def _blocks(self) -> list[tuple[str, Any]]:
         # not named_children(), which leaves out the second use of a block
         return list(self._modules.items())
+
+    def shape_after(self, channels: int, side: Fraction) -> tuple[int, Fraction]:
+        """See :meth:`InvertibleBlock.shape_after`."""
+        for block in self:
+            channels, side = as_block(block).shape_after(channels, side)
+        return channels, side
+
+    @property
+    def reach(self) -> int:
+        """None of its own."""
+        return 0
+
+    def parts(
+        self, channels: int, side: Fraction
+    ) -> Iterator[tuple[str, nn.Module, int, Fraction]]:
+        """See :meth:`InvertibleBlock.parts`."""
+        for name, block in self._blocks():
+            yield name, block, channels, side
+            channels, side = as_block(block).shape_after(channels, side)
+
+    def can_undo(self, *, rev: bool) -> bool:
+        """Whether all blocks can be undone."""
+        return not has_hooks(self) and all(as_block(block).can_undo(rev=rev) for block in self)
+
+    def undo(
+        self, y: Tensor, gradient: Tensor, gradients: Gradients, *, rev: bool
+    ) -> tuple[Tensor, Tensor]:
+        """See :meth:`InvertibleBlock.undo`."""
+        for block in list(self)[:: 1 if rev else -1]:
+            y, gradient = as_block(block).undo(y, gradient, gradients, rev=rev)
+        return y, gradient
+
+    def keep_one_way(self, *, rev: bool) -> None:
+        """Drops what only the other direction needs, from every block."""
+        for block in self:
+            as_block(block).keep_one_way(rev=rev)
 
     def __len__(self) -> int:
         return len(self._modules)
@@ -122,44 +109,3 @@ class Chain(InvertibleBlock):
 
     def __iter__(self) -> Iterator[nn.Module]:
         return iter([block for _, block in self._blocks()])
-
-
-def run_named(name: str, function: Callable[[Tensor], Any], x: Tensor) -> Any:
-    """Calls a part of a module; its errors say its name."""
-    if torch.compiler.is_compiling():
-        return function(x)
-    try:
-        return function(x)
-    except WICError as error:
-        raise error.inside(name) from None
-
-
-def title_of(block: nn.Module) -> str:
-    """A block as messages name it."""
-    return f"{type(block).__name__}({block.extra_repr()})"
-
-
-def check_invertible(block: nn.Module, name: str) -> None:
-    """Raises WICArgumentError if a block has no ``inverse``."""
-    if not callable(getattr(block, "inverse", None)):
-        raise WICArgumentError(
-            f"Expected blocks with an inverse method; {name} is {type(block).__name__}."
-        )
-
-
-def check_divisible(x: Tensor, factor: int, block: nn.Module) -> None:
-    """Raises WICShapeError if the sides of images are not divisible by ``factor``."""
-    if x.ndim != 4 or x.shape[-2] % factor or x.shape[-1] % factor:
-        raise WICShapeError(
-            f"{title_of(block)}: expected images (B, C, H, W) with H and W divisible by {factor}; "
-            f"got {tuple(x.shape)}. Pad them first."
-        )
-
-
-def check_channels(y: Tensor, groups: int, block: nn.Module) -> None:
-    """Raises WICShapeError if the channels of images are not divisible by ``groups``."""
-    if y.ndim != 4 or y.shape[1] % groups:
-        raise WICShapeError(
-            f"{title_of(block)}: expected images (B, C, H, W) with C divisible by {groups}; got "
-            f"{tuple(y.shape)}."
-        )

@@ -1,20 +1,20 @@
-"""What stands at the ends of networks of other papers: means, latents, relations of images."""
+"""ChannelMean and Latent: channels that become one, and channels that are added."""
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor, nn
+from fractions import Fraction
 
-from wic_layers.blocks.chain import InvertibleBlock, check_channels, title_of
-from wic_layers.completion import Completion, CompletionName, Repeat, Shift
-from wic_layers.conv import WIC
+import torch
+from torch import Tensor
+
+from wic_layers.blocks.block import InvertibleBlock, check_channels, title_of
 from wic_layers.errors import WICArgumentError, WICShapeError
-from wic_layers.subnets import CrossImage
+from wic_layers.layer.completion import Completion, CompletionName, Repeat, Shift
+from wic_layers.layer.conv import WIC
 
 __all__ = [
     "ChannelMean",
     "Latent",
-    "Relation",
 ]
 
 
@@ -50,6 +50,10 @@ class ChannelMean(InvertibleBlock):
 
     def _inverse(self, y: Tensor) -> Tensor:
         return torch.cat([y] * self.groups, dim=1)
+
+    def shape_after(self, channels: int, side: Fraction) -> tuple[int, Fraction]:
+        """See :meth:`InvertibleBlock.shape_after`."""
+        return channels // self.groups, side
 
     def as_wic(
         self, out_channels: int, completion: CompletionName | Completion | None = None
@@ -91,54 +95,6 @@ class ChannelMean(InvertibleBlock):
 
     def extra_repr(self) -> str:
         return f"{self.groups}"
-
-
-class Relation(InvertibleBlock):
-    """What images have to say about each other, added to each: IICNet's relation module.
-
-    ``x + 0.2 there(x)`` forward and ``y + 0.2 back(y)`` on the way back, with two networks of the
-    same kind. The second is trained to undo the first and does not do so by its construction: this
-    is the one block whose inverse is learned. At the start both directions are the identity.
-
-    Args:
-        images: How many RGB images stand in the channels.
-        features: Channels in which each is described to the others.
-        growth: Width of the dense blocks inside.
-
-    References:
-        | IICNet: A Generic Framework for Reversible Image Conversion (Cheng et al., 2021), Eq.
-        | (1), with the factor 0.2 and the layers of its code
-
-    Raises:
-        WICArgumentError: If an argument is less than 1.
-        WICShapeError: If another number of channels comes in.
-    """
-
-    def __init__(self, images: int, features: int = 64, growth: int = 32) -> None:
-        super().__init__()
-        for name, value in (("images", images), ("features", features), ("growth", growth)):
-            if value < 1:
-                raise WICArgumentError(f"Expected {name} of at least 1; got {value!r}.")
-        self.images = images
-        self.features = features
-        self.there = CrossImage(images, features, growth)
-        self.back = CrossImage(images, features, growth)
-
-    def _forward(self, x: Tensor) -> Tensor:
-        return self._with(x, self.there)
-
-    def _inverse(self, y: Tensor) -> Tensor:
-        return self._with(y, self.back)
-
-    def _with(self, x: Tensor, network: nn.Module) -> Tensor:
-        if x.ndim != 4 or x.shape[1] != 3 * self.images:
-            raise WICShapeError(
-                f"{title_of(self)}: expected {3 * self.images} channels; got {tuple(x.shape)}."
-            )
-        return x + 0.2 * network(x).to(x.dtype)
-
-    def extra_repr(self) -> str:
-        return f"{self.images}, {self.features}"
 
 
 class Latent(InvertibleBlock):
@@ -194,6 +150,10 @@ class Latent(InvertibleBlock):
             )
         images = y.unflatten(1, (self.groups, -1))
         return images[:, :, : -(self.channels // self.groups)].flatten(1, 2)
+
+    def shape_after(self, channels: int, side: Fraction) -> tuple[int, Fraction]:
+        """See :meth:`InvertibleBlock.shape_after`."""
+        return channels + self.channels, side
 
     def extra_repr(self) -> str:
         return f"{self.channels}" + (f", {self.groups}" if self.groups > 1 else "")

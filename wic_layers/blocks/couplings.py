@@ -1,20 +1,19 @@
-"""Halves that change each other, and channels that are set aside meanwhile."""
+"""AffineCoupling: two halves of the channels that change each other."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from fractions import Fraction
 
 import torch
 from torch import Tensor, nn
 
-from wic_layers.blocks.chain import InvertibleBlock, check_invertible, run_named, way_back
+from wic_layers.blocks.block import Gradients, InvertibleBlock, gradient_of, reach_of
+from wic_layers.blocks.dense_block import DenseBlock
 from wic_layers.errors import WICArgumentError, WICShapeError
-from wic_layers.subnets import DenseBlock
 
 __all__ = [
     "AffineCoupling",
-    "LongTermMemory",
     "with_condition",
 ]
 
@@ -43,6 +42,7 @@ class AffineCoupling(InvertibleBlock):
     """
 
     is_exact = True
+    networks = ("F", "G", "H")
 
     def __init__(
         self,
@@ -118,6 +118,65 @@ class AffineCoupling(InvertibleBlock):
         x1 = y1 - self.F(with_condition(x2, condition)).to(y.dtype)
         return torch.cat((x1, x2), dim=1), scale
 
+    def shape_after(self, channels: int, side: Fraction) -> tuple[int, Fraction]:
+        """See :meth:`InvertibleBlock.shape_after`."""
+        return channels, side
+
+    @property
+    def reach(self) -> int:
+        """F's, and then that of G or H, which see the result."""
+        return reach_of(self.F) + max(reach_of(self.G), reach_of(self.H))
+
+    def undo(
+        self, y: Tensor, gradient: Tensor, gradients: Gradients, *, rev: bool
+    ) -> tuple[Tensor, Tensor]:
+        """See :meth:`InvertibleBlock.undo`; here every network runs once, and not twice."""
+        if type(self) is not AffineCoupling or self.condition:
+            return super().undo(y, gradient, gradients, rev=rev)
+        y1, y2 = y.split(self.sizes, dim=1)
+        g1, g2 = gradient.split(self.sizes, dim=1)
+        undo = self._undo_uncoupling if rev else self._undo_coupling
+        return undo(y1, y2, g1, g2, gradients)
+
+    def _undo_coupling(
+        self, y1: Tensor, y2: Tensor, g1: Tensor, g2: Tensor, gradients: Gradients
+    ) -> tuple[Tensor, Tensor]:
+        with torch.enable_grad():
+            seen = y1.detach().requires_grad_()
+            scale, shift = self.scale_and_shift(seen, y2.dtype)
+        factor = scale.detach().exp()
+        x2 = (y2 - shift.detach()) / factor
+        g2_scaled = g2 * factor
+        outs, out_gradients = (shift, scale), (g2, g2_scaled * x2)
+        g1 = g1 + gradient_of(outs, seen, (self.G, self.H), out_gradients, gradients)
+        with torch.enable_grad():
+            seen = x2.requires_grad_()
+            first = self.F(seen).to(y1.dtype)
+        g2 = g2_scaled + gradient_of((first,), seen, (self.F,), (g1,), gradients)
+        x1 = y1 - first.detach()
+        return torch.cat((x1, x2.detach()), dim=1), torch.cat((g1, g2), dim=1)
+
+    def _undo_uncoupling(
+        self, x1: Tensor, x2: Tensor, g1: Tensor, g2: Tensor, gradients: Gradients
+    ) -> tuple[Tensor, Tensor]:
+        with torch.enable_grad():
+            seen = x2.detach().requires_grad_()
+            first = self.F(seen).to(x1.dtype)
+        g2 = g2 + gradient_of((first,), seen, (self.F,), (-g1,), gradients)
+        y1 = x1 + first.detach()
+        with torch.enable_grad():
+            seen = y1.requires_grad_()
+            scale, shift = self.scale_and_shift(seen, x2.dtype)
+        g2_scaled = g2 * (-scale.detach()).exp()
+        outs, out_gradients = (shift, scale), (-g2_scaled, -g2 * x2)
+        g1 = g1 + gradient_of(outs, seen, (self.G, self.H), out_gradients, gradients)
+        y2 = x2 * scale.detach().exp() + shift.detach()
+        return torch.cat((y1.detach(), y2), dim=1), torch.cat((g1, g2_scaled), dim=1)
+
+    def summary(self) -> str:
+        """The channels of the halves."""
+        return " + ".join(map(str, self.sizes))
+
     def extra_repr(self) -> str:
         parts = [f"{self.channels}, split={self.sizes[0]}, clamp={self.clamp}"]
         if self.condition:
@@ -128,46 +187,3 @@ class AffineCoupling(InvertibleBlock):
 def with_condition(half: Tensor, condition: Tensor | None) -> Tensor:
     """What a network inside a coupling is given."""
     return half if condition is None else torch.cat((half, condition), dim=1)
-
-
-class LongTermMemory(InvertibleBlock):
-    """Sets the first channels aside and sends the rest through ``inner``.
-
-    Nested, it is WIN's long-term memory: ``[memory; rest] -> [memory; inner(rest)]``, where
-    ``inner`` may hold another one. What was set aside reaches the end of the network untouched.
-
-    Args:
-        channels: How many channels are set aside.
-        inner: The block (or chain) for the others.
-
-    Raises:
-        WICArgumentError: If ``inner`` has no ``inverse``.
-
-    References:
-        | Tackling Ill-posedness of Reversible Image Conversion with Well-posed Invertible Network
-        | (Huang and Huang), Eq. (19)-(20)
-    """
-
-    def __init__(self, channels: int, inner: nn.Module) -> None:
-        super().__init__()
-        check_invertible(inner, "inner")
-        self.channels = channels
-        self.inner = inner
-
-    def _forward(self, x: Tensor) -> Tensor:
-        return self._around(x, self.inner)
-
-    def _inverse(self, y: Tensor) -> Tensor:
-        return self._around(y, way_back(self.inner))
-
-    def _around(self, x: Tensor, function: Callable[[Tensor], Any]) -> Tensor:
-        if x.shape[1] <= self.channels:
-            raise WICShapeError(
-                f"LongTermMemory: expected more than {self.channels} channels; got shape "
-                f"{tuple(x.shape)}."
-            )
-        rest = run_named("inner", function, x[:, self.channels :])
-        return torch.cat((x[:, : self.channels], rest), dim=1)
-
-    def extra_repr(self) -> str:
-        return f"{self.channels}"

@@ -1,4 +1,4 @@
-"""Networks that turn images into smaller ones and back."""
+"""WIN, WINNaive, IRN, HiNet, IICNet, DLV... and HCFlow: images into smaller ones, and back."""
 
 from wic_layers.models.base import NETWORKS, Network, from_pretrained, with_wic
 from wic_layers.models.dlv import DLVIRN, DLVHiNet, DualLatent

@@ -1,23 +1,27 @@
-"""What all networks share: presets, weights in and out, and what they were built from."""
+"""Network, the base of all networks: blocks in a row with presets, weights and arguments."""
 
 from __future__ import annotations
 
+import functools
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import nn
 
 from wic_layers.blocks import Chain
-from wic_layers.completion import Completion, CompletionName
-from wic_layers.conv import WIC
+from wic_layers.blocks.dense_block import DenseBlock
 from wic_layers.errors import WICArgumentError
-from wic_layers.models import weights
+from wic_layers.layer.completion import Completion, CompletionName
+from wic_layers.layer.conv import WIC
 from wic_layers.models.inspection import flow, flow_table
 from wic_layers.models.presets import PRESETS, find_preset
-from wic_layers.subnets import DenseBlock
+from wic_layers.models.weights import Stored, read
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 __all__ = ["NETWORKS", "Network", "closing", "from_pretrained", "with_wic"]
 
@@ -28,42 +32,36 @@ One that is named like a network of this package does not take its place.
 """
 
 
-class Network(Chain):
+class Network(Stored, Chain):
     """A chain of blocks that a preset names and a folder of weights holds.
 
-    A subclass is built from arguments that JSON can hold, and gives them as ``config``; among them
-    are ``in_channels``, ``out_channels``, ``completion`` and, if it is not always 1, ``scale``.
-    Files name it by its class; one that is named like a network of this package is read by its own
+    A subclass is built from arguments that JSON can hold; among them are ``in_channels``,
+    ``out_channels``, ``completion`` and, if it is not always 1, ``scale``. Files name it by its
+    class; one that is named like a network of this package is read by its own
     :meth:`from_pretrained` alone.
 
     Args:
         *blocks: See :class:`~wic_layers.blocks.Chain`.
-        config: The arguments of the subclass.
 
     Attributes:
-        config: As given.
+        config: All arguments that the subclass was built from, those by default too: of the class
+            that passes its blocks to this one. It is written down by itself.
         preset: Name of the preset that it was built from, or None.
+        task: Name of the task that it was trained for, or None.
         weights_id: The first 16 hex digits of the SHA-256 of the file it was loaded from, or None.
         card: What that file says about its weights.
-        task: Name of the task that it was trained for, or None.
         closed_by: The arguments that put a WIC at the end of a subclass that was published with
             something else there; empty where there are none.
     """
 
-    closed_by: ClassVar[Mapping[str, Any]] = {}
+    closed_by: ClassVar[Mapping[str, object]] = {}
 
     def __init_subclass__(cls) -> None:
         entered = NETWORKS.get(cls.__name__)
         if entered is None or not entered.__module__.startswith(f"{__package__}."):
             NETWORKS[cls.__name__] = cls
-
-    def __init__(self, *blocks: nn.Module, config: dict[str, Any]) -> None:
-        super().__init__(*blocks)
-        self.config = config
-        self.preset: str | None = None
-        self.task: str | None = None
-        self.weights_id: str | None = None
-        self.card: dict[str, str] = {}
+        if "__init__" in vars(cls):
+            cls.__init__ = _with_config(cls.__init__)  # type: ignore[method-assign]
 
     def __repr__(self) -> str:
         steps = flow(self, self.config["in_channels"])
@@ -71,7 +69,7 @@ class Network(Chain):
         title = f"{type(self).__name__}({self.preset or ''})"
         return f"{title}, {parameters:,} parameters\n{flow_table(steps)}"
 
-    def optimize(self, dtype: torch.dtype | None = torch.bfloat16) -> Network:
+    def optimize(self, dtype: torch.dtype | None = torch.bfloat16) -> Self:
         """Sets the precision of the networks inside couplings, for inference.
 
         Pixels, halves and WIC stay as they are: in bfloat16, on processors and GPUs that have it,
@@ -90,7 +88,7 @@ class Network(Chain):
         return self.eval()
 
     @classmethod
-    def from_preset(cls, name: str, **changes: Any) -> Any:
+    def from_preset(cls, name: str, **changes: Any) -> Self:
         """Builds the network of that name with random weights.
 
         Args:
@@ -111,63 +109,20 @@ class Network(Chain):
             model.preset = name
         return model
 
-    @classmethod
-    def from_pretrained(cls, name: str | Path, *, revision: str | None = None) -> Any:
-        """Returns a network of this class with trained weights.
 
-        See :func:`wic_layers.models.from_pretrained`, which takes weights of any network.
+def _with_config(init: Callable[..., None]) -> Callable[..., None]:
+    """A constructor that also writes down its arguments, unless one that it called did."""
+    signature = inspect.signature(init)
 
-        Raises:
-            WICFileError: Also if the weights are of another network.
-        """
-        return weights.read(name, {cls.__name__: cls}, revision)
+    @functools.wraps(init)
+    def build(network: Network, *args: Any, **arguments: Any) -> None:
+        init(network, *args, **arguments)
+        if "config" not in vars(network):
+            bound = signature.bind(network, *args, **arguments)
+            bound.apply_defaults()
+            network.config = dict(list(bound.arguments.items())[1:])  # without self
 
-    def save_pretrained(self, folder: str | Path, card: Mapping[str, str] | None = None) -> Path:
-        """Writes ``model.safetensors``, ``config.json`` and a model card into a folder.
-
-        WIC kernels keep their dtype; everything else (the networks inside the couplings) is stored
-        as float16, which halves the file. Figures should be measured with the stored file.
-
-        Args:
-            folder: Made if there is none; files of these three names are replaced, each at once.
-            card: More to say about the weights: data, steps, PSNR with its protocol, licence.
-
-        Returns:
-            The folder.
-
-        Raises:
-            WICArgumentError: If the network holds a completion that is not a name, and so cannot
-                be written down, or finite weights that would be infinite as float16.
-            WICFileError: If the files cannot be written.
-            WICDependencyError: If safetensors is not installed.
-        """
-        return weights.write(self, folder, self.card if card is None else card)
-
-    def push_to_hub(
-        self,
-        name: str,
-        card: Mapping[str, str] | None = None,
-        *,
-        private: bool = False,
-        token: str | None = None,
-    ) -> str:
-        """Writes what :meth:`save_pretrained` does into a repository of the Hugging Face hub.
-
-        Args:
-            name: ``"owner/name"``; made if there is none.
-            card: See :meth:`save_pretrained`.
-            private: Whether a new repository can be seen by its owner only.
-            token: The hub's access token; the one that was saved by default.
-
-        Returns:
-            The address of the commit.
-
-        Raises:
-            WICDependencyError: If huggingface_hub is not installed.
-            WICFileError: If the hub refuses.
-        """
-        chosen = self.card if card is None else card
-        return weights.push(self, name, chosen, private=private, token=token)
+    return build
 
 
 def closing(
@@ -183,10 +138,10 @@ def closing(
         WICArgumentError: If ``random_z`` comes with a completion.
     """
     if not random_z:
-        made = WIC(channels, out_channels, completion=completion)
+        last = WIC(channels, out_channels, completion=completion)
         with torch.no_grad():  # these networks have their picture in the first channels
-            made.weight.copy_(torch.eye(channels))
-        return made
+            last.weight.copy_(torch.eye(channels))
+        return last
     if completion is not None:
         raise WICArgumentError(
             f"Expected no completion with random_z=True, which draws z; got {completion!r}."
@@ -194,7 +149,7 @@ def closing(
     return WIC(channels, out_channels, completion="gaussian", parametrization="fixed")
 
 
-def with_wic(model: Any, completion: CompletionName | None = None) -> Any:
+def with_wic(model: nn.Module, completion: CompletionName | None = None) -> Network:
     """Returns a published network with a WIC at its end, and all of its weights.
 
     The forward picture stays as it is. Where the network drew its z, the WIC starts as the
@@ -212,25 +167,25 @@ def with_wic(model: Any, completion: CompletionName | None = None) -> Any:
         WICArgumentError: If it is another network.
     """
     changes = dict(model.closed_by) if isinstance(model, Network) else {}
-    if not changes or all(model.config[name] == value for name, value in changes.items()):
+    if not isinstance(model, Network) or changes.items() <= model.config.items():
         raise WICArgumentError(
             "Expected a network with a z, with channel_squeeze=True or random_z=True; got "
             f"{type(model).__name__} without."
         )
     changes["completion"] = None if completion == "zero" else completion  # what None means
-    network: Any = type(model)
-    made = network(**{**model.config, **changes})
-    made.load_state_dict({**made.state_dict(), **model.state_dict()})
-    made.task = model.task
-    made.preset = _preset_of(made)
-    return made.train(model.training)
+    closed = type(model)(**{**model.config, **changes})
+    closed.load_state_dict({**closed.state_dict(), **model.state_dict()})
+    closed.task = model.task
+    closed.preset = _preset_of(closed)
+    return closed.train(model.training)
 
 
 def _preset_of(model: Network) -> str | None:
     """The preset that a network has the arguments and the task of, if there is one."""
     signature = inspect.signature(type(model)).parameters.values()
     usual = {p.name: p.default for p in signature}
-    for name, preset in PRESETS.items():
+    for name in PRESETS.names():
+        preset = PRESETS[name]
         if (
             preset.network == type(model).__name__
             and model.task in (None, preset.task)
@@ -240,7 +195,7 @@ def _preset_of(model: Network) -> str | None:
     return None
 
 
-def from_pretrained(name: str | Path, *, revision: str | None = None) -> Any:
+def from_pretrained(name: str | Path, *, revision: str | None = None) -> Network:
     """Returns a network with trained weights, in ``eval()`` mode, on the CPU, in float32.
 
     Args:
@@ -260,4 +215,4 @@ def from_pretrained(name: str | Path, *, revision: str | None = None) -> Any:
             weights.
         WICDependencyError: If safetensors, or for the hub huggingface_hub, is not installed.
     """
-    return weights.read(name, NETWORKS, revision)
+    return read(name, NETWORKS, revision)

@@ -1,8 +1,9 @@
-"""What HCFlow is made of: one-sided couplings, and splits whose z depends on what is kept."""
+"""ActNorm, HalfCoupling, ConditionalSplit and ConditionalFlow, what HCFlow is made of."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from fractions import Fraction
 from functools import partial
 from typing import Any
 
@@ -10,13 +11,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from wic_layers import auxiliary
 from wic_layers.blocks import Chain, InvertibleBlock
-from wic_layers.blocks.chain import run_named, way_back
+from wic_layers.blocks.block import reach_of, run_named
 from wic_layers.blocks.couplings import with_condition
-from wic_layers.conv import WIC
+from wic_layers.blocks.dense_block import DenseBlock
 from wic_layers.errors import WICArgumentError, WICShapeError
-from wic_layers.subnets import DenseBlock
+from wic_layers.layer import losses as auxiliary
+from wic_layers.layer.conv import WIC
+from wic_layers.models.features import Features
 
 __all__ = ["ActNorm", "ConditionalFlow", "ConditionalSplit", "HalfCoupling"]
 
@@ -49,6 +51,10 @@ class ActNorm(InvertibleBlock):
 
     def _inverse(self, y: Tensor) -> Tensor:
         return y * (-self.logs).exp() - self.bias
+
+    def shape_after(self, channels: int, side: Fraction) -> tuple[int, Fraction]:
+        """See :meth:`~wic_layers.blocks.InvertibleBlock.shape_after`."""
+        return channels, side
 
     def extra_repr(self) -> str:
         return f"{self.bias.shape[1]}"
@@ -148,6 +154,10 @@ class HalfCoupling(InvertibleBlock):
     def _affine(self, seen: Tensor, condition: Tensor | None) -> tuple[Tensor, Tensor]:
         return _shift_and_scale(self.f(with_condition(seen, condition)).to(seen.dtype))
 
+    def shape_after(self, channels: int, side: Fraction) -> tuple[int, Fraction]:
+        """See :meth:`~wic_layers.blocks.InvertibleBlock.shape_after`."""
+        return channels, side
+
     def extra_repr(self) -> str:
         marks = ("*", "") if self.changes_first else ("", "*")
         return " + ".join(f"{size}{mark}" for size, mark in zip(self.sizes, marks, strict=True))
@@ -189,40 +199,6 @@ class _ThreeConvs(nn.Module):
         return out
 
 
-class _ResidualDense(nn.Module):
-    """Three dense blocks, each and all of them a small change of their input (RRDB)."""
-
-    def __init__(self, channels: int, growth: int) -> None:
-        super().__init__()
-        for index in range(1, 4):
-            block = DenseBlock(channels, channels, growth)
-            last: Any = block.conv5
-            nn.init.xavier_normal_(last.weight, gain=0.1)
-            self.add_module(f"block{index}", block)
-
-    def forward(self, x: Tensor) -> Tensor:
-        inner = x
-        for block in self.children():
-            inner = inner + 0.2 * block(inner)
-        return x + 0.2 * inner
-
-
-class _Features(nn.Module):
-    """What a conditional flow sees of the channels that are kept."""
-
-    def __init__(self, in_channels: int, width: int, depth: int) -> None:
-        super().__init__()
-        self.first = nn.Conv2d(in_channels, width, 3, padding=1)
-        trunk = [_ResidualDense(width, max(width // 4, 1)) for _ in range(depth)]
-        self.trunk = nn.Sequential(*trunk)
-        self.last = nn.Conv2d(width, width, 3, padding=1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        first = self.first(x)
-        out: Tensor = self.last(self.trunk(first)) + first
-        return out
-
-
 class _ConditionalStep(nn.Module):
     """A step of a conditional flow: normalise, mix by a square WIC, couple."""
 
@@ -237,7 +213,7 @@ class _ConditionalStep(nn.Module):
         out: Tensor
         if rev:
             uncoupled = self.coupling(a, rev=True, condition=features)
-            out = self.norm(run_named("wic", way_back(self.wic), uncoupled), rev=True)
+            out = self.norm(run_named("wic", self.wic.inverse, uncoupled), rev=True)
             return out
         out = self.coupling(run_named("wic", self.wic, self.norm(a)), condition=features)
         return out
@@ -262,7 +238,7 @@ class ConditionalFlow(nn.Module):
         self, channels: int, seen: int, *, steps: int = 6, width: int = 64, depth: int = 3
     ) -> None:
         super().__init__()
-        self.features = _Features(seen, width, depth)
+        self.features = Features(seen, width, depth)
         self.steps = nn.ModuleList(_ConditionalStep(channels, width) for _ in range(steps))
         self.prior = _ZeroConv(width, 2 * channels)
 
@@ -292,6 +268,10 @@ class ConditionalFlow(nn.Module):
         for step in list(self.steps)[::-1]:
             a = step(a, features, rev=True)
         return a
+
+    def shape_after(self, channels: int, side: Fraction) -> tuple[int, Fraction]:
+        """See :meth:`~wic_layers.blocks.InvertibleBlock.shape_after`."""
+        return channels, side
 
     def extra_repr(self) -> str:
         return f"{len(self.steps)} steps"
@@ -355,7 +335,11 @@ class ConditionalSplit(InvertibleBlock):
         """Maps ``x`` forward and returns, where z is recorded, the features that it came from."""
         mixed = run_named("mix", self.mix, x)
         y, a = mixed[:, : self.kept], mixed[:, self.kept :]
-        picture, below = (y, None) if self.inner is None else run_named("inner", self._into, y)
+        picture, below = (
+            (y, None)
+            if self.inner is None
+            else run_named("inner", partial(self._into, self.inner), y)
+        )
         if not auxiliary.is_recording():
             return picture, None
         features = self._features(y, below)
@@ -364,26 +348,28 @@ class ConditionalSplit(InvertibleBlock):
 
     def ascend(self, y: Tensor) -> tuple[Tensor, Tensor]:
         """Maps ``y`` back and returns the features of this level."""
-        y, below = (y, None) if self.inner is None else run_named("inner", self._out_of, y)
+        y, below = (
+            (y, None)
+            if self.inner is None
+            else run_named("inner", partial(self._out_of, self.inner), y)
+        )
         features = self._features(y, below)
         z = self.drop.complete(y)
         mixed = torch.cat((y, self.flow(z, features, rev=True)), dim=1)
-        return run_named("mix", way_back(self.mix), mixed), features
+        return run_named("mix", self.mix.inverse, mixed), features
 
-    def _into(self, y: Tensor) -> tuple[Tensor, Tensor | None]:
+    def _into(self, inner: Chain, y: Tensor) -> tuple[Tensor, Tensor | None]:
         """Through ``inner`` to the picture and what its split saw."""
-        chain: Any = self.inner
-        *blocks, (name, deeper) = chain._blocks()
+        *blocks, (name, deeper) = inner._blocks()
         deeper = partial(deeper, with_features=True)
-        return run_named(name, deeper, chain._through(blocks, y))
+        return run_named(name, deeper, inner._through(blocks, y))
 
-    def _out_of(self, picture: Tensor) -> tuple[Tensor, Tensor]:
+    def _out_of(self, inner: Chain, picture: Tensor) -> tuple[Tensor, Tensor]:
         """The way back."""
-        chain: Any = self.inner
-        *blocks, (name, deeper) = chain._blocks()
+        *blocks, (name, deeper) = inner._blocks()
         deeper = partial(deeper, rev=True, with_features=True)
         y, below = run_named(name, deeper, picture)
-        return chain._through(blocks[::-1], y, rev=True), below
+        return inner._through(blocks[::-1], y, rev=True), below
 
     def _features(self, y: Tensor, below: Tensor | None) -> Tensor:
         seen = y
@@ -391,6 +377,24 @@ class ConditionalSplit(InvertibleBlock):
             seen = torch.cat((y, F.interpolate(below.to(y.dtype), scale_factor=2.0)), dim=1)
         features: Tensor = self.flow.features(seen)
         return features
+
+    def shape_after(self, channels: int, side: Fraction) -> tuple[int, Fraction]:
+        """See :meth:`~wic_layers.blocks.InvertibleBlock.shape_after`."""
+        return (self.kept, side) if self.inner is None else self.inner.shape_after(self.kept, side)
+
+    @property
+    def reach(self) -> int:
+        """That of what z is completed by."""
+        return reach_of(self.drop.completion)
+
+    def parts(
+        self, channels: int, side: Fraction
+    ) -> Iterator[tuple[str, nn.Module, int, Fraction]]:
+        """See :meth:`~wic_layers.blocks.InvertibleBlock.parts`."""
+        yield "mix", self.mix, channels, side
+        yield "flow", self.flow, channels - self.kept, side
+        if self.inner is not None:
+            yield "inner", self.inner, self.kept, side
 
     def extra_repr(self) -> str:
         return f"{self.kept}"

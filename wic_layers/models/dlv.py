@@ -1,21 +1,21 @@
-"""DLV-IRN and DLV-HiNet: IRN and HiNet with a second latent, on the way forward."""
+"""DLVIRN and DLVHiNet, IRN and HiNet with a second latent on the way forward; DualLatent."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
 from wic_layers.blocks import AffineCoupling, Chain, Haar, InverseHaar, Latent
-from wic_layers.completion import Completion, CompletionName
-from wic_layers.conv import WIC
+from wic_layers.blocks.dense_block import DenseBlock
 from wic_layers.errors import WICArgumentError
+from wic_layers.layer.completion import Completion, CompletionName
+from wic_layers.layer.conv import WIC
 from wic_layers.models.base import Network, closing
-from wic_layers.models.hinet import hinet_couplings
-from wic_layers.subnets import DenseBlock
+from wic_layers.models.hinet import hiding_images, hinet_couplings
 
 __all__ = ["DLVIRN", "DLVHiNet", "DualLatent", "Z", "closing_z"]
 
@@ -53,12 +53,12 @@ class DualLatent(Chain):
             return super().forward(x, rev)
         if rev:
             raise WICArgumentError("Expected no w with rev=True: the way back finds it by itself.")
-        first: Any = self[0]
+        first: Latent = self[0]
         return self._through(self._blocks()[1:], first.join(x, w))
 
     def draw(self, x: Tensor) -> Tensor:
         """Returns a standard normal w for images ``x``: (B, w_channels, H, W)."""
-        first: Any = self[0]
+        first: Latent = self[0]
         shape = (x.shape[0], first.channels, *x.shape[2:])
         return torch.randn(shape, dtype=x.dtype, device=x.device)
 
@@ -88,9 +88,14 @@ def closing_z(
 class DLVIRN(DualLatent, Network):
     """DLV-IRN: IRN for rescaling with a latent w, with a WIC in place of its z, or as published.
 
-    ``latent -> [Haar -> couplings] x stages -> WIC``. The low band of the image is the first half
-    of every coupling; its other bands and all of w's are the second, the mixture branch. Inputs
-    and outputs are pixels in [0, 1].
+    .. code-block:: none
+
+        image --+
+                +--> Haar --> couplings --> [Haar --> couplings] --> WIC --> small picture
+        w ------+    (scale 2)              (scale 4)                drops channels, was: z
+
+    The low band of the image is the first half of every coupling; its other bands and all of w's
+    are the second, the mixture branch. Inputs and outputs are pixels in [0, 1].
 
     Args:
         in_channels: Channels of the input image.
@@ -117,7 +122,7 @@ class DLVIRN(DualLatent, Network):
         | et al., 2022), Section 3.3 and Fig. 2
     """
 
-    closed_by: ClassVar[Mapping[str, Any]] = {"z": None}
+    closed_by: ClassVar[Mapping[str, object]] = {"z": None}
 
     def __init__(
         self,
@@ -132,9 +137,6 @@ class DLVIRN(DualLatent, Network):
         completion: CompletionName | Completion | None = None,
     ) -> None:
         check_rescaling(in_channels, out_channels, scale)
-        config = {
-            key: value for key, value in locals().items() if key not in ("self", "__class__")
-        }
         subnet = partial(DenseBlock, growth=growth)
         blocks: list[nn.Module] = [Latent(w_channels)]
         channels = in_channels + w_channels
@@ -145,7 +147,7 @@ class DLVIRN(DualLatent, Network):
                 AffineCoupling(channels, split=out_channels, subnet=subnet)
                 for _ in range(couplings)
             ]
-        super().__init__(*blocks, closing_z(channels, out_channels, z, completion), config=config)
+        super().__init__(*blocks, closing_z(channels, out_channels, z, completion))
 
 
 def check_rescaling(in_channels: int, out_channels: int, scale: int) -> None:
@@ -166,10 +168,15 @@ def check_rescaling(in_channels: int, out_channels: int, scale: int) -> None:
 class DLVHiNet(DualLatent, Network):
     """DLV-HiNet: HiNet with a latent w, with a WIC in place of its random z, or as published.
 
-    ``latent -> Haar -> couplings -> WIC -> inverse Haar``. Cover and secrets have an equal share
-    of w's channels behind their own, so that each half of a coupling holds some: the cover's the
-    first, the secrets' the second. Besides the secrets' sub-bands those of the cover's w are
-    dropped. Inputs and outputs are pixels in [0, 1].
+    .. code-block:: none
+
+        cover,   half of w --+
+                             +--> Haar --> couplings --> WIC --> inverse Haar --> stego image
+        secrets, half of w --+                           drops channels, was: z
+
+    Cover and secrets have an equal share of w's channels behind their own, so that each half of a
+    coupling holds some: the cover's the first, the secrets' the second. Besides the secrets'
+    sub-bands those of the cover's w are dropped. Inputs and outputs are pixels in [0, 1].
 
     Args:
         in_channels: Channels of cover and secrets together: 6 for one secret.
@@ -193,7 +200,7 @@ class DLVHiNet(DualLatent, Network):
         | all networks here do.
     """
 
-    closed_by: ClassVar[Mapping[str, Any]] = {"z": None}
+    closed_by: ClassVar[Mapping[str, object]] = {"z": None}
 
     def __init__(
         self,
@@ -206,19 +213,11 @@ class DLVHiNet(DualLatent, Network):
         z: Z | None = None,
         completion: CompletionName | Completion | None = None,
     ) -> None:
-        if out_channels < 1 or in_channels % out_channels or in_channels <= out_channels:
-            raise WICArgumentError(
-                f"Expected the channels of several images of {out_channels} channels, the first "
-                f"of them the cover; got {in_channels}."
-            )
-        config = {
-            key: value for key, value in locals().items() if key not in ("self", "__class__")
-        }
-        images = in_channels // out_channels
+        images = hiding_images(in_channels, out_channels)
         latent = Latent(w_channels, images)
         together = in_channels + w_channels
         # each channel's sub-bands side by side: the picture's come first, then those of its w
         haar = Haar(together)
         couples = hinet_couplings(couplings, 4 * together, 4 * together // images, growth)
         last = closing_z(4 * together, 4 * out_channels, z, completion)
-        super().__init__(latent, haar, *couples, last, InverseHaar(out_channels), config=config)
+        super().__init__(latent, haar, *couples, last, InverseHaar(out_channels))

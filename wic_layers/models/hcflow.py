@@ -1,17 +1,19 @@
-"""HCFlow for rescaling, and DLV-HCFlow: hierarchical conditional flows."""
+"""HCFlow and DLVHCFlow, hierarchical conditional flows for rescaling."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import nn
 
 from wic_layers.blocks import Chain, Haar, Latent
-from wic_layers.completion import Completion, CompletionName
-from wic_layers.conv import WIC
+from wic_layers.blocks.dense_block import DenseBlock
+from wic_layers.layer.completion import Completion, CompletionName
+from wic_layers.layer.conv import WIC
 from wic_layers.models.base import Network
 from wic_layers.models.conditional import (
     ActNorm,
@@ -20,7 +22,6 @@ from wic_layers.models.conditional import (
     HalfCoupling,
 )
 from wic_layers.models.dlv import DualLatent, Z, check_rescaling, closing_z
-from wic_layers.subnets import DenseBlock
 
 __all__ = ["DLVHCFlow", "HCFlow"]
 
@@ -28,10 +29,17 @@ __all__ = ["DLVHCFlow", "HCFlow"]
 class HCFlow(Network):
     """HCFlow for rescaling, with a WIC in place of its random z, or as published.
 
-    ``[Haar -> steps -> split] x levels``: a step normalises each channel and, in turn, changes
-    the other bands by the low one and the low band by the others. Each split drops channels
-    through a flow that is conditioned on those that are kept and on the level below: half of
-    them, at the last level all but the picture. Inputs and outputs are pixels in [0, 1].
+    .. code-block:: none
+
+        image --> Haar --> steps --> split --> [Haar --> steps --> split] --> small picture
+                                       |        (scale 4)            |
+                                z <-- flow <------- features ------ flow --> z
+                                (dropped)                           (dropped)
+
+    A step normalises each channel and, in turn, changes the other bands by the low one and the low
+    band by the others. Each split drops channels through a flow that is conditioned on those that
+    stay and on the level below: half of them, at the last level all but the picture. Inputs and
+    outputs are pixels in [0, 1].
 
     Args:
         in_channels: Channels of the input image.
@@ -61,7 +69,7 @@ class HCFlow(Network):
         | pictures to [0, 1]; here the one that is written or judged is.
     """
 
-    closed_by: ClassVar[Mapping[str, Any]] = {"z": None}
+    closed_by: ClassVar[Mapping[str, object]] = {"z": None}
 
     def __init__(
         self,
@@ -78,14 +86,20 @@ class HCFlow(Network):
         completion: CompletionName | Completion | None = None,
     ) -> None:
         check_rescaling(in_channels, out_channels, scale)
-        config: dict[str, Any] = {
-            key: value for key, value in locals().items() if key not in ("self", "__class__")
-        }
-        super().__init__(*_levels(in_channels, scale // 2, config), config=config)
+        levels = _Levels(
+            out_channels, steps, growth, conditional_steps, width, depth, z, completion
+        )
+        super().__init__(*levels.blocks(in_channels, scale // 2))
 
 
 class DLVHCFlow(DualLatent, Network):
     """DLV-HCFlow: :class:`HCFlow` with a latent w behind the channels of the image.
+
+    .. code-block:: none
+
+        image --+
+                +--> the levels of HCFlow --> small picture
+        w ------+
 
     Args:
         in_channels: Channels of the input image.
@@ -114,7 +128,7 @@ class DLVHCFlow(DualLatent, Network):
         | are counted with.
     """
 
-    closed_by: ClassVar[Mapping[str, Any]] = {"z": None}
+    closed_by: ClassVar[Mapping[str, object]] = {"z": None}
 
     def __init__(
         self,
@@ -132,40 +146,54 @@ class DLVHCFlow(DualLatent, Network):
         completion: CompletionName | Completion | None = None,
     ) -> None:
         check_rescaling(in_channels, out_channels, scale)
-        config: dict[str, Any] = {
-            key: value for key, value in locals().items() if key not in ("self", "__class__")
-        }
-        levels = _levels(in_channels + w_channels, scale // 2, config)
-        super().__init__(Latent(w_channels), *levels, config=config)
+        levels = _Levels(
+            out_channels, steps, growth, conditional_steps, width, depth, z, completion
+        )
+        blocks = levels.blocks(in_channels + w_channels, scale // 2)
+        super().__init__(Latent(w_channels), *blocks)
 
 
-def _levels(channels: int, levels: int, config: dict[str, Any]) -> list[nn.Module]:
-    """The blocks of a level; those of the levels below stand inside its split."""
-    channels *= 4
-    picture = config["out_channels"]
-    subnet = partial(DenseBlock, growth=config["growth"])
-    blocks: list[nn.Module] = [Haar(mean=True)]
-    for index in range(config["steps"]):
-        is_odd = index % 2 == 1
-        blocks.append(ActNorm(channels))
-        blocks.append(HalfCoupling(channels, picture, changes_first=is_odd, subnet=subnet))
-    kept = channels // 2 if levels > 1 else picture
-    seen = kept + (config["width"] if levels > 1 else 0)
-    flow = ConditionalFlow(
-        channels - kept,
-        seen,
-        steps=config["conditional_steps"],
-        width=config["width"],
-        depth=config["depth"],
-    )
-    z, completion = config["z"], config["completion"]
-    mix = WIC(channels, channels, parametrization="free" if z is None else "fixed")
-    if z is None:
-        with torch.no_grad():  # the flow's features expect a picture, which is there at the start
-            mix.weight.copy_(torch.eye(channels))
-        drop = WIC(channels, kept, completion=completion, parametrization="fixed")
-    else:
-        drop = closing_z(channels, kept, z, completion)
-    inner = Chain(*_levels(kept, levels - 1, config)) if levels > 1 else None
-    blocks.append(ConditionalSplit(kept, mix=mix, flow=flow, drop=drop, inner=inner))
-    return blocks
+@dataclass(frozen=True)
+class _Levels:
+    """The arguments that both networks build their levels from; see :class:`HCFlow`."""
+
+    out_channels: int
+    steps: int
+    growth: int
+    conditional_steps: int
+    width: int
+    depth: int
+    z: Z | None
+    completion: CompletionName | Completion | None
+
+    def blocks(self, channels: int, levels: int) -> list[nn.Module]:
+        """The blocks of a level; those of the levels below stand inside its split."""
+        channels *= 4
+        subnet = partial(DenseBlock, growth=self.growth)
+        blocks: list[nn.Module] = [Haar(mean=True)]
+        for index in range(self.steps):
+            is_odd = index % 2 == 1
+            blocks.append(ActNorm(channels))
+            blocks.append(
+                HalfCoupling(channels, self.out_channels, changes_first=is_odd, subnet=subnet)
+            )
+        kept_channels = channels // 2 if levels > 1 else self.out_channels
+        flow = ConditionalFlow(
+            channels - kept_channels,
+            kept_channels + (self.width if levels > 1 else 0),
+            steps=self.conditional_steps,
+            width=self.width,
+            depth=self.depth,
+        )
+        mix = WIC(channels, channels, parametrization="free" if self.z is None else "fixed")
+        if self.z is None:
+            with torch.no_grad():  # the flow's features expect a picture, there from the start
+                mix.weight.copy_(torch.eye(channels))
+            drop = WIC(
+                channels, kept_channels, completion=self.completion, parametrization="fixed"
+            )
+        else:
+            drop = closing_z(channels, kept_channels, self.z, self.completion)
+        inner = Chain(*self.blocks(kept_channels, levels - 1)) if levels > 1 else None
+        blocks.append(ConditionalSplit(kept_channels, mix=mix, flow=flow, drop=drop, inner=inner))
+        return blocks

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from torch import nn
 
 from wic_layers.blocks import AffineCoupling, Haar, InverseHaar
-from wic_layers.completion import Completion, CompletionName
+from wic_layers.blocks.dense_block import DenseBlock
 from wic_layers.errors import WICArgumentError
+from wic_layers.layer.completion import Completion, CompletionName
 from wic_layers.models.base import Network, closing
-from wic_layers.subnets import DenseBlock
 
-__all__ = ["HiNet", "hinet_couplings"]
+__all__ = ["HiNet", "hiding_images", "hinet_couplings"]
 
 _CLAMP, _SLOPE, _SPREAD = 2.0, 0.01, 0.01
 
@@ -22,9 +22,15 @@ _CLAMP, _SLOPE, _SPREAD = 2.0, 0.01, 0.01
 class HiNet(Network):
     """HiNet, with a WIC in place of its random z, or as published.
 
-    ``Haar -> couplings -> WIC -> inverse Haar``: in the Haar domain the cover's sub-bands are the
-    first half of every coupling, the secrets' the second; what leaves the WIC are the sub-bands of
-    the stego image. Inputs and outputs are pixels in [0, 1].
+    .. code-block:: none
+
+        cover   --+
+                  +--> Haar --> couplings --> WIC --> inverse Haar --> stego image
+        secrets --+                           drops channels, was: z
+
+    In the Haar domain the cover's sub-bands are the first half of every coupling, the secrets' the
+    second; what leaves the WIC are the sub-bands of the stego image. Inputs and outputs are pixels
+    in [0, 1].
 
     Args:
         in_channels: Channels of cover and secrets together: 6 for one secret.
@@ -46,7 +52,7 @@ class HiNet(Network):
         | slope and start of its code
     """
 
-    closed_by: ClassVar[Mapping[str, Any]] = {"random_z": False}
+    closed_by: ClassVar[Mapping[str, object]] = {"random_z": False}
 
     def __init__(
         self,
@@ -58,20 +64,25 @@ class HiNet(Network):
         random_z: bool = False,
         completion: CompletionName | Completion | None = None,
     ) -> None:
-        if out_channels < 1 or in_channels % out_channels or in_channels <= out_channels:
-            raise WICArgumentError(
-                f"Expected the channels of several images of {out_channels} channels, the first "
-                f"of them the cover; got {in_channels}."
-            )
-        config: dict[str, Any] = {
-            key: value for key, value in locals().items() if key not in ("self", "__class__")
-        }
-        channels, kept = 4 * in_channels, 4 * out_channels
-        blocks = [
-            Haar(in_channels // out_channels), *hinet_couplings(couplings, channels, kept, growth)
-        ]  # fmt: skip
-        last = closing(channels, kept, random_z=random_z, completion=completion)
-        super().__init__(*blocks, last, InverseHaar(), config=config)
+        images = hiding_images(in_channels, out_channels)
+        channels, cover = 4 * in_channels, 4 * out_channels
+        blocks = [Haar(images), *hinet_couplings(couplings, channels, cover, growth)]
+        last = closing(channels, cover, random_z=random_z, completion=completion)
+        super().__init__(*blocks, last, InverseHaar())
+
+
+def hiding_images(in_channels: int, out_channels: int) -> int:
+    """Returns how many images a network hides and hides in.
+
+    Raises:
+        WICArgumentError: If the channels are no images of ``out_channels``.
+    """
+    if out_channels < 1 or in_channels % out_channels or in_channels <= out_channels:
+        raise WICArgumentError(
+            f"Expected the channels of several images of {out_channels} channels, the first "
+            f"of them the cover; got {in_channels}."
+        )
+    return in_channels // out_channels
 
 
 def hinet_couplings(number: int, channels: int, split: int, growth: int) -> list[nn.Module]:

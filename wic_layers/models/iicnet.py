@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from torch import nn
 
 from wic_layers.blocks import AffineCoupling, ChannelMean, Haar, Relation, Squeeze
-from wic_layers.completion import Completion, CompletionName
-from wic_layers.conv import WIC
+from wic_layers.blocks.dense_block import DenseBlock
 from wic_layers.errors import WICArgumentError
+from wic_layers.layer.completion import Completion, CompletionName
+from wic_layers.layer.conv import WIC
 from wic_layers.models.base import Network
-from wic_layers.subnets import DenseBlock
 
 __all__ = ["IICNet"]
 
@@ -21,14 +21,18 @@ __all__ = ["IICNet"]
 class IICNet(Network):
     """IICNet, with a WIC in place of its channel squeeze, or as published.
 
-    ``[relation ->] [squeeze -> 1x1 ->] couplings -> WIC``. The images stand one behind the other
-    in the channels, the one that the result looks like first; it is the first half of every
-    coupling. Inputs and outputs are pixels in [0, 1].
+    .. code-block:: none
+
+        images --> [relation] --> [squeeze --> 1x1 WIC] --> couplings --> WIC --> picture
+                                  (scale 2)                 drops channels, was: their mean
+
+    The images stand one behind the other in the channels, the one that the result looks like
+    first; it is the first half of every coupling. Inputs and outputs are pixels in [0, 1].
 
     The channel squeeze gives the mean of groups of channels and repeats it on the way back. The
     WIC starts as that mean, see :meth:`~wic_layers.blocks.ChannelMean.as_wic`, and is free to
     become what serves better. Rounding to 8 bits, in training as noise, is the caller's:
-    :func:`~wic_layers.quantize`, :func:`~wic_layers.quantization.quantize_by_noise`.
+    :func:`~wic_layers.quantize`, :func:`~wic_layers.layer.quantization.quantize_by_noise`.
 
     Args:
         in_channels: Channels of the RGB images together: 6 for a stereo pair.
@@ -57,7 +61,7 @@ class IICNet(Network):
         | 3; orders and halves of its code
     """
 
-    closed_by: ClassVar[Mapping[str, Any]] = {"channel_squeeze": False}
+    closed_by: ClassVar[Mapping[str, object]] = {"channel_squeeze": False}
 
     def __init__(
         self,
@@ -90,10 +94,6 @@ class IICNet(Network):
                 "Expected no completion with channel_squeeze=True, which repeats its result; got "
                 f"{completion!r}."
             )
-        config = {
-            key: value for key, value in locals().items()
-            if key not in ("self", "__class__", "channels")
-        }  # fmt: skip
         images = in_channels // 3
         blocks: list[nn.Module] = []
         if features:
@@ -108,4 +108,4 @@ class IICNet(Network):
         blocks += [AffineCoupling(channels, split=split, subnet=subnet) for _ in range(couplings)]
         mean = ChannelMean(channels // out_channels)
         last = mean if channel_squeeze else mean.as_wic(out_channels, completion)
-        super().__init__(*blocks, last, config=config)
+        super().__init__(*blocks, last)

@@ -1,4 +1,4 @@
-"""What a network does to channels and sizes, how far it sees, and what it costs."""
+"""inspect, flow and receptive_field: what a network does to channels and sides, sees and costs."""
 
 from __future__ import annotations
 
@@ -12,26 +12,11 @@ import torch
 from torch import nn
 
 from wic_layers._probe import in_evaluation_mode, random_numbers_restored
-from wic_layers.blocks import (
-    AffineCoupling,
-    Chain,
-    ChannelMean,
-    Haar,
-    InverseHaar,
-    Latent,
-    LearnedSqueeze,
-    LongTermMemory,
-    Relation,
-    Squeeze,
-    Unsqueeze,
-)
-from wic_layers.completion import Shift
-from wic_layers.conv import WIC
-from wic_layers.models.conditional import ConditionalSplit
+from wic_layers.blocks import Chain
+from wic_layers.blocks.block import as_block
+from wic_layers.layer.conv import WIC
 
 __all__ = ["Inspection", "Step", "flow", "flow_table", "inspect", "receptive_field"]
-
-_NESTED = (LongTermMemory, ConditionalSplit)  # blocks whose parts are steps of their own
 
 
 @dataclass(frozen=True)
@@ -74,53 +59,22 @@ def flow(model: Chain, in_channels: int) -> list[Step]:
     """Returns the blocks in the order in which they run forward, memories and chains opened.
 
     Args:
-        model: A network of these blocks; others must keep channels and size.
+        model: A network of blocks; what a user's own block does to channels and sides is measured
+            if it does not say so by ``shape_after``.
         in_channels: Channels of its input.
     """
-    return _flow(model, "", in_channels, Fraction(1))[0]
+    return _flow(model, "", in_channels, Fraction(1))
 
 
-def _flow(
-    block: nn.Module, name: str, channels: int, size: Fraction
-) -> tuple[list[Step], int, Fraction]:
-    """The steps of a block, and the channels and size of its result."""
-    inside: list[Step] = []
-    after, resized = channels, size
-    if isinstance(block, Chain):
-        for index, part in enumerate(block):
-            place = f"{name}.{index}" if name else f"{index}"
-            steps, after, resized = _flow(part, place, after, resized)
-            inside += steps
-        return inside, after, resized
-    if isinstance(block, Unsqueeze):
-        after, resized = channels // block.factor**2, size * block.factor
-    elif isinstance(block, (Squeeze, LearnedSqueeze)):
-        after, resized = channels * block.factor**2, size / block.factor
-    elif isinstance(block, InverseHaar):
-        after, resized = channels // 4, size * 2
-    elif isinstance(block, Haar):
-        after, resized = channels * 4, size / 2
-    elif isinstance(block, WIC):
-        after = block.out_channels
-    elif isinstance(block, Latent):
-        after = channels + block.channels
-    elif isinstance(block, ChannelMean):
-        after = channels // block.groups
-    elif isinstance(block, LongTermMemory):
-        rest = channels - block.channels
-        inside, rest, resized = _flow(block.inner, f"{name}.inner", rest, size)
-        after = block.channels + rest
-    elif isinstance(block, ConditionalSplit):
-        dropped = channels - block.kept
-        inside = [
-            Step(f"{name}.mix", block.mix, (channels, channels), (size, size)),
-            Step(f"{name}.flow", block.flow, (dropped, dropped), (size, size)),
-        ]
-        after = block.kept
-        if block.inner is not None:
-            below, after, resized = _flow(block.inner, f"{name}.inner", after, size)
-            inside += below
-    return [Step(name, block, (channels, after), (size, resized)), *inside], after, resized
+def _flow(block: nn.Module, name: str, channels: int, side: Fraction) -> list[Step]:
+    own = as_block(block)
+    steps = []
+    if not isinstance(block, Chain):  # of which the parts are all there is
+        after, resized = own.shape_after(channels, side)
+        steps.append(Step(name, block, (channels, after), (side, resized)))
+    for part, inner, before, smaller in own.parts(channels, side):
+        steps += _flow(inner, f"{name}.{part}" if name else part, before, smaller)
+    return steps
 
 
 def flow_table(steps: Sequence[Step], conditions: dict[str, float] | None = None) -> str:
@@ -129,12 +83,14 @@ def flow_table(steps: Sequence[Step], conditions: dict[str, float] | None = None
     previous: tuple[Any, ...] | None = None
     for step in steps:
         depth = step.name.count(".inner")
-        what = f"{'  ' * depth}{_title(step.block)}"
+        title = f"{type(step.block).__name__}({as_block(step.block).summary()})"
+        what = f"{'  ' * depth}{title}"
         before, after = (
             f"{channels} x {_side('H', size)} x {_side('W', size)}"
             for channels, size in zip(step.channels, step.sizes, strict=True)
         )
-        parameters = 0 if isinstance(step.block, _NESTED) else _count(step.block)
+        is_nested = any(as_block(step.block).parts(step.channels[0], step.sizes[0]))
+        parameters = 0 if is_nested else _count(step.block)
         condition = (conditions or {}).get(step.name)
         key = (what, before, after, parameters)
         if key == previous and condition is None:
@@ -157,16 +113,6 @@ def flow_table(steps: Sequence[Step], conditions: dict[str, float] | None = None
     )
 
 
-def _title(block: nn.Module) -> str:
-    name = type(block).__name__
-    if isinstance(block, WIC):
-        completion = "" if block.completion is None else f", {type(block.completion).__name__}"
-        return f"{name}({block.in_channels}, {block.out_channels}{completion.lower()})"
-    if isinstance(block, AffineCoupling):
-        return f"{name}({block.sizes[0]} + {block.sizes[1]})"
-    return f"{name}({block.extra_repr()})"
-
-
 def _side(letter: str, size: Fraction) -> str:
     if size.denominator > 1:
         return f"{letter}/{size.denominator}"
@@ -184,36 +130,12 @@ def receptive_field(model: Chain, in_channels: int) -> int:
     square of pixels that it stands for, and the same holds the other way.
 
     Args:
-        model: A network of the blocks in :mod:`wic_layers.blocks`.
+        model: A network of blocks; of a user's own one all convolutions are taken to stand in a
+            row, if it has no ``reach``.
         in_channels: Channels of its input.
     """
-    total = Fraction(0)
-    for step in flow(model, in_channels):
-        if isinstance(step.block, AffineCoupling):
-            seen = _reach(step.block.F) + max(_reach(step.block.G), _reach(step.block.H))
-        elif isinstance(step.block, Relation):  # whose images stand beside each other
-            seen = step.block.there.reach
-        elif isinstance(step.block, (Squeeze, ChannelMean, *_NESTED)):
-            seen = 0
-        elif isinstance(step.block, WIC):
-            seen = 0 if step.block.completion is None else _reach(step.block.completion)
-        else:
-            seen = _reach(step.block)
-        total += seen / step.sizes[0]
-    return math.ceil(total)
-
-
-def _reach(module: object) -> int:
-    """How far a network of convolutions sees, all of them taken to stand in a row."""
-    if isinstance(module, Shift):
-        return module.reach
-    if not isinstance(module, nn.Module):
-        return 0
-    return sum(
-        max(d * (k - 1) // 2 for d, k in zip(conv.dilation, conv.kernel_size, strict=True))
-        for conv in module.modules()
-        if isinstance(conv, nn.Conv2d)
-    )
+    steps = flow(model, in_channels)
+    return math.ceil(sum(as_block(step.block).reach / step.sizes[0] for step in steps))
 
 
 @torch.no_grad()

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import nn
 
 from wic_layers.blocks import AffineCoupling, Haar, LearnedSqueeze
-from wic_layers.completion import Completion, CompletionName
-from wic_layers.conv import WIC
+from wic_layers.blocks.dense_block import DenseBlock
 from wic_layers.errors import WICArgumentError
+from wic_layers.layer.completion import Completion, CompletionName
+from wic_layers.layer.conv import WIC
 from wic_layers.models.base import Network, closing
-from wic_layers.subnets import DenseBlock
 
 __all__ = ["IRN"]
 
@@ -25,10 +25,14 @@ _YUV = ((0.299, 0.587, 0.114), (-0.147, -0.289, 0.436), (0.615, -0.515, -0.100))
 class IRN(Network):
     """IRN, with a WIC in place of its random z, or as published.
 
-    ``[Haar -> couplings] x stages -> WIC``. Rescaling by 3 squeezes once by a learned transform;
-    decolorization, at the same size, starts with a 1x1 convolution of the colours in its place.
-    The first half of every coupling is the picture to be, the second all else. Inputs and outputs
-    are pixels in [0, 1].
+    .. code-block:: none
+
+        image --> Haar --> couplings --> [Haar --> couplings] --> WIC --> small picture
+                  (scale 2)              (scale 4)                drops channels, was: z
+
+    Rescaling by 3 squeezes once by a learned transform; decolorization, at the same size, starts
+    with a 1x1 convolution of the colours in its place. The first half of every coupling is the
+    picture to be, the second all else. Inputs and outputs are pixels in [0, 1].
 
     Args:
         in_channels: Channels of the input image.
@@ -54,7 +58,7 @@ class IRN(Network):
         | for decolorization
     """
 
-    closed_by: ClassVar[Mapping[str, Any]] = {"random_z": False}
+    closed_by: ClassVar[Mapping[str, object]] = {"random_z": False}
 
     def __init__(
         self,
@@ -74,9 +78,6 @@ class IRN(Network):
                 f"Expected fewer output channels than {in_channels * scale**2}, which come in at "
                 f"scale {scale}; got {out_channels}."
             )
-        config = {
-            key: value for key, value in locals().items() if key not in ("self", "__class__")
-        }
         subnet = partial(DenseBlock, growth=growth)
         blocks: list[nn.Module] = []
         channels = in_channels
@@ -88,7 +89,7 @@ class IRN(Network):
                 for _ in range(couplings)
             ]
         last = closing(channels, out_channels, random_z=random_z, completion=completion)
-        super().__init__(*blocks, last, config=config)
+        super().__init__(*blocks, last)
 
 
 def _squeezes(in_channels: int, scale: int) -> list[tuple[nn.Module, int]]:

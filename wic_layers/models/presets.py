@@ -1,16 +1,18 @@
-"""Networks by name: what they are for, and every size in which they come."""
+"""Preset, a network for a task by its name, and PRESETS, the table of them."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from types import MappingProxyType
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeAlias
 
 from wic_layers.errors import WICArgumentError
 
 __all__ = ["PRESETS", "Preset", "find_preset"]
+
+Arguments: TypeAlias = Mapping[str, Any]
+"""Arguments of a constructor or a command, as JSON holds them."""
 
 
 @dataclass(frozen=True)
@@ -22,135 +24,188 @@ class Preset:
         network: Class name of the network.
         arguments: Arguments of its constructor.
         recipe: Settings of ``wic train`` other than its defaults, as the network's paper has them.
+        purpose: What it is for, in a few words.
+        has_weights: Whether trained weights come with the package.
     """
 
     task: str
     network: str
-    arguments: Mapping[str, Any]
-    recipe: Mapping[str, Any] = field(default_factory=dict)
+    arguments: Arguments
+    recipe: Arguments = field(default_factory=dict)
+    purpose: str = ""
+    has_weights: bool = False
 
 
-def _hiding(secrets: int) -> dict[str, Any]:
-    return {"in_channels": 3 * (1 + secrets), "out_channels": 3, "scale": 1}
-
-
-_X2: dict[str, Any] = {"in_channels": 3, "out_channels": 3, "scale": 2}
-_X4: dict[str, Any] = {"in_channels": 3, "out_channels": 3, "scale": 4}
-
-
-def _packing(images: int, scale: int = 1) -> dict[str, Any]:
-    return {"in_channels": 3 * images, "out_channels": 3, "scale": scale}
-
-
-# variant, task, what both networks share, width of WIN; the paper has no WIN for several images
-# that all come back
-_VARIANTS: tuple[tuple[str, str, dict[str, Any], int | None], ...] = (
-    ("hiding-1", "hiding-1", _hiding(1), 32),
-    ("hiding-2", "hiding-2", _hiding(2), 48),
-    ("hiding-3", "hiding-3", _hiding(3), 80),
-    ("hiding-4", "hiding-4", _hiding(4), 96),
-    ("rescaling-x2", "rescaling-x2", _X2, 32),
-    ("rescaling-x4", "rescaling-x4", {**_X4, "copies": 4}, 16),
-    ("rescaling-x4-plain", "rescaling-x4", _X4, 16),
-    ("decolorization", "decolorization", {"in_channels": 3, "out_channels": 1, "scale": 1}, 32),
-    *((task, task, _packing(2), None) for task in ("stereo", "zoom-x2", "zoom-x4", "zoom-x8")),
-    ("layers", "layers", _packing(3), None),
-    *((f"clip-{frames}", f"clip-{frames}", _packing(frames), None) for frames in (3, 5, 7, 9)),
-    *((f"clip-{n}-x2", f"clip-{n}-x2", _packing(n, scale=2), None) for n in (3, 5)),
-)
-
-# by size: of WIN-Naive, then of WIN; the paper's size is what the constructors do by default
-_SIZES: Mapping[str, tuple[dict[str, Any], dict[str, Any]]] = {
-    "": ({}, {}),
-    "-small": (
-        {"couplings": 4, "growth": 16, "haar": True},
-        {"modules": 2, "couplings": 1, "growth": 16},
-    ),
-    "-tiny": (
-        {"couplings": 2, "growth": 16, "haar": True},
-        {"modules": 1, "couplings": 1, "growth": 16},
-    ),
-}
-
-# where a measurement, not the rule, decided
-_CHANGES: Mapping[str, dict[str, Any]] = {
-    "rescaling-x2-naive-small": {"couplings": 6},
+# task: channels of its images together, channels of the result, and how many times smaller that is
+_SHAPES: Mapping[str, tuple[int, int, int]] = {
+    **{f"hiding-{secrets}": (3 + 3 * secrets, 3, 1) for secrets in range(1, 5)},
+    **{f"rescaling-x{scale}": (3, 3, scale) for scale in (2, 3, 4)},
+    "decolorization": (3, 1, 1),
+    **dict.fromkeys(("stereo", "zoom-x2", "zoom-x4", "zoom-x8"), (6, 3, 1)),
+    "layers": (9, 3, 1),
+    **{f"clip-{frames}": (3 * frames, 3, 1) for frames in (3, 5, 7, 9)},
+    **{f"clip-{frames}-x2": (3 * frames, 3, 2) for frames in (3, 5)},
 }
 
 
-_SMALL_FLOW: dict[str, Any] = {"steps": 4, "conditional_steps": 2, "width": 16, "depth": 1}
+def _row(
+    network: str, task: str, purpose: str, *, weights: bool = False, **changes: Any
+) -> Preset:
+    """A network of its paper's size, with what it has other than the constructor's defaults."""
+    shape = dict(zip(("in_channels", "out_channels", "scale"), _SHAPES[task], strict=True))
+    if network in ("HiNet", "DLVHiNet"):
+        del shape["scale"]  # theirs is always 1
+    # by name, as it is in the files of weights
+    usual = {"completion": "zero"} if network in ("WIN", "WINNaive") else {}
+    return Preset(task, network, {**shape, **usual, **changes}, {}, purpose, weights)
 
-# networks of other papers: name, task, class, its arguments, and a depth for a CPU
-_Other = tuple[str, str, str, dict[str, Any], dict[str, Any]]
-_OTHERS: tuple[_Other, ...] = (
-    ("irn-x2", "rescaling-x2", "IRN", _X2, {"couplings": 4}),
-    ("irn-x3", "rescaling-x3", "IRN", {**_X2, "scale": 3, "couplings": 12}, {"couplings": 4}),
-    ("irn-x4", "rescaling-x4", "IRN", _X4, {"couplings": 2}),
-    (
-        "irn-decolorization",
-        "decolorization",
-        "IRN",
-        {"in_channels": 3, "out_channels": 1, "scale": 1},
-        {"couplings": 4},
+
+def _default(network: str, task: str) -> Preset:
+    """What a task takes by itself: smaller than another row by a rule, with trained weights."""
+    return _row(network, task, "the task's own", weights=True)
+
+
+_TABLE: Mapping[str, Preset] = {
+    # WIN, at the paper's sizes
+    "hiding-1": _row("WIN", "hiding-1", "the paper's size", width=32),
+    "hiding-2": _row("WIN", "hiding-2", "the paper's size", width=48),
+    "hiding-3": _row("WIN", "hiding-3", "the paper's size", width=80),
+    "hiding-4": _row("WIN", "hiding-4", "the paper's size", width=96),
+    "rescaling-x2": _row("WIN", "rescaling-x2", "the paper's size", weights=True, width=32),
+    "rescaling-x4": _row("WIN", "rescaling-x4", "the paper's size", width=16, copies=4),
+    "rescaling-x4-plain": _row("WIN", "rescaling-x4", "gives the result once", width=16),
+    "decolorization": _row("WIN", "decolorization", "the paper's size", width=32),
+    # WIN-Naive: the paper's, and ones for several images that all come back
+    "hiding-1-naive": _row("WINNaive", "hiding-1", "the paper's size"),
+    "hiding-1-naive-small": _default("WINNaive", "hiding-1"),
+    "hiding-2-naive": _row("WINNaive", "hiding-2", "the paper's size"),
+    "hiding-2-naive-small": _default("WINNaive", "hiding-2"),
+    "hiding-3-naive": _row("WINNaive", "hiding-3", "the paper's size"),
+    "hiding-3-naive-small": _default("WINNaive", "hiding-3"),
+    "hiding-4-naive": _row("WINNaive", "hiding-4", "the paper's size"),
+    "hiding-4-naive-small": _default("WINNaive", "hiding-4"),
+    "rescaling-x2-naive": _row("WINNaive", "rescaling-x2", "the paper's size"),
+    "rescaling-x2-naive-small": _default("WINNaive", "rescaling-x2"),
+    "rescaling-x4-naive": _row("WINNaive", "rescaling-x4", "the paper's size", copies=4),
+    "rescaling-x4-plain-naive": _row("WINNaive", "rescaling-x4", "gives the result once"),
+    "rescaling-x4-plain-naive-small": _default("WINNaive", "rescaling-x4"),
+    "decolorization-naive": _row("WINNaive", "decolorization", "the paper's size"),
+    "decolorization-naive-small": _default("WINNaive", "decolorization"),
+    "stereo-naive": _row("WINNaive", "stereo", "as large as the paper's"),
+    "stereo-naive-small": _default("WINNaive", "stereo"),
+    "zoom-x2-naive": _row("WINNaive", "zoom-x2", "as large as the paper's"),
+    "zoom-x2-naive-small": _default("WINNaive", "zoom-x2"),
+    "zoom-x4-naive": _row("WINNaive", "zoom-x4", "as large as the paper's"),
+    "zoom-x4-naive-small": _default("WINNaive", "zoom-x4"),
+    "zoom-x8-naive": _row("WINNaive", "zoom-x8", "as large as the paper's"),
+    "zoom-x8-naive-small": _default("WINNaive", "zoom-x8"),
+    "layers-naive": _row("WINNaive", "layers", "as large as the paper's"),
+    "layers-naive-small": _default("WINNaive", "layers"),
+    "clip-3-naive": _row("WINNaive", "clip-3", "as large as the paper's"),
+    "clip-3-naive-tiny": _default("WINNaive", "clip-3"),
+    "clip-5-naive": _row("WINNaive", "clip-5", "as large as the paper's"),
+    "clip-5-naive-tiny": _default("WINNaive", "clip-5"),
+    "clip-7-naive": _row("WINNaive", "clip-7", "as large as the paper's"),
+    "clip-7-naive-tiny": _default("WINNaive", "clip-7"),
+    "clip-9-naive": _row("WINNaive", "clip-9", "as large as the paper's"),
+    "clip-9-naive-tiny": _default("WINNaive", "clip-9"),
+    "clip-3-x2-naive": _row("WINNaive", "clip-3-x2", "as large as the paper's"),
+    "clip-3-x2-naive-tiny": _default("WINNaive", "clip-3-x2"),
+    "clip-5-x2-naive": _row("WINNaive", "clip-5-x2", "as large as the paper's"),
+    "clip-5-x2-naive-tiny": _default("WINNaive", "clip-5-x2"),
+    # networks of other papers with a WIC in place of their z; "-z" as published
+    "irn-x2": _row("IRN", "rescaling-x2", "with a WIC for its z"),
+    "irn-x3": _row("IRN", "rescaling-x3", "with a WIC for its z", couplings=12),
+    "irn-x3-small": _row("IRN", "rescaling-x3", "the task's own"),
+    "irn-x4": _row("IRN", "rescaling-x4", "with a WIC for its z"),
+    "irn-decolorization": _row("IRN", "decolorization", "with a WIC for its z"),
+    "hinet": _row("HiNet", "hiding-1", "with a WIC for its z"),
+    "dlv-irn-x2": _row("DLVIRN", "rescaling-x2", "with a WIC for its z"),
+    "dlv-irn-x4": _row("DLVIRN", "rescaling-x4", "with a WIC for its z"),
+    "dlv-hinet": _row("DLVHiNet", "hiding-1", "with a WIC for its z"),
+    "hcflow": _row("HCFlow", "rescaling-x4", "with a WIC for its z"),
+    "dlv-hcflow": _row("DLVHCFlow", "rescaling-x4", "with a WIC for its z"),
+    # IICNet with a WIC in place of its channel squeeze; "-squeeze" as published
+    # halved clips squeeze as the authors' do, one in each of the two ways
+    "iicnet-hiding-1": _row("IICNet", "hiding-1", "with a WIC for its squeeze"),
+    "iicnet-hiding-2": _row("IICNet", "hiding-2", "with a WIC for its squeeze"),
+    "iicnet-hiding-3": _row("IICNet", "hiding-3", "with a WIC for its squeeze"),
+    "iicnet-hiding-4": _row("IICNet", "hiding-4", "with a WIC for its squeeze"),
+    "iicnet-stereo": _row("IICNet", "stereo", "with a WIC for its squeeze", couplings=16),
+    "iicnet-zoom-x2": _row("IICNet", "zoom-x2", "with a WIC for its squeeze"),
+    "iicnet-zoom-x4": _row("IICNet", "zoom-x4", "with a WIC for its squeeze"),
+    "iicnet-zoom-x8": _row("IICNet", "zoom-x8", "with a WIC for its squeeze"),
+    "iicnet-layers": _row("IICNet", "layers", "with a WIC for its squeeze"),
+    "iicnet-clip-3": _row("IICNet", "clip-3", "with a WIC for its squeeze"),
+    "iicnet-clip-5": _row("IICNet", "clip-5", "with a WIC for its squeeze"),
+    "iicnet-clip-7": _row("IICNet", "clip-7", "with a WIC for its squeeze"),
+    "iicnet-clip-9": _row("IICNet", "clip-9", "with a WIC for its squeeze"),
+    "iicnet-clip-3-x2": _row("IICNet", "clip-3-x2", "with a WIC for its squeeze"),
+    "iicnet-clip-5-x2": _row(
+        "IICNet", "clip-5-x2", "with a WIC for its squeeze", haar=False, order="images"
     ),
-    ("hinet", "hiding-1", "HiNet", {"in_channels": 6, "out_channels": 3}, {"couplings": 4}),
-    ("dlv-irn-x2", "rescaling-x2", "DLVIRN", _X2, {"couplings": 4}),
-    ("dlv-irn-x4", "rescaling-x4", "DLVIRN", _X4, {"couplings": 2}),
-    ("dlv-hinet", "hiding-1", "DLVHiNet", {"in_channels": 6, "out_channels": 3}, {"couplings": 4}),
-    ("hcflow", "rescaling-x4", "HCFlow", _X4, _SMALL_FLOW),
-    ("dlv-hcflow", "rescaling-x4", "DLVHCFlow", _X4, _SMALL_FLOW),
-)
-
-# what the networks of other papers are as published
-_AS_PUBLISHED: Mapping[str, dict[str, Any]] = {
-    "DLVIRN": {"z": "zero"},
-    "DLVHiNet": {"z": "zero"},
-    "HCFlow": {"z": "drawn"},
-    "DLVHCFlow": {"z": "zero"},
-    "IICNet": {"channel_squeeze": True},
+    "iicnet-x2": _row(
+        "IICNet", "rescaling-x2", "with a WIC for its squeeze", haar=False, couplings=16
+    ),
+    "iicnet-decolorization": _row(
+        "IICNet", "decolorization", "with a WIC for its squeeze", couplings=16
+    ),
 }
 
+# what the endings of a name change: in networks of others, to be as they were published
+_PUBLISHED: Mapping[str, Mapping[str, Arguments]] = {
+    "IRN": {"-z": {"random_z": True}},
+    "HiNet": {"-z": {"random_z": True}},
+    "DLVIRN": {"-z": {"z": "zero"}},
+    "DLVHiNet": {"-z": {"z": "zero"}},
+    "HCFlow": {"-z": {"z": "drawn"}},
+    "DLVHCFlow": {"-z": {"z": "zero"}},
+    "IICNet": {"-squeeze": {"channel_squeeze": True}},
+}
 
-def _iicnet(task: str, images: int, name: str = "", **changes: Any) -> _Other:
-    shared = {"in_channels": 3 * images, "out_channels": 3, "scale": 1, **changes}
-    return (f"iicnet-{name or task}", task, "IICNet", shared, {"couplings": 3, "features": 8})
-
-
-# halved clips squeeze as the authors' do, one in each of the two ways
-_IICNETS: tuple[_Other, ...] = (
-    *(_iicnet(f"hiding-{secrets}", 1 + secrets) for secrets in range(1, 5)),
-    _iicnet("stereo", 2, couplings=16),
-    *(_iicnet(f"zoom-x{factor}", 2) for factor in (2, 4, 8)),
-    _iicnet("layers", 3),
-    *(_iicnet(f"clip-{frames}", frames) for frames in (3, 5, 7, 9)),
-    _iicnet("clip-3-x2", 3, scale=2),
-    _iicnet("clip-5-x2", 5, scale=2, haar=False, order="images"),
-    _iicnet("rescaling-x2", 1, "x2", scale=2, haar=False, couplings=16),
-    _iicnet("decolorization", 1, out_channels=1, couplings=16),
-)
+# and to be trained on a CPU: fewer couplings, narrower inside; WIN-Naive squeezes by Haar
+_SMALL_FLOW = {"steps": 4, "conditional_steps": 2, "width": 16, "depth": 1, "growth": 16}
+_SMALLER: Mapping[str, Mapping[str, Arguments]] = {
+    "WIN": {
+        "-small": {"modules": 2, "couplings": 1, "growth": 16},
+        "-tiny": {"modules": 1, "couplings": 1, "growth": 16},
+    },
+    "WINNaive": {
+        "-small": {"couplings": 4, "haar": True, "growth": 16},
+        "-tiny": {"couplings": 2, "haar": True, "growth": 16},
+    },
+    "IRN": {"-small": {"couplings": 4, "growth": 16}},
+    "HiNet": {"-small": {"couplings": 4, "growth": 16}},
+    "DLVIRN": {"-small": {"couplings": 4, "growth": 16}},
+    "DLVHiNet": {"-small": {"couplings": 4, "growth": 16}},
+    "HCFlow": {"-small": _SMALL_FLOW},
+    "DLVHCFlow": {"-small": _SMALL_FLOW},
+    "IICNet": {"-small": {"couplings": 3, "features": 8, "growth": 16}},
+}
+# couplings of small ones where the rule does not hold: by a measurement; in each of two stages
+_COUPLINGS = {"rescaling-x2-naive": 6, "irn-x4": 2, "dlv-irn-x4": 2}
 
 
 def _presets() -> Iterator[tuple[str, Preset]]:
-    for variant, task, shared, width in _VARIANTS:
-        shared = {**shared, "completion": "zero"}  # by name, as it is in the files of weights
-        for size, (naive, win) in _SIZES.items():
-            if width is not None:
-                wide = {**shared, "width": width, **win}
-                yield f"{variant}{size}", Preset(task, "WIN", wide)
-            name = f"{variant}-naive{size}"
-            yield name, Preset(task, "WINNaive", {**shared, **naive, **_CHANGES.get(name, {})})
-    for name, task, network, shared, small in (*_OTHERS, *_IICNETS):
-        published = _AS_PUBLISHED.get(network, {"random_z": True})
-        ending = "-squeeze" if network == "IICNet" else "-z"
-        for variant, changes in (("", {}), (ending, published)):
-            for size, given in (("", {}), ("-small", {"growth": 16, **small})):
-                arguments = {**shared, **given, **changes}
-                recipe = _recipe(network, task, arguments)
-                yield f"{name}{variant}{size}", Preset(task, network, arguments, recipe)
+    """All presets, those that the table names by their ending with the row that it gives."""
+    for name, row in _TABLE.items():
+        if name.endswith(("-small", "-tiny")):
+            continue  # comes with the row of its paper's size
+        for version, as_published in [("", {}), *_PUBLISHED.get(row.network, {}).items()]:
+            for size, smaller in [("", {}), *_SMALLER[row.network].items()]:
+                arguments = {**row.arguments, **smaller, **as_published}
+                if size == "-small" and name in _COUPLINGS:
+                    arguments["couplings"] = _COUPLINGS[name]
+                full_name = f"{name}{version}{size}"
+                recipe = _recipe(row.network, row.task, arguments)
+                preset = _TABLE.get(full_name) or replace(row, has_weights=False)
+                yield full_name, replace(preset, arguments=arguments, recipe=recipe)
 
 
-def _recipe(network: str, task: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+def _recipe(network: str, task: str, arguments: Arguments) -> Arguments:
     """The losses of a network's authors; L_det and L_shift where it has a WIC."""
+    if network in ("WIN", "WINNaive"):
+        return {}
     random_z = arguments.get("random_z", False)
     if network in ("HiNet", "DLVHiNet"):  # which let z be what it likes
         has_wic = not (random_z or arguments.get("z"))
@@ -184,12 +239,37 @@ def _recipe(network: str, task: str, arguments: Mapping[str, Any]) -> dict[str, 
         z = arguments.get("z")
         return {"weights": (0.8, 1.0, 0.0 if z else 0.1, 2e-5 if z == "drawn" else 1e-5)}
     fit = 3.0 if scale == 1 else float(scale**2)
-    recipe: dict[str, Any] = {"weights": (fit, 1.0, *((0.0, 2.0) if random_z else (0.1, 1.0)))}
+    recipe: Arguments = {"weights": (fit, 1.0, *((0.0, 2.0) if random_z else (0.1, 1.0)))}
     return {**recipe, "crop": 66} if scale == 3 else recipe
 
 
-PRESETS: Mapping[str, Preset] = MappingProxyType(dict(_presets()))
-"""Every network by its name, ``TASK[-plain][-naive][-small | -tiny]``.
+class _Presets(Mapping[str, Preset]):
+    """Presets by name; those that only a rule makes are there, but not in a list of them."""
+
+    def __init__(self) -> None:
+        self._all = dict(_presets())
+
+    def __getitem__(self, name: str) -> Preset:
+        return self._all[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(_TABLE)
+
+    def __len__(self) -> int:
+        return len(_TABLE)
+
+    def names(self) -> list[str]:
+        """Every name that there is, those by rule too."""
+        return list(self._all)
+
+
+PRESETS = _Presets()
+"""Networks by their names: a table to search, and what the endings of names make of its rows.
+
+A list of it, ``for name in PRESETS``, has the paper's sizes, networks of other papers, and those
+whose weights come with the package. Others are there by rule, ``PRESETS["hiding-2-tiny"]``: the
+name of a row with ``-z`` or ``-squeeze`` (as published) and ``-small`` or ``-tiny`` (to train on a
+CPU). ``PRESETS.names()`` has all; what no name stands for is ``from_preset(name, **changes)``.
 
 ``rescaling-x4`` gives four copies of the small picture, whose mean is the result, as the authors'
 does; ``-plain`` gives it once. ``-naive`` is WIN-Naive. Without a size it is the paper's: of WIN,
@@ -197,12 +277,10 @@ the parameter counts (2.3, 2.8, 3.8 million for hiding 1 to 3, 2.3 for x2 and de
 for x4) follow from the widths here. Two are not settled by the paper: its 4.2 million for hiding 4
 lie between widths 80 (3.8) and 96 (4.3, taken here; one module of 8 couplings would make 4.2), and
 it gives none for WIN-Naive on x2, x4 and decolorization. All have the zero completion.
-Small and tiny ones can be trained on a CPU; those of WIN-Naive squeeze by the Haar transform.
 
 ``irn-...``, ``hinet`` and ``hcflow`` are those networks with a WIC, and the zero completion, in
-place of their random z; ``-z`` as they were published. ``dlv-...`` have the latent w too, and
-published they have zeros for z. ``iicnet-...`` has a WIC in place of its channel squeeze;
-``-squeeze`` as it was published. Small ones are shallower and narrower inside.
+place of their random z. ``dlv-...`` have the latent w too, and published they have zeros for z.
+``iicnet-...`` has a WIC in place of its channel squeeze.
 """
 
 
@@ -214,7 +292,7 @@ def find_preset(name: str) -> Preset:
     """
     if name not in PRESETS:
         usual = ["rescaling-x2", "hiding-1-naive-small", "decolorization"]
-        close = difflib.get_close_matches(name, PRESETS, n=3) or usual
+        close = difflib.get_close_matches(name, PRESETS.names(), n=3) or usual
         raise WICArgumentError(
             f"Expected the name of a preset, such as {', '.join(close)}; got {name!r}."
         )

@@ -1,4 +1,4 @@
-"""Weights in and out: a folder with the tensors and a JSON that says which network they are of."""
+"""Stored, a network that a folder holds: its tensors, and a JSON that says what they are of."""
 
 from __future__ import annotations
 
@@ -8,19 +8,26 @@ import re
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 import torch
 from torch import Tensor, nn
 
 import wic_layers
 from wic_layers._files import write_whole
-from wic_layers.completion import CompletionName
-from wic_layers.conv import WIC
 from wic_layers.errors import WICArgumentError, WICDependencyError, WICFileError
+from wic_layers.layer.completion import CompletionName
+from wic_layers.layer.conv import WIC
 from wic_layers.models.presets import PRESETS, find_preset
 
-__all__ = ["CARD", "CONFIG", "TENSORS", "describe", "packaged_weights", "push", "read", "write"]
+if TYPE_CHECKING:
+    from types import ModuleType
+
+    from typing_extensions import Self
+
+__all__ = ["CARD", "CONFIG", "TENSORS", "Stored", "describe", "packaged_weights", "read"]
+
+_Stored = TypeVar("_Stored", bound="Stored")
 
 TENSORS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
 _FORMAT = 1
@@ -35,7 +42,7 @@ _KINDS: Mapping[str, tuple[type, ...]] = {
 }
 
 
-def _safetensors() -> Any:
+def _safetensors() -> ModuleType:
     try:
         import safetensors
         import safetensors.torch
@@ -47,7 +54,7 @@ def _safetensors() -> Any:
     return safetensors
 
 
-def _hub() -> Any:
+def _hub() -> ModuleType:
     try:
         import huggingface_hub
     except ImportError as error:
@@ -64,46 +71,132 @@ def packaged_weights() -> dict[str, Path]:
     return {path.parent.name: path.parent for path in sorted(folder.glob(f"*/{CONFIG}"))}
 
 
-def write(model: Any, folder: str | Path, card: Mapping[str, str]) -> Path:
-    """See :meth:`wic_layers.models.WIN.save_pretrained`."""
-    safetensors = _safetensors()
-    completion = model.config["completion"]
-    if completion is not None and not isinstance(completion, str):
-        raise WICArgumentError(
-            "Expected a network whose completion has a name "
-            f"({', '.join(get_args(CompletionName))}); got {type(completion).__name__}. Save its "
-            "state_dict with torch.save instead."
-        )
-    kernels = {f"{name}." for name, module in model.named_modules() if isinstance(module, WIC)}
-    state = {
-        key: _narrowed(
-            key, tensor.detach().cpu().contiguous(), _stored_dtype(key, tensor, kernels)
-        )
-        for key, tensor in model.state_dict().items()
-    }
-    blob = safetensors.torch.save(state, {"format": "pt"})
-    preset = PRESETS.get(model.preset or "")
-    config = {
-        "format": _FORMAT,
-        "version": wic_layers.__version__,
-        "preset": model.preset,
-        "task": preset.task if preset else model.task,
-        "network": type(model).__name__,
-        "arguments": model.config,
-        "sha256": hashlib.sha256(blob).hexdigest(),
-        "card": dict(card),
-    }
-    parameters = sum(tensor.numel() for tensor in state.values())
-    target = Path(folder)
-    try:
-        target.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise WICFileError(f"{target} cannot be written: {error.strerror or error}.") from error
-    write_whole(target / TENSORS, blob)
-    write_whole(target / CARD, _card(config, parameters, len(blob)).encode())
-    # last, as it tells what is there
-    write_whole(target / CONFIG, (json.dumps(config, indent=2) + "\n").encode())
-    return target
+class Stored(nn.Module):
+    """A network that a folder of weights holds.
+
+    Attributes:
+        config: The arguments that it was built from.
+        preset: Name of the preset that it was built from, or None.
+        task: Name of the task that it was trained for, or None.
+        weights_id: The first 16 hex digits of the SHA-256 of the file it was loaded from, or None.
+        card: What that file says about its weights.
+    """
+
+    config: dict[str, Any]
+
+    def __init__(self, *blocks: nn.Module) -> None:
+        super().__init__(*blocks)
+        self.preset: str | None = None
+        self.task: str | None = None
+        self.weights_id: str | None = None
+        self.card: dict[str, str] = {}
+
+    @classmethod
+    def from_pretrained(cls, name: str | Path, *, revision: str | None = None) -> Self:
+        """Returns a network of this class with trained weights.
+
+        See :func:`wic_layers.models.from_pretrained`, which takes weights of any network.
+
+        Raises:
+            WICFileError: Also if the weights are of another network.
+        """
+        return read(name, {cls.__name__: cls}, revision)
+
+    def save_pretrained(self, folder: str | Path, card: Mapping[str, str] | None = None) -> Path:
+        """Writes ``model.safetensors``, ``config.json`` and a model card into a folder.
+
+        WIC kernels keep their dtype; everything else (the networks inside the couplings) is stored
+        as float16, which halves the file. Figures should be measured with the stored file.
+
+        Args:
+            folder: Made if there is none; files of these three names are replaced, each at once.
+            card: More to say about the weights: data, steps, PSNR with its protocol, licence.
+
+        Returns:
+            The folder.
+
+        Raises:
+            WICArgumentError: If the network holds a completion that is not a name, and so cannot
+                be written down, or finite weights that would be infinite as float16.
+            WICFileError: If the files cannot be written.
+            WICDependencyError: If safetensors is not installed.
+        """
+        safetensors = _safetensors()
+        completion = self.config["completion"]
+        if completion is not None and not isinstance(completion, str):
+            raise WICArgumentError(
+                "Expected a network whose completion has a name "
+                f"({', '.join(get_args(CompletionName))}); got {type(completion).__name__}. Save "
+                "its state_dict with torch.save instead."
+            )
+        kernels = {f"{name}." for name, module in self.named_modules() if isinstance(module, WIC)}
+        state = {
+            key: _narrowed(
+                key, tensor.detach().cpu().contiguous(), _stored_dtype(key, tensor, kernels)
+            )
+            for key, tensor in self.state_dict().items()
+        }
+        blob = safetensors.torch.save(state, {"format": "pt"})
+        preset = PRESETS.get(self.preset or "")
+        config = {
+            "format": _FORMAT,
+            "version": wic_layers.__version__,
+            "preset": self.preset,
+            "task": preset.task if preset else self.task,
+            "network": type(self).__name__,
+            "arguments": self.config,
+            "sha256": hashlib.sha256(blob).hexdigest(),
+            "card": dict(self.card if card is None else card),
+        }
+        parameters = sum(tensor.numel() for tensor in state.values())
+        target = Path(folder)
+        try:
+            target.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise WICFileError(
+                f"{target} cannot be written: {error.strerror or error}."
+            ) from error
+        write_whole(target / TENSORS, blob)
+        write_whole(target / CARD, _card(config, parameters, len(blob)).encode())
+        # last, as it tells what is there
+        write_whole(target / CONFIG, (json.dumps(config, indent=2) + "\n").encode())
+        return target
+
+    def push_to_hub(
+        self,
+        name: str,
+        card: Mapping[str, str] | None = None,
+        *,
+        private: bool = False,
+        token: str | None = None,
+    ) -> str:
+        """Writes what :meth:`save_pretrained` does into a repository of the Hugging Face hub.
+
+        Args:
+            name: ``"owner/name"``; made if there is none.
+            card: See :meth:`save_pretrained`.
+            private: Whether a new repository can be seen by its owner only.
+            token: The hub's access token; the one that was saved by default.
+
+        Returns:
+            The address of the commit.
+
+        Raises:
+            WICDependencyError: If huggingface_hub is not installed.
+            WICFileError: If the hub refuses.
+        """
+        import tempfile
+
+        api = _hub().HfApi(token=token)
+        with tempfile.TemporaryDirectory() as folder:
+            self.save_pretrained(folder, card)
+            try:
+                api.create_repo(name, private=private, exist_ok=True)
+                return str(api.upload_folder(repo_id=name, folder_path=folder))
+            except Exception as error:  # the hub's and its HTTP client's have no base in common
+                raise WICFileError(
+                    f"{name} cannot be written on the hub: {_first(error)}"
+                ) from error
 
 
 def _stored_dtype(key: str, tensor: Tensor, kernels: set[str]) -> torch.dtype:
@@ -143,20 +236,6 @@ def _card(config: Mapping[str, Any], parameters: int, size: int) -> str:
     )
 
 
-def push(model: Any, name: str, card: Mapping[str, str], *, private: bool, token: Any) -> str:
-    """See :meth:`wic_layers.models.WIN.push_to_hub`."""
-    import tempfile
-
-    api = _hub().HfApi(token=token)
-    with tempfile.TemporaryDirectory() as folder:
-        write(model, folder, card)
-        try:
-            api.create_repo(name, private=private, exist_ok=True)
-            return str(api.upload_folder(repo_id=name, folder_path=folder))
-        except Exception as error:  # the hub's and its HTTP client's have no base in common
-            raise WICFileError(f"{name} cannot be written on the hub: {_first(error)}") from error
-
-
 def describe(name: str | Path, revision: str | None = None) -> tuple[dict[str, Any], Path]:
     """Returns what is known of weights (their JSON), and where their tensors are.
 
@@ -167,7 +246,7 @@ def describe(name: str | Path, revision: str | None = None) -> tuple[dict[str, A
     folder, tensors = _locate(name, revision)
     path = folder / CONFIG
     try:
-        found = json.loads(path.read_bytes())
+        config = json.loads(path.read_bytes())
     except OSError as error:
         raise WICFileError(
             f"Expected weights: a folder with {TENSORS} and {CONFIG}; {path} cannot be read: "
@@ -175,21 +254,21 @@ def describe(name: str | Path, revision: str | None = None) -> tuple[dict[str, A
         ) from error
     except (ValueError, RecursionError) as error:
         raise WICFileError(f"{path} is damaged: it is no JSON.") from error
-    if not isinstance(found, dict) or found.get("format") != _FORMAT:
+    if not isinstance(config, dict) or config.get("format") != _FORMAT:
         raise WICFileError(
             f"Expected weights of format {_FORMAT}, the one known to this version; {path} "
-            f"{'says ' + repr(found.get('format')) if isinstance(found, dict) else 'is another'}."
+            + (f"says {config.get('format')!r}." if isinstance(config, dict) else "is another.")
         )
-    missing = [key for key in _KINDS if key not in found]
+    missing = [key for key in _KINDS if key not in config]
     if missing:
         raise WICFileError(f"{path} is damaged: it lacks {', '.join(missing)}.")
-    wrong = [key for key, kinds in _KINDS.items() if not isinstance(found[key], kinds)]
+    wrong = [key for key, kinds in _KINDS.items() if not isinstance(config[key], kinds)]
     if wrong:
         raise WICFileError(f"{path} is damaged: {', '.join(wrong)} of another kind.")
-    return found, tensors
+    return config, tensors
 
 
-def read(name: str | Path, networks: Mapping[str, type[Any]], revision: str | None) -> Any:
+def read(name: str | Path, networks: Mapping[str, type[_Stored]], revision: str | None) -> _Stored:
     """See :func:`wic_layers.models.from_pretrained`."""
     safetensors = _safetensors()
     config, path = describe(name, revision)
@@ -210,7 +289,7 @@ def read(name: str | Path, networks: Mapping[str, type[Any]], revision: str | No
             f"saved by wic-layers {config.get('version')}; this is {wic_layers.__version__}."
         )
     try:
-        model: Any = network(**config["arguments"])
+        model = network(**config["arguments"])
         state = safetensors.torch.load(blob)
         model.load_state_dict({key: tensor.float() for key, tensor in state.items()})
     except (
@@ -223,7 +302,7 @@ def read(name: str | Path, networks: Mapping[str, type[Any]], revision: str | No
     model.task = config["task"]
     model.weights_id = sha256[:16]
     model.card = {str(key): str(value) for key, value in config["card"].items()}
-    return nn.Module.eval(model)
+    return model.eval()
 
 
 def _first(error: BaseException) -> str:
@@ -266,8 +345,8 @@ def _download(name: str, revision: str | None) -> Path:
     except WICDependencyError as error:
         raise WICDependencyError(f"There is no folder {name} here. {error}") from error
     try:
-        wanted = [TENSORS, CONFIG]
-        return Path(hub.snapshot_download(name, revision=revision, allow_patterns=wanted))
+        files = [TENSORS, CONFIG]
+        return Path(hub.snapshot_download(name, revision=revision, allow_patterns=files))
     except Exception as error:  # the hub's and its HTTP client's have no base in common
         raise WICFileError(
             f"There is no folder {name} here, and the hub does not give it: {_first(error)}"

@@ -1,10 +1,10 @@
-"""The networks of the WIN paper, put together from the blocks."""
+"""WIN and WINNaive, the networks of the WIN paper, which hide, rescale and decolorize."""
 
 from __future__ import annotations
 
 import math
 from functools import partial
-from typing import Any
+from typing import Literal
 
 from torch import nn
 
@@ -18,13 +18,15 @@ from wic_layers.blocks import (
     Squeeze,
     Unsqueeze,
 )
-from wic_layers.completion import Completion, CompletionName
-from wic_layers.conv import WIC
+from wic_layers.blocks.dense_block import DenseBlock
 from wic_layers.errors import WICArgumentError
+from wic_layers.layer.completion import Completion, CompletionName
+from wic_layers.layer.conv import WIC
 from wic_layers.models.base import Network
-from wic_layers.subnets import DenseBlock
 
 __all__ = ["WIN", "WINNaive"]
+
+Layout = Literal["compact", "published"]
 
 
 def _check(in_channels: int, out_channels: int, scale: int, copies: int) -> None:
@@ -36,15 +38,19 @@ def _check(in_channels: int, out_channels: int, scale: int, copies: int) -> None
     if copies < 1:
         raise WICArgumentError(f"Expected copies of at least 1; got {copies!r}.")
     if not 0 < out_channels * copies < in_channels * scale**2:
-        wanted = f"{copies} x {out_channels}" if copies > 1 else f"{out_channels}"
+        results = f"{copies} x {out_channels}" if copies > 1 else f"{out_channels}"
         raise WICArgumentError(
             f"Expected fewer output channels than {in_channels * scale**2}, which come in at "
-            f"scale {scale}; got {wanted}."
+            f"scale {scale}; got {results}."
         )
 
 
 def _narrow(
-    channels: int, out_channels: int, copies: int, completion: Any, layout: Any
+    channels: int,
+    out_channels: int,
+    copies: int,
+    completion: CompletionName | Completion | None,
+    layout: Layout,
 ) -> list[nn.Module]:
     """The blocks at the end, which drop channels."""
     last = WIC(channels, out_channels * copies, completion=completion, layout=layout)
@@ -54,8 +60,12 @@ def _narrow(
 class WINNaive(Network):
     """WIN-Naive: couplings, then one narrowing WIC where others draw random numbers.
 
-    ``squeeze -> couplings -> [unsqueeze] -> WIC``, squeezed twice for a scale of 4; inputs and
-    outputs are pixels in [0, 1].
+    .. code-block:: none
+
+        images --> squeeze --> couplings --> [unsqueeze] --> WIC --> result
+                   (twice for x4)            (same size)     drops channels
+
+    Inputs and outputs are pixels in [0, 1].
 
     Args:
         in_channels: Channels of the input images together: 6 for a cover and one secret, 3 for
@@ -100,12 +110,9 @@ class WINNaive(Network):
         haar: bool = False,
         completion: CompletionName | Completion | None = None,
         copies: int = 1,
-        layout: Any = "compact",
+        layout: Layout = "compact",
     ) -> None:
         _check(in_channels, out_channels, scale, copies)
-        config = {
-            key: value for key, value in locals().items() if key not in ("self", "__class__")
-        }
         subnet = partial(DenseBlock, growth=growth)
         # at the same size halves are images, such as a cover and what it hides, not bands
         groups = in_channels if scale == 1 else 1
@@ -119,16 +126,22 @@ class WINNaive(Network):
             blocks.append(InverseHaar(groups) if haar else Unsqueeze(2))
             channels = in_channels
         blocks += _narrow(channels, out_channels, copies, completion, layout)
-        super().__init__(*blocks, config=config)
+        super().__init__(*blocks)
 
 
 class WIN(Network):
     """WIN: modules that widen, set memory aside and couple the rest; joined and narrowed.
 
-    ``squeeze -> WIC -> [WIC wider -> memory | couplings] x modules -> coupling -> [unsqueeze] ->
-    WIC``; for a scale of 4 all before the last WIC stands there twice. Inputs and outputs are
-    pixels in [0, 1]. The first WIC may widen, so that the network is not idempotent: a second
-    round trip changes the picture again, if little.
+    .. code-block:: none
+
+        images --> squeeze --> WIC --> module --> coupling --> [unsqueeze] --> WIC --> result
+                   (all before the last WIC twice for x4)      (same size)     drops channels
+
+        module:    --> WIC --+-- memory --------------------------+--> joined
+                     wider   +-- couplings --> [the next module] -+
+
+    Inputs and outputs are pixels in [0, 1]. The first WIC may widen, so that the network is not
+    idempotent: a second round trip changes the picture again, if little.
 
     Args:
         in_channels: Channels of the input images together: 6 for a cover and one secret, 3 for
@@ -173,12 +186,9 @@ class WIN(Network):
         growth: int = 32,
         completion: CompletionName | Completion | None = None,
         copies: int = 1,
-        layout: Any = "compact",
+        layout: Layout = "compact",
     ) -> None:
         _check(in_channels, out_channels, scale, copies)
-        config = {
-            key: value for key, value in locals().items() if key not in ("self", "__class__")
-        }
         blocks: list[nn.Module] = []
         channels = in_channels
         for _ in range(_stages(scale)):
@@ -197,7 +207,7 @@ class WIN(Network):
             blocks.append(Unsqueeze(2))
             channels //= 4
         blocks += _narrow(channels, out_channels, copies, completion, layout)
-        super().__init__(*blocks, config=config)
+        super().__init__(*blocks)
 
 
 def _stages(scale: int) -> int:

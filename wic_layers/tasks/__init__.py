@@ -1,38 +1,41 @@
-"""What the networks are for, and their use on images and files."""
+"""Task and its classes, what networks are for; and their use on images and files.
+
+The functions (``hide`` to ``unpack_file``) stand in :mod:`wic_layers.codec` and come from there
+when they are asked for, so that a task can be defined without a network.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 from wic_layers.tasks.base import Task
 from wic_layers.tasks.decolorization import Decolorization
-from wic_layers.tasks.files import (
-    Written,
-    color_file,
-    down_file,
-    gray_file,
-    hide_file,
-    reveal_file,
-    up_file,
-)
 from wic_layers.tasks.hiding import Hiding
-from wic_layers.tasks.memory import (
-    COLORING,
-    HIDING,
-    RESCALING,
-    color,
-    down,
-    gray,
-    hide,
-    reveal,
-    up,
-)
-from wic_layers.tasks.packed import (
-    PACKING,
-    pack,
-    pack_clip,
-    pack_file,
-    unpack,
-    unpack_file,
-)
 from wic_layers.tasks.packing import Clip, Layers, Packing, Stereo, Zoom
+from wic_layers.tasks.registry import COLORING, HIDING, PACKING, RESCALING, TASKS
 from wic_layers.tasks.rescaling import Rescaling
+
+if TYPE_CHECKING:
+    from wic_layers.codec import (
+        Written,
+        color,
+        color_file,
+        down,
+        down_file,
+        gray,
+        gray_file,
+        hide,
+        hide_file,
+        pack,
+        pack_clip,
+        pack_file,
+        reveal,
+        reveal_file,
+        unpack,
+        unpack_file,
+        up,
+        up_file,
+    )
 
 __all__ = [
     "COLORING",
@@ -69,5 +72,10 @@ __all__ = [
     "up_file",
 ]
 
-TASKS: dict[str, Task] = {task.name: task for task in (*HIDING, *RESCALING, *COLORING, *PACKING)}
-"""Every task by its name."""
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from wic_layers import codec
+
+    return getattr(codec, name)

@@ -1,13 +1,16 @@
-"""What a task is: how its images become one tensor, and what the result should look like."""
+"""Task: what a network is for, its images, what the result looks like, how it is doubted."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from functools import cached_property
 from typing import ClassVar
 
 import torch
 from torch import Tensor
+
+from wic_layers.errors import WICArgumentError
 
 __all__ = ["Task", "details"]
 
@@ -26,6 +29,9 @@ class Task(ABC):
         commands: The commands that run it forward and back.
         picture_name: What the forward picture is called, in files of other formats too.
         titles: What the forward picture and each image that comes back are called.
+        has_opacity: Whether :meth:`prepare` takes images with transparency, (4, H, W), if only to
+            refuse them.
+        foreground: The one whose transparency counts, by its place, or None.
         looks_like: What the forward picture should look like.
         is_composed: Whether a sample's images are made of photographs (:meth:`compose`); else they
             are photographs that have nothing to do with each other.
@@ -41,6 +47,8 @@ class Task(ABC):
     picture_name: ClassVar[str]
     titles: ClassVar[tuple[str, str]]
     looks_like: ClassVar[str]
+    has_opacity: ClassVar[bool] = False
+    foreground: ClassVar[int | None] = None
     is_composed: ClassVar[bool] = False
 
     @property
@@ -48,20 +56,30 @@ class Task(ABC):
         """What the images are called that go in."""
         return ("photo",)
 
-    @property
+    @cached_property
     def multiple(self) -> int:
         """What both sides of the input must be divisible by: every network squeezes once."""
         return max(self.scale, 2)
 
-    @property
+    def padded(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Returns the (width, height) to which images of a size are padded for the network."""
+        width, height = (-(-side // self.multiple) * self.multiple for side in size)
+        return width, height
+
+    @cached_property
     def channels(self) -> tuple[int, int, int]:
         """Input channels, output channels and scale of a network for this task."""
         return 3 * self.images, self.out_channels, self.scale
 
-    @property
-    def returned(self) -> int:
+    @cached_property
+    def restored_count(self) -> int:
         """How many images come back: what was converted, or the secrets without their cover."""
         return max(self.images - 1, 1)
+
+    @cached_property
+    def min_restored_count(self) -> int:
+        """How many images come back at least."""
+        return self.restored_count
 
     @property
     def sources(self) -> int:
@@ -84,10 +102,32 @@ class Task(ABC):
         """
         return sources
 
+    def prepare(self, *images: Tensor, fit: bool = False) -> list[Tensor]:
+        """Returns the images that go into the network of those that a user has.
+
+        Args:
+            *images: Pixels (3, H, W), uint8.
+            fit: Reduce those that are too large, where a task has such.
+
+        Raises:
+            WICArgumentError: If there are too few or too many.
+            WICShapeError: If their sizes do not fit each other.
+        """
+        if len(images) != self.images:
+            raise WICArgumentError(
+                f"Expected {self.images} image{'s' * (self.images > 1)} for {self.name}; got "
+                f"{len(images)}."
+            )
+        return list(images)
+
+    def title_of(self, index: int) -> str:
+        """Returns what one of the images that go in is called in errors."""
+        return "photo"
+
     @property
-    def fewest(self) -> int:
-        """How many images come back at least."""
-        return self.returned
+    def picture_title(self) -> str:
+        """What the forward picture is called in errors."""
+        return self.titles[0]
 
     def pack(self, *images: Tensor) -> Tensor:
         """Returns the network's input (B, C, H, W) from images (B, 3, H, W) in [0, 1]."""
@@ -97,9 +137,9 @@ class Task(ABC):
         """Returns the images (B, 3, H, W) that a packed tensor holds."""
         return x.split(3, dim=1)
 
-    def wanted(self, x: Tensor) -> tuple[Tensor, ...]:
+    def restored(self, x: Tensor) -> tuple[Tensor, ...]:
         """Returns those images of a packed tensor that the task is there to bring back."""
-        return self.unpack(x)[-self.returned :]
+        return self.unpack(x)[-self.restored_count :]
 
     @abstractmethod
     def reference(self, x: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Clips, stereo pairs, dual views and layers made of single photographs, to learn and judge by.
+"""``pan``, ``stereo``, ``views``, ``layers``: samples of packing made of single photographs.
 
 Real ones differ; what a network needs of them, images that nearly show the same, these have too.
 Photographs are (B, 3, H, W) in [0, 1], results are rounded to 8 bits, and chance comes from
@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from wic_layers.quantization import quantize
+from wic_layers.layer.quantization import quantize
 
 __all__ = ["MOST_DISPARITY", "PAN", "layers", "pan", "stereo", "views"]
 
@@ -40,7 +40,7 @@ def pan(photograph: Tensor, frames: int, margin: int) -> tuple[Tensor, ...]:
         for n in (2, 1)
     )
     half = photograph.new_tensor([width, height]) / 2
-    found = []
+    several = []
     for index in range(frames):
         moved = index - (frames - 1) / 2
         scale = (1 + _GROWTH * zoom * moved) * (half - margin / 2) / half
@@ -51,8 +51,8 @@ def pan(photograph: Tensor, frames: int, margin: int) -> tuple[Tensor, ...]:
         frame = F.grid_sample(
             photograph, grid, mode="bicubic", padding_mode="reflection", align_corners=False
         )
-        found.append(quantize(frame))
-    return tuple(found)
+        several.append(quantize(frame))
+    return tuple(several)
 
 
 def blob(like: Tensor, softness: float) -> Tensor:

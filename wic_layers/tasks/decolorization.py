@@ -1,4 +1,4 @@
-"""A colour image as a grey one and back."""
+"""Decolorization: a colour image as a grey one and back."""
 
 from __future__ import annotations
 

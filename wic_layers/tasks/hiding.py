@@ -1,4 +1,4 @@
-"""One to four images hidden in another."""
+"""Hiding: one to four images hidden in another."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from wic_layers.errors import WICArgumentError
+from wic_layers.errors import WICArgumentError, WICShapeError
 from wic_layers.tasks.base import Task, details
 
 __all__ = ["MOST_SECRETS", "Hiding"]
@@ -55,16 +55,35 @@ class Hiding(Task):
         secrets = range(1, self.images)
         return ("cover", *(f"secret_{n}" if self.images > 2 else "secret" for n in secrets))
 
+    def prepare(self, *images: Tensor, fit: bool = False) -> list[Tensor]:
+        """The cover and the secrets; with ``fit`` those larger than the cover are reduced.
+
+        Args:
+            *images: Pixels (3, H, W), uint8, the cover first.
+            fit: Reduce a secret that is larger than the cover, keeping its proportions.
+
+        Raises:
+            WICArgumentError: If there are too few or too many.
+            WICShapeError: If a secret is larger than the cover, and ``fit`` is false.
+        """
+        cover, *secrets = super().prepare(*images)
+        room = cover.shape[2], cover.shape[1]
+        return [cover, *(_fitted(secret, room, fit=fit) for secret in secrets)]
+
+    def title_of(self, index: int) -> str:
+        """Returns what one of the images that go in is called in errors."""
+        return f"secret {index}" if index else "cover"
+
     def reference(self, x: Tensor) -> Tensor:
         """The cover."""
         return x[:, :3]
 
     def doubt(self, picture: Tensor, images: Sequence[Tensor]) -> str | None:
         """Whether what came back is a ghost of the picture itself, or of one secret in another."""
-        seen = [image for image in images if min(image.shape[1:]) >= _SMALLEST]
-        pairs = [_details(picture, image) for image in seen]
+        images = [image for image in images if min(image.shape[1:]) >= _SMALLEST]
+        pairs = [_details(picture, image) for image in images]
         ghost = max(map(_likeness, pairs), default=0.0)
-        if ghost > _GHOST or self._has_other_signs(ghost, pairs, seen):
+        if ghost > _GHOST or self._has_other_signs(ghost, pairs, images):
             return (
                 "What came back looks like the picture itself, as it does where nothing was "
                 "hidden, or not so many secrets, or where JPEG or an edit destroyed them."
@@ -72,13 +91,32 @@ class Hiding(Task):
         return None
 
     @staticmethod
-    def _has_other_signs(ghost: float, pairs: Sequence[Tensor], seen: Sequence[Tensor]) -> bool:
-        if len(seen) == 1:  # right ones of several may have traces of each other in those places
-            is_likely = ghost > _FAINT or _contrast(seen[0]) < _PALE
+    def _has_other_signs(ghost: float, pairs: Sequence[Tensor], images: Sequence[Tensor]) -> bool:
+        if len(images) == 1:  # right ones of several may have traces of each other in those places
+            is_likely = ghost > _FAINT or _contrast(images[0]) < _PALE
             return is_likely and _likeness(F.avg_pool2d(pairs[0].abs(), 4)) > _PLACES
         return ghost > _FAINT and any(
-            _likeness(_details(*two)) > _TWINS for two in combinations(seen, 2)
+            _likeness(_details(*two)) > _TWINS for two in combinations(images, 2)
         )
+
+
+def _fitted(secret: Tensor, room: tuple[int, int], *, fit: bool) -> Tensor:
+    """The secret, reduced (antialiased bicubic) where it is larger than ``room``."""
+    height, width = secret.shape[1:]
+    if width <= room[0] and height <= room[1]:
+        return secret
+    if not fit:
+        raise WICShapeError(
+            f"Expected a secret of at most the cover's {room[0]}x{room[1]}; got {width}x{height}. "
+            f"Reduce it with --fit (fit=True), or take a larger cover."
+        )
+    factor = min(room[0] / width, room[1] / height)
+    new = tuple(
+        min(max(round(side * factor), 1), limit)
+        for side, limit in zip((height, width), room[::-1], strict=True)
+    )
+    x = F.interpolate(secret[None].float(), size=new, mode="bicubic", antialias=True)
+    return x[0].round().clamp(0, 255).to(torch.uint8)
 
 
 def _details(one: Tensor, other: Tensor) -> Tensor:

@@ -1,8 +1,9 @@
-"""Several images in one that gives all of them back: clips, stereo pairs, dual views, layers."""
+"""Packing, of several images in one that gives all back: Clip, Stereo, Zoom, Layers."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
+from functools import cached_property
 from typing import ClassVar
 
 import torch
@@ -10,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from wic_layers.errors import WICArgumentError, WICShapeError
-from wic_layers.images import size_of
+from wic_layers.pictures import size_of
 from wic_layers.tasks import composing
 from wic_layers.tasks.base import Task
 
@@ -24,8 +25,7 @@ class Packing(Task):
     first.
 
     Attributes:
-        given: How many images are asked for.
-        parts: What they are called, in their order.
+        parts: What the images that a user has are called, in their order; of a clip fewer will do.
     """
 
     forward_criterion = "l2"
@@ -34,20 +34,16 @@ class Packing(Task):
     titles: ClassVar[tuple[str, str]] = ("packed", "image")
     looks_like: ClassVar[str] = "the first image"
     is_composed = True
+    has_opacity = True
     parts: tuple[str, ...]
-
-    @property
-    def given(self) -> int:
-        """How many images are asked for; of a clip fewer will do."""
-        return len(self.parts)
 
     @property
     def image_names(self) -> tuple[str, ...]:
         """What the images are called that go in."""
         return tuple(part.replace(" ", "_") for part in self.parts)
 
-    @property
-    def returned(self) -> int:
+    @cached_property
+    def restored_count(self) -> int:
         """All of them come back."""
         return self.images
 
@@ -63,25 +59,32 @@ class Packing(Task):
     def compose(self, *sources: Tensor) -> tuple[Tensor, ...]:
         """See :meth:`Task.compose`."""
 
-    def take(self, *images: Tensor) -> list[Tensor]:
-        """Returns the images that go into the network of those that a user gives.
-
-        Args:
-            *images: Pixels (3, H, W), uint8.
-
-        Raises:
-            WICArgumentError: If there are too few or too many.
-            WICShapeError: If their sizes differ.
-        """
-        if len(images) != self.given:
+    def prepare(self, *images: Tensor, fit: bool = False) -> list[Tensor]:
+        """See :meth:`Task.prepare`; images have one size, and only a foreground has opacity."""
+        for index, image in enumerate(images):
+            if len(image) == 4 and index != self.foreground:
+                raise WICArgumentError(
+                    f"Expected image {index + 1} for {self.name} without transparency, which "
+                    "would be lost; flatten it onto a background first."
+                )
+        if len(images) != len(self.parts):
             raise WICArgumentError(
-                f"Expected {self.given} images for {self.name} ({', '.join(self.parts)}); got "
-                f"{len(images)}."
+                f"Expected {len(self.parts)} images for {self.name} ({', '.join(self.parts)}); "
+                f"got {len(images)}."
             )
         sizes = [f"{w}x{h}" for w, h in map(size_of, images)]
         if len(set(sizes)) > 1:
             raise WICShapeError(f"Expected images of one size; got {', '.join(sizes)}.")
         return list(images)
+
+    def title_of(self, index: int) -> str:
+        """Returns what one of the images that go in is called in errors."""
+        return f"image {index + 1}"
+
+    @property
+    def picture_title(self) -> str:
+        """What the forward picture is called in errors."""
+        return "the picture"
 
 
 class Stereo(Packing):
@@ -168,6 +171,7 @@ class Layers(Packing):
     titles = ("composition", "layer")
     looks_like = "the composition"
     parts = ("background", "foreground")
+    foreground = 1
 
     @property
     def image_names(self) -> tuple[str, ...]:
@@ -183,18 +187,19 @@ class Layers(Packing):
         """One photograph in front of another, by a soft matte."""
         return composing.layers(*sources)
 
-    def take(self, *images: Tensor) -> list[Tensor]:
+    def prepare(self, *images: Tensor, fit: bool = False) -> list[Tensor]:
         """The composition, the background and the foreground on black.
 
         Args:
             *images: The background (3, H, W) and the foreground (4, H, W), its opacity last, in
                 uint8.
+            fit: See :meth:`Task.prepare`.
 
         Raises:
             WICArgumentError: If there is another number, or the foreground has no transparency.
             WICShapeError: If their sizes differ.
         """
-        background, foreground = super().take(*images)
+        background, foreground = super().prepare(*images)
         if len(foreground) != 4:
             raise WICArgumentError(
                 "Expected a foreground with transparency (RGBA), which says where the background "
@@ -255,8 +260,8 @@ class Clip(Packing):
         """The frames of a camera pan."""
         return composing.pan(sources[0], self.images, self._margin)
 
-    @property
-    def fewest(self) -> int:
+    @cached_property
+    def min_restored_count(self) -> int:
         """A clip may have been short of frames."""
         return 1
 
@@ -271,18 +276,19 @@ class Clip(Packing):
 
     def unpack(self, x: Tensor) -> tuple[Tensor, ...]:
         """Returns the frames of a packed tensor in the order of time."""
-        found = dict(zip(self._order(), x.split(3, dim=1), strict=True))
-        return tuple(found[index] for index in range(self.images))
+        frames = dict(zip(self._order(), x.split(3, dim=1), strict=True))
+        return tuple(frames[index] for index in range(self.images))
 
-    def take(self, *images: Tensor) -> list[Tensor]:
+    def prepare(self, *images: Tensor, fit: bool = False) -> list[Tensor]:
         """The frames, completed by the last one.
 
         Args:
             *images: Pixels (3, H, W), uint8; as many as the clip has frames, or fewer.
+            fit: See :meth:`Task.prepare`.
 
         Raises:
             WICArgumentError: If there is none, or there are more.
             WICShapeError: If their sizes differ.
         """
         missing = max(self.images - len(images), 0) if images else 0
-        return super().take(*images, *images[-1:] * missing)
+        return super().prepare(*images, *images[-1:] * missing)

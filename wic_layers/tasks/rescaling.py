@@ -1,4 +1,4 @@
-"""An image at half, a third or a quarter of its size and back."""
+"""Rescaling: an image at half, a third or a quarter of its size and back."""
 
 from __future__ import annotations
 

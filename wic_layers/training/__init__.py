@@ -1,13 +1,13 @@
-"""Training and evaluation: photographs, objective, guard, loop; ``wic train`` and ``wic eval``."""
+"""Training: photographs, objective, guard, loop; ``wic train`` and ``wic upgrade``."""
 
+from wic_layers.evaluation.judging import Judgement, judge
 from wic_layers.training.data import Crops, Photographs, arrange
 from wic_layers.training.diagnosis import diagnose
-from wic_layers.training.engine import make_fabric, train
 from wic_layers.training.guard import Guard, Incident
-from wic_layers.training.judging import Judgement, judge
-from wic_layers.training.muon import Muon
+from wic_layers.training.loop import Training, make_fabric
 from wic_layers.training.objective import Losses, Objective
-from wic_layers.training.settings import Settings
+from wic_layers.training.optimizers import Muon
+from wic_layers.training.recipe import Settings
 
 __all__ = [
     "Crops",
@@ -19,9 +19,9 @@ __all__ = [
     "Objective",
     "Photographs",
     "Settings",
+    "Training",
     "arrange",
     "diagnose",
     "judge",
     "make_fabric",
-    "train",
 ]

@@ -1,4 +1,4 @@
-"""``wic train``: a preset, folders of photographs, and weights at the end."""
+"""``wic train``: a preset, photographs, weights at the end; ``fit`` is that for any network."""
 
 from __future__ import annotations
 
@@ -19,19 +19,18 @@ from torch import Tensor
 import wic_layers
 from wic_layers._files import is_temporary
 from wic_layers.errors import WICArgumentError, WICDependencyError, WICFileError
-from wic_layers.images import find_images
-from wic_layers.models import NETWORKS, from_pretrained
+from wic_layers.evaluation.judging import Judgement
+from wic_layers.models import NETWORKS, Network, from_pretrained
 from wic_layers.models.presets import PRESETS, find_preset
 from wic_layers.models.weights import CARD, CONFIG, TENSORS
+from wic_layers.pictures import find_images
 from wic_layers.tasks import TASKS, Task
-from wic_layers.training.batches import margin
-from wic_layers.training.data import Photographs
-from wic_layers.training.engine import CHECKPOINT, LOG, UNFINISHED, make_fabric, train
+from wic_layers.training.data import Photographs, margin
 from wic_layers.training.guard import Incident
-from wic_layers.training.judging import Judgement
+from wic_layers.training.loop import CHECKPOINT, LOG, UNFINISHED, Training, make_fabric
 from wic_layers.training.monitor import Monitor
-from wic_layers.training.objective import TERMS, Losses
-from wic_layers.training.settings import Settings
+from wic_layers.training.objective import Losses
+from wic_layers.training.recipe import Settings, Values
 
 __all__ = [
     "Fitted",
@@ -74,27 +73,27 @@ def _settings(args: argparse.Namespace) -> Settings:
     return gather(args, find_preset(settings.preset).recipe)
 
 
-def gather(args: argparse.Namespace, defaults: Mapping[str, Any]) -> Settings:
+def gather(args: argparse.Namespace, defaults: Mapping[str, object]) -> Settings:
     """What the command line says, over --config or, to resume, the settings beside --out.
 
     Args:
         args: Of a command with ``--out``, ``--resume``, ``--config`` and every setting.
         defaults: Settings where nobody says otherwise.
     """
-    found: dict[str, Any] = dict(defaults)
+    values: Values = dict(defaults)
     if args.resume:
         if not (args.out / CHECKPOINT).is_file():
             raise WICFileError(
                 f"Expected a checkpoint to resume; there is no {args.out / CHECKPOINT}. Leave out "
                 f"--resume."
             )
-        found.update(Settings.read(args.out / SETTINGS))
+        values.update(Settings.read(args.out / SETTINGS))
     if args.config is not None:
-        found.update(Settings.read(args.config))
+        values.update(Settings.read(args.config))
     for each in dataclasses.fields(Settings):
         if getattr(args, each.name, None) is not None:
-            found[each.name] = getattr(args, each.name)
-    return Settings.from_dict(found, "wic train")
+            values[each.name] = getattr(args, each.name)
+    return Settings.from_dict(values, "wic train")
 
 
 def split_off(paths: list[Path], held_out: int) -> tuple[list[Path], list[Path]]:
@@ -141,12 +140,12 @@ def pack_middles(task: Task, images: Photographs) -> Tensor:
         return task.pack(*task.compose(*several))
 
 
-def _network(settings: Settings, *, resume: bool) -> Any:
+def _network(settings: Settings, *, resume: bool) -> Network:
     preset = find_preset(settings.preset)
     changes = {}
     if settings.completion not in (None, preset.arguments.get("completion")):
         changes["completion"] = settings.completion
-    model = NETWORKS[preset.network].from_preset(settings.preset, **changes)
+    model: Network = NETWORKS[preset.network].from_preset(settings.preset, **changes)
     if settings.start is not None and not resume:  # else all weights come from the checkpoint
         start = from_pretrained(settings.start)
         if (start.preset, start.config) != (model.preset, model.config):
@@ -169,17 +168,17 @@ def check_folder(args: argparse.Namespace) -> None:
     out = args.out
     if out.exists() and not out.is_dir():
         raise WICFileError(f"Expected a folder as --out; {out} is a file.")
-    held = {path.name for path in out.iterdir()} if out.exists() else set()
-    if all(_is_before_the_first_checkpoint(name) for name in held):
-        held = set()
-    if held and not args.resume:
-        if not ({SETTINGS, CHECKPOINT} <= held or _holds_weights(out)):
+    names = {path.name for path in out.iterdir()} if out.exists() else set()
+    if all(_is_before_the_first_checkpoint(name) for name in names):
+        names = set()
+    if names and not args.resume:
+        if not ({SETTINGS, CHECKPOINT} <= names or _holds_weights(out)):
             raise WICFileError(
                 f"{out} holds files that are not of a training; choose another folder, which may "
                 f"be a new one."
             )
         if not args.force:
-            more = "Go on with --resume, or start" if CHECKPOINT in held else "Start"
+            more = "Go on with --resume, or start" if CHECKPOINT in names else "Start"
             raise WICFileError(f"{out} is not empty. {more} anew with --force.")
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -195,10 +194,10 @@ def _is_before_the_first_checkpoint(name: str) -> bool:
 def _holds_weights(folder: Path) -> bool:
     """Whether what a folder holds is a network's weights and their configuration."""
     try:
-        found = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
-    return isinstance(found, dict) and {"network", "sha256"} <= found.keys()
+    return isinstance(config, dict) and {"network", "sha256"} <= config.keys()
 
 
 def clear_folder(out: Path) -> None:
@@ -241,12 +240,12 @@ class Fitted(NamedTuple):
         card: What to say about its weights.
     """
 
-    model: Any
+    model: Network
     held_out: Tensor
     card: dict[str, str]
 
 
-def fit(model: Any, task: Task, settings: Settings, args: argparse.Namespace) -> Fitted | None:
+def fit(model: Network, task: Task, settings: Settings, args: argparse.Namespace) -> Fitted | None:
     """Trains ``model`` on ``settings.data``, with a progress bar, into the folder ``args.out``.
 
     Args:
@@ -292,24 +291,24 @@ def fit(model: Any, task: Task, settings: Settings, args: argparse.Namespace) ->
         total=settings.steps, unit="step", ncols=columns, mininterval=1,
         disable=None if fabric.is_global_zero else True,
     ) as bar:  # fmt: skip
-        shown: dict[str, Any] = {}
+        shown: dict[str, str] = {}
 
-        def report(step: int, losses: Losses, judged: Judgement | None, rate: float) -> None:
+        def report(step: int, losses: Losses, judgement: Judgement | None, rate: float) -> None:
             nonlocal monitor
             if monitor is None:
                 monitor = Monitor(args.out / EVENTS, start=step - 1)
                 bar.initial = bar.n = step - 1
             bar.update(step - bar.n)
             monitor.step(step, losses, rate)
-            if judged is not None:
-                monitor.judged(step, judged, model)
-                psnr = f"{judged.psnr_forward:.2f}/{judged.psnr_back:.2f}"
+            if judgement is not None:
+                monitor.judged(step, judgement, model)
+                psnr = f"{judgement.psnr_forward:.2f}/{judgement.psnr_back:.2f}"
                 shown.update(psnr=psnr)
                 if bar.disable:  # no terminal: a line now and then, for whoever reads the log
                     print(f"step {step} of {settings.steps}, {psnr} dB PSNR", flush=True)
-            if step % 20 == 0 or judged is not None:
-                for name, term in zip(TERMS, losses, strict=True):
-                    shown[name] = f"{float(term.detach()):.4g}"
+            if step % 20 == 0 or judgement is not None:
+                for name, loss in losses.items():
+                    shown[name] = f"{float(loss.detach()):.4g}"
                 bar.set_postfix(shown)
 
         def warn(incident: Incident) -> None:
@@ -321,19 +320,10 @@ def fit(model: Any, task: Task, settings: Settings, args: argparse.Namespace) ->
             versions = {"torch": torch.__version__, "wic-layers": wic_layers.__version__}
             dataclasses.replace(settings, data=there).write(args.out / SETTINGS, versions)
 
-        result = train(
-            model,
-            task,
-            images,
-            settings,
-            args.out,
-            held_out=held_out,
-            fabric=fabric,
-            resume=args.resume,
-            begin=begin,
-            report=report,
-            warn=warn,
+        training = Training(
+            model, task, images, settings, args.out, held_out=held_out, fabric=fabric, warn=warn
         )
+        result = training.run(resume=args.resume, begin=begin, report=report)
     if monitor is not None:
         monitor.close()
     if not fabric.is_global_zero:

@@ -1,4 +1,4 @@
-"""Random crops of photographs, from a memory-mapped file that holds them decoded."""
+"""``Photographs``, decoded in a mapped file; ``Crops`` of them; ``Batches``, packed for a task."""
 
 from __future__ import annotations
 
@@ -18,15 +18,28 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 
 from wic_layers.errors import WICArgumentError, WICFileError, WICWarning
-from wic_layers.images import as_kind, has_halved_chroma, read_image
+from wic_layers.pictures import as_kind, has_halved_chroma, read_image
+from wic_layers.tasks import Task
+from wic_layers.training.recipe import Settings
 
-__all__ = ["Crops", "Photographs", "arrange", "cache_folder"]
+__all__ = [
+    "Batches",
+    "Crops",
+    "Photographs",
+    "arrange",
+    "cache_folder",
+    "margin",
+    "pack_crops",
+    "read_batches",
+]
 
 _FORMAT = 1
 _PIXELS, _INDEX = "pixels.bin", "index.json"
 Reduce = Literal["auto"] | int
+Pixels = np.ndarray[Any, np.dtype[np.uint8]]
 
 
 class Crops(NamedTuple):
@@ -120,25 +133,25 @@ class Photographs:
         self.digest = hashlib.sha256(described.encode()).hexdigest()[:16]
         self._folder = _decoded(paths, reduce, levels, cache or cache_folder())
         index = json.loads((self._folder / _INDEX).read_text())
-        kept = [place for place in index if min(place[2:]) >= smallest]
-        if not kept:
+        places = [place for place in index if min(place[2:]) >= smallest]
+        if not places:
             how = "where chroma is halved" if reduce == "auto" else f"by {reduce}"
             raise WICFileError(
                 f"Expected images of at least {smallest} pixels a side after reducing them {how}; "
                 f"none of {len(paths)} is. Choose a smaller crop."
             )
-        self._places = [tuple(offset_and_size) for _, *offset_and_size in kept]
+        self._places = [tuple(offset_and_size) for _, *offset_and_size in places]
         areas = np.array([height * width for _, height, width in self._places], dtype=float)
-        level = np.array([place[0] for place in kept])
+        level = np.array([place[0] for place in places])
         for each in np.unique(level):
             areas[level == each] /= areas[level == each].sum()
         self._upto = np.cumsum(areas / areas.sum())
-        self._mapped: Any = None
+        self._mapped: Pixels | None = None
 
     def __len__(self) -> int:
         return len(self._places)
 
-    def __getitem__(self, index: int) -> np.ndarray[Any, Any]:
+    def __getitem__(self, index: int) -> Pixels:
         """Pixels of an image, (H, W, 3), uint8, read-only."""
         if self._mapped is None:
             self._mapped = np.memmap(self._folder / _PIXELS, dtype=np.uint8, mode="r")
@@ -146,7 +159,7 @@ class Photographs:
         pixels = self._mapped[offset : offset + 3 * height * width]
         return pixels.reshape(height, width, 3)
 
-    def __iter__(self) -> Iterator[np.ndarray[Any, Any]]:
+    def __iter__(self) -> Iterator[Pixels]:
         return (self[index] for index in range(len(self)))
 
     def __getstate__(self) -> dict[str, Any]:
@@ -183,24 +196,24 @@ class Photographs:
         chosen = list(range(size) if rows is None else rows)
         pixels = np.empty((len(chosen), crop, crop, 3), dtype=np.uint8)
         for place, row in enumerate(chosen):
-            found = [
+            cuts = [
                 self._cut(image, down, across, crop)
                 for image, down, across in zip(which[row], *drawn[1:, row], strict=True)
             ]
-            pixels[place] = max(found, key=_details) if candidates > 1 else found[0]
+            pixels[place] = max(cuts, key=_details) if candidates > 1 else cuts[0]
         return Crops(
             torch.from_numpy(pixels), torch.from_numpy(turn)[chosen],
             torch.from_numpy(tone)[:, chosen],
         )  # fmt: skip
 
-    def _cut(self, index: int, down: float, across: float, crop: int) -> np.ndarray[Any, Any]:
+    def _cut(self, index: int, down: float, across: float, crop: int) -> Pixels:
         image = self[index]
         top = int(down * (image.shape[0] - crop + 1))
         left = int(across * (image.shape[1] - crop + 1))
         return image[top : top + crop, left : left + crop]
 
 
-def _details(image: np.ndarray[Any, Any]) -> float:
+def _details(image: Pixels) -> float:
     """The mean difference between neighbours, down and across together."""
     pixels = image.astype(np.int16)
     return float(sum(np.abs(np.diff(pixels, axis=axis)).mean() for axis in (0, 1)))
@@ -249,7 +262,7 @@ def _decode_into(folder: Path, paths: Sequence[Path], reduce: Reduce, levels: in
     failed: list[WICFileError] = []
     offset = 0
 
-    def sizes_of(path: Path) -> list[np.ndarray[Any, Any]] | WICFileError:
+    def sizes_of(path: Path) -> list[Pixels] | WICFileError:
         try:
             return _sizes(path, reduce, levels)
         except WICFileError as error:
@@ -279,15 +292,75 @@ def _decode_into(folder: Path, paths: Sequence[Path], reduce: Reduce, levels: in
     (folder / _INDEX).write_text(json.dumps(index))
 
 
-def _sizes(path: Path, reduce: Reduce, levels: int) -> list[np.ndarray[Any, Any]]:
+def _sizes(path: Path, reduce: Reduce, levels: int) -> list[Pixels]:
     """Reads an image and returns it at each of its sizes; those of no pixels are left out."""
     image = as_kind(read_image(path), Image.new("RGB", (1, 1)))
     first = reduce if reduce != "auto" else 2 if has_halved_chroma(path) else 1
-    found = []
+    sizes = []
     for level in range(levels):
         factor = first * 2**level
         size = (image.width // factor, image.height // factor)
         if min(size):
             small = image.resize(size, Image.Resampling.BICUBIC) if factor > 1 else image
-            found.append(np.asarray(small))
-    return found
+            sizes.append(np.asarray(small))
+    return sizes
+
+
+def margin(task: Task) -> int:
+    """Pixels around a crop, so that its reference is that of the whole photograph."""
+    return -(-8 // task.scale) * task.scale
+
+
+class Batches(Dataset[Crops]):
+    """One process' crops of every step; each step's depend on its number alone.
+
+    Args:
+        images: Where they come from.
+        task: Says of how many photographs a sample is made, and how large they are.
+        settings: Batch, crop, seed and candidates.
+        process: Number of the process, from 0.
+        processes: How many there are; each has its share of every batch.
+    """
+
+    def __init__(
+        self, images: Photographs, task: Task, settings: Settings, process: int, processes: int
+    ) -> None:
+        self.images, self.settings = images, settings
+        self.size = settings.batch * task.sources
+        self.crop = task.source_side(settings.crop + 2 * margin(task))
+        self.rows = [
+            image * settings.batch + row
+            for image in range(task.sources)
+            for row in range(process, settings.batch, processes)
+        ]
+
+    def __getitem__(self, step: int) -> Crops:
+        return self.images.crops(
+            step, size=self.size, crop=self.crop, seed=self.settings.seed,
+            candidates=self.settings.candidates, rows=self.rows,
+        )  # fmt: skip
+
+
+def pack_crops(crops: Crops, task: Task, *, saturate: float = 0.0) -> tuple[Tensor, Tensor]:
+    """Returns the packed crops of a step and their reference."""
+    sources = arrange(crops, saturate=saturate).chunk(task.sources)
+    packed = task.pack(*task.compose(*sources))
+    around = margin(task)
+    inner = slice(around, -around)
+    edge = slice(around // task.scale, -(around // task.scale))
+    return packed[..., inner, inner], task.reference(packed)[..., edge, edge]
+
+
+def read_batches(
+    batches: Batches, settings: Settings, start: int, device: torch.device
+) -> Iterator[Crops]:
+    """Yields the crops of the steps from ``start`` on, cut out by ``settings.readers``."""
+    loader: DataLoader[Crops] = DataLoader(
+        batches,
+        batch_size=None,
+        sampler=range(start, settings.steps),
+        num_workers=settings.readers,
+        pin_memory=device.type == "cuda",
+        generator=torch.Generator(),  # it draws a seed for its readers, not from ours
+    )
+    return iter(loader)

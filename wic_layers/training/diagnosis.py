@@ -1,4 +1,4 @@
-"""Which part of a model an explosion began in."""
+"""``diagnose``: which part of a model an explosion began in."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from wic_layers.conv import WIC
 from wic_layers.errors import WICError
+from wic_layers.layer.conv import WIC
 
 __all__ = ["diagnose"]
 
@@ -49,14 +49,14 @@ def diagnose(model: nn.Module, rerun: Callable[[], object] | None = None) -> str
         if _is_bad(parameter):
             return _plain(name)
     if rerun is not None:
-        found: list[str] = []
-        with _watched(model, found):
+        spoiled: list[str] = []
+        with _watched(model, spoiled):
             try:
                 rerun()
             except WICError as error:
-                found.append(str(error))
-        if found:
-            return found[0]
+                spoiled.append(str(error))
+        if spoiled:
+            return spoiled[0]
     gradients = {
         _plain(name): float(torch.linalg.vector_norm(parameter.grad.float()))
         for name, parameter in model.named_parameters()
@@ -80,14 +80,14 @@ def _plain(name: str) -> str:
 
 
 @contextmanager
-def _watched(model: nn.Module, found: list[str]) -> Iterator[None]:
+def _watched(model: nn.Module, spoiled: list[str]) -> Iterator[None]:
     """Notes the modules whose results are not finite, in the order in which they are computed."""
     undo: list[Callable[[], None]] = []
 
     def watch(name: str, module: nn.Module) -> None:
         def called(_: nn.Module, __: Any, arguments: dict[str, Any], result: object) -> None:
             if _is_bad(result):
-                found.append(f"{name} ({'inverse' if arguments.get('rev') else 'forward'})")
+                spoiled.append(f"{name} ({'inverse' if arguments.get('rev') else 'forward'})")
 
         undo.append(module.register_forward_hook(called, with_kwargs=True).remove)
         inverse = getattr(module, "inverse", None)
@@ -97,7 +97,7 @@ def _watched(model: nn.Module, found: list[str]) -> Iterator[None]:
         def watched(y: Tensor, *args: Any, **kwargs: Any) -> Any:
             result = inverse(y, *args, **kwargs)
             if _is_bad(result):
-                found.append(f"{name} (inverse)")
+                spoiled.append(f"{name} (inverse)")
             return result
 
         # beside the module's own attributes, where it stands before the method of the class

@@ -1,4 +1,4 @@
-"""A guard around an optimizer: steps that explode are not taken, and say which part did it."""
+"""``Guard`` around an optimizer: steps that explode are not taken; ``Incident`` says why."""
 
 from __future__ import annotations
 
@@ -9,17 +9,28 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from wic_layers.errors import WICArgumentError, WICError
 from wic_layers.training.diagnosis import diagnose
+from wic_layers.training.optimizers import own_optimizer
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 __all__ = ["Guard", "Incident"]
 
 FEW, MANY = 5, 100  # losses whose medians are compared
+SPIKE = 10.0  # how many times the usual a loss is when it has exploded
+SLOWER = 0.5  # what the learning rate is multiplied by after an incident
+PATIENCE = 3  # incidents in a row that end the training
+
+State = dict[str, Any]
+"""What ``state_dict`` returns."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +67,7 @@ class Guard:
     """Takes the steps of an optimizer, except those that would ruin the model.
 
     A step whose loss or gradient is not finite, or whose loss has exploded (the median of the last
-    5 losses is more than ``spike`` times that of the last 100), is not taken. The model and the
+    5 losses is more than ten times that of the last 100), is not taken. The model and the
     optimizer return to the last good state, which is kept in memory every ``every`` steps, and the
     learning rate is halved from there on, whatever a scheduler sets. A state from which no step
     can be taken was not good: the one before it takes its place. Three times without getting to a
@@ -68,9 +79,6 @@ class Guard:
         optimizer: Its optimizer. :meth:`step` calls its ``step`` and ``zero_grad``.
         every: Steps between good states; None if they are marked by :meth:`mark_good` alone.
         clip: Largest gradient norm.
-        spike: How many times the usual a loss is when it has exploded.
-        factor: What the learning rate is multiplied by after an incident.
-        patience: How many incidents in a row end the training.
         also: Other things with ``state_dict`` and ``load_state_dict`` that must return too, such
             as the averaged weights.
         fabric: The Lightning Fabric that runs the processes, if any: it runs ``backward`` and
@@ -91,31 +99,22 @@ class Guard:
     def __init__(
         self,
         model: nn.Module,
-        optimizer: Any,
+        optimizer: Optimizer,
         *,
         every: int | None = 100,
         clip: float = 10.0,
-        spike: float = 10.0,
-        factor: float = 0.5,
-        patience: int = 3,
         also: Sequence[Any] = (),
-        fabric: Any = None,
+        fabric: Fabric | None = None,
         report: Callable[[Incident], None] | None = None,
     ) -> None:
         if every is not None and every < 1:
             raise WICArgumentError(f"Expected every of at least 1; got {every!r}.")
-        if clip <= 0 or spike <= 1 or not 0 < factor < 1 or patience < 1:
-            raise WICArgumentError(
-                "Expected clip > 0, spike > 1, 0 < factor < 1 and patience of at least 1; got "
-                f"clip={clip!r}, spike={spike!r}, factor={factor!r}, patience={patience!r}."
-            )
+        if clip <= 0:
+            raise WICArgumentError(f"Expected clip above 0; got {clip!r}.")
         self.model = model
         self.optimizer = optimizer
         self.every = every
         self.clip = clip
-        self.spike = spike
-        self.factor = factor
-        self.patience = patience
         self.also = tuple(also)
         self.fabric = fabric
         self.report = report
@@ -125,8 +124,8 @@ class Guard:
         self._losses: deque[float] = deque(maxlen=MANY)
         self._usual: dict[str, float] = {}
         # the last good state, and the one before it, for where the last one was none
-        self._good: dict[str, Any] = {}
-        self._earlier: dict[str, Any] = {}
+        self._good: State = {}
+        self._earlier: State = {}
         self._is_returned = False
         self._stuck_at = -1  # the step of the latest incident
         self.mark_good()
@@ -160,7 +159,7 @@ class Guard:
         norm = _norm([p.grad for p in parameters])  # type: ignore[misc]
         judged = torch.stack([x.detach().float().mean() for x in (*terms.values(), total)])
         if self.fabric is not None:
-            judged = self.fabric.all_reduce(judged, reduce_op="mean")
+            judged = cast(Tensor, self.fabric.all_reduce(judged, reduce_op="mean"))
         # one wait for the device
         *values, whole, length = torch.cat((judged, norm.detach().float()[None])).tolist()
         named = dict(zip(terms, values, strict=True))
@@ -206,13 +205,13 @@ class Guard:
         self._good = copy.deepcopy(
             {
                 "model": self.model.state_dict(),
-                "optimizer": _own(self.optimizer).state_dict(),
+                "optimizer": own_optimizer(self.optimizer).state_dict(),
                 "also": [thing.state_dict() for thing in self.also],
                 "guard": self._past(),
             }
         )
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> State:
         """What a checkpoint needs, beside the model's state and the optimizer's.
 
         The two states to return to are in it, each as large as those of model and optimizer
@@ -231,7 +230,7 @@ class Guard:
             "earlier": self._earlier if whole else {},
         }
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: State) -> None:
         """Goes on from what :meth:`state_dict` gave; load model and optimizer before it.
 
         Args:
@@ -247,7 +246,7 @@ class Guard:
         self._is_returned = state.get("is_returned", False)
         self._stuck_at = state.get("stuck_at", -1)
 
-    def _past(self) -> dict[str, Any]:
+    def _past(self) -> State:
         """What returns with the model."""
         return {
             "steps": self.steps,
@@ -255,7 +254,7 @@ class Guard:
             "usual": dict(self._usual),
         }
 
-    def _load(self, state: Mapping[str, Any]) -> None:
+    def _load(self, state: State) -> None:
         self.steps = state["steps"]
         self._losses = deque(state["losses"], maxlen=MANY)
         self._usual = dict(state["usual"])
@@ -269,7 +268,7 @@ class Guard:
         self._losses.append(whole)
         recent = statistics.median(list(self._losses)[-FEW:])
         usual = statistics.median(self._losses)
-        if len(self._losses) == MANY and recent > self.spike * usual > 0:
+        if len(self._losses) == MANY and recent > SPIKE * usual > 0:
             return f"the loss rose from {usual:.4g} to {recent:.4g}"
         for name, value in named.items():
             self._usual[name] = 0.98 * self._usual.get(name, value) + 0.02 * value
@@ -292,18 +291,18 @@ class Guard:
         if self._is_returned and self._earlier:  # it explodes at once: it was not good
             self._good, self._earlier = self._earlier, {}
         self._is_returned = True
-        self.rate *= self.factor
+        self.rate *= SLOWER
         step = self.steps
         self._stuck_at = max(self._stuck_at, step)
         self.model.load_state_dict(self._good["model"])
-        _own(self.optimizer).load_state_dict(copy.deepcopy(self._good["optimizer"]))
+        own_optimizer(self.optimizer).load_state_dict(copy.deepcopy(self._good["optimizer"]))
         for thing, state in zip(self.also, self._good["also"], strict=True):
             thing.load_state_dict(copy.deepcopy(state))
         self._load(self._good["guard"])
         incident = Incident(step, reason, bad, layer, self.steps, self.rate)
         if self.report is not None:
             self.report(incident)
-        if self.in_a_row >= self.patience:
+        if self.in_a_row >= PATIENCE:
             raise WICError(
                 f"The training exploded {self.in_a_row} times in a row and was ended; the model "
                 f"holds its last good state. {incident} Start again with a lower learning rate."
@@ -336,15 +335,8 @@ def _clip(parameters: list[nn.Parameter], most: float, norm: Tensor) -> None:
         nn.utils.clip_grad_norm_(parameters, most)
 
 
-def _is_shared_out(model: nn.Module, optimizer: Any) -> bool:
+def _is_shared_out(model: nn.Module, optimizer: Optimizer) -> bool:
     """Whether a process has its share of the state only: ZeroRedundancyOptimizer's, or FSDP's."""
     return hasattr(optimizer, "consolidate_state_dict") or any(
         hasattr(parameter, "device_mesh") for parameter in model.parameters()
     )
-
-
-def _own(optimizer: Any) -> Any:
-    """The optimizer that holds this process' state, inside what Fabric and sharding put around."""
-    for name in ("optimizer", "optim"):
-        optimizer = getattr(optimizer, name, optimizer)
-    return optimizer

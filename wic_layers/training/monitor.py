@@ -1,4 +1,4 @@
-"""TensorBoard: losses, PSNR, condition numbers, and pictures with their residuals."""
+"""``Monitor``: losses, PSNR, condition numbers and pictures, for TensorBoard."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from wic_layers.conv import WIC
 from wic_layers.errors import WICDependencyError
-from wic_layers.training.judging import Judgement
-from wic_layers.training.objective import TERMS, Losses
+from wic_layers.evaluation.judging import Judgement
+from wic_layers.layer.conv import WIC
+from wic_layers.training.objective import Losses
 
 __all__ = ["Monitor"]
 
@@ -46,26 +46,25 @@ class Monitor:
         """Writes the unweighted losses and the learning rate, every so often."""
         if step % EVERY:
             return
-        for name, loss in zip(TERMS, losses, strict=True):
+        for name, loss in losses.items():
             self._writer.add_scalar(f"loss/{name}", float(loss.detach()), step)
         self._writer.add_scalar("learning rate", rate, step)
 
-    def judged(self, step: int, found: Judgement, model: nn.Module) -> None:
+    def judged(self, step: int, judgement: Judgement, model: nn.Module) -> None:
         """Writes the PSNR through 8 bits, the kernels' condition numbers, and pictures."""
-        self._writer.add_scalar("PSNR/forward", found.psnr_forward, step)
-        self._writer.add_scalar("PSNR/back", found.psnr_back, step)
+        self._writer.add_scalar("PSNR/forward", judgement.psnr_forward, step)
+        self._writer.add_scalar("PSNR/back", judgement.psnr_back, step)
         for name, module in model.named_modules():
             if isinstance(module, WIC):
                 condition = float(module.condition_number().detach())
                 self._writer.add_scalar(f"condition number/{name}", condition, step)
-        pairs = [("forward", found.forward, found.reference)]
-        several = found.back.shape[1] > 3
-        for index, (back, wanted) in enumerate(
-            zip(found.back.split(3, 1), found.wanted.split(3, 1), strict=True), start=1
-        ):
-            pairs.append((f"back {index}" if several else "back", back, wanted))
-        for name, picture, wanted in pairs:
-            residual = ((picture - wanted) * RESIDUAL + 0.5).clamp(0, 1)
+        pairs = {"forward": (judgement.forward, judgement.reference)}
+        images = zip(judgement.back.split(3, 1), judgement.original.split(3, 1), strict=True)
+        several = judgement.back.shape[1] > 3
+        for index, pair in enumerate(images, start=1):
+            pairs[f"back {index}" if several else "back"] = pair
+        for name, (picture, original) in pairs.items():
+            residual = ((picture - original) * RESIDUAL + 0.5).clamp(0, 1)
             self._add_images(name, picture, step)
             self._add_images(f"{name}, residual x{RESIDUAL:g}", residual, step)
 

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor
 
 from wic_layers.errors import WICArgumentError, WICFileError
-from wic_layers.models import NETWORKS, PRESETS, Preset, load_official, with_wic
-from wic_layers.quantization import quantize
-from wic_layers.tasks import TASKS, Task
+from wic_layers.evaluation.judging import Judgement
+from wic_layers.models import NETWORKS, PRESETS, Network, Preset, load_official, with_wic
+from wic_layers.tasks import TASKS
 from wic_layers.training.command import check_folder, clear_folder, fit, gather
-from wic_layers.training.judging import psnr
-from wic_layers.training.settings import Settings
+from wic_layers.training.recipe import Settings
 
-__all__ = ["KINDS", "Outcome", "add_arguments", "judge_decodings", "run"]
+__all__ = ["KINDS", "add_arguments", "judge_decodings", "run"]
 
 KINDS = {"irn": "IRN", "hinet": "HiNet", "iicnet": "IICNet"}
 """The code bases whose checkpoints can be upgraded, with the class of their networks."""
@@ -29,7 +26,7 @@ _WAS = {
 }
 _DECODINGS = 10
 # fine-tuning: the couplings are trained already
-_DEFAULTS: dict[str, Any] = {"steps": 2000, "learning_rate": 2e-4, "warmup": 100}
+_DEFAULTS: dict[str, object] = {"steps": 2000, "learning_rate": 2e-4, "warmup": 100}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -50,52 +47,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     Settings.add_arguments(parser, _DEFAULTS, without=("start",))
 
 
-class Outcome:
-    """What comes back from the forward pictures of some images, decoded several times.
-
-    Args:
-        model: The network.
-        task: What it is for.
-        x: Packed images (B, C, H, W).
-        decodings: How often the same pictures are run backwards.
-
-    Attributes:
-        forward: PSNR in dB of the forward pictures, through 8 bits.
-        back: PSNR of what comes back, through 8 bits, of every decoding.
-        spread: How far a pixel of what comes back is from decoding to decoding: the standard
-            deviation in grey levels, mean over all pixels. 0 for a network without random numbers.
-    """
-
-    @torch.no_grad()
-    def __init__(self, model: Any, task: Task, x: Tensor, decodings: int = _DECODINGS) -> None:
-        picture = quantize(model(x))
-        wanted = torch.cat(task.wanted(x), dim=1)
-        found = torch.stack(
-            [
-                torch.cat(task.wanted(quantize(model.inverse(picture))), dim=1)
-                for _ in range(decodings)
-            ]
-        )
-        self.forward = psnr(picture, quantize(task.reference(x)))
-        self.back = [psnr(each, wanted) for each in found]
-        self.spread = float(found.std(dim=0, correction=0).mean()) * 255 if decodings > 1 else 0.0
-
-    def cells(self) -> list[str]:
-        """The figures as a row of a table."""
-        mean, low, high = sum(self.back) / len(self.back), min(self.back), max(self.back)
-        many = f" ({low:.2f} to {high:.2f})" if high - low > 0.005 else ""
-        return [f"{self.forward:.2f}", f"{mean:.2f}{many}", f"{self.spread:.2f}"]
-
-
 TITLES = ("forward picture", "what comes back", "spread of 10 decodings")
 
 
-def judge_decodings(rows: dict[str, Outcome]) -> str:
-    """Returns outcomes side by side, as a table in Markdown; no spread where none can be."""
-    shown = len(TITLES) if any(len(row.back) > 1 for row in rows.values()) else len(TITLES) - 1
+def judge_decodings(rows: dict[str, Judgement]) -> str:
+    """Returns judgements side by side, as a table in Markdown; no spread where none can be."""
+    shown = len(TITLES) if any(len(row.decoded) > 1 for row in rows.values()) else len(TITLES) - 1
     lines = [f"| PSNR, dB, 8 bits | {' | '.join(TITLES[:shown])} |", f"|---|{'---|' * shown}"]
-    lines += [f"| {name} | {' | '.join(row.cells()[:shown])} |" for name, row in rows.items()]
+    lines += [f"| {name} | {' | '.join(_cells(row)[:shown])} |" for name, row in rows.items()]
     return "\n".join(lines)
+
+
+def _cells(row: Judgement) -> list[str]:
+    psnrs = row.psnrs_back
+    mean, low, high = sum(psnrs) / len(psnrs), min(psnrs), max(psnrs)
+    extremes = f" ({low:.2f} to {high:.2f})" if high - low > 0.005 else ""
+    return [f"{row.psnr_forward:.2f}", f"{mean:.2f}{extremes}", f"{row.spread:.2f}"]
 
 
 def run(args: argparse.Namespace) -> int:
@@ -149,7 +116,7 @@ def run(args: argparse.Namespace) -> int:
         f"upgraded, after {settings.steps} steps": tuned,
     }
     rows = {
-        name: Outcome(network, task, fitted.held_out, decodings)
+        name: Judgement(network, task, fitted.held_out, decodings)
         for name, network in networks.items()
     }
     print(
@@ -159,18 +126,18 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _like(model: Any, task: str | None) -> Preset:
+def _like(model: Network, task: str | None) -> Preset:
     """The preset with a WIC of a published network's shape and task, whatever its depth."""
     shape = {key: model.config.get(key) for key in ("in_channels", "out_channels", "scale")}
     kind = type(model).__name__
     fitting: dict[str, Preset] = {}
-    for preset in PRESETS.values():
+    for each in PRESETS.values():
         if (
-            preset.network == kind
-            and not any(preset.arguments.get(name) for name in model.closed_by)
-            and {key: preset.arguments.get(key) for key in shape} == shape
+            each.network == kind
+            and not any(each.arguments.get(name) for name in model.closed_by)
+            and {key: each.arguments.get(key) for key in shape} == shape
         ):
-            fitting.setdefault(preset.task, preset)  # the paper's size comes first
+            fitting.setdefault(each.task, each)  # the paper's size comes first
     if not fitting:
         raise WICArgumentError(
             f"Expected a network for one of the tasks; this {kind} has {shape}."
@@ -180,9 +147,9 @@ def _like(model: Any, task: str | None) -> Preset:
             f"Expected --task with what this {kind} is for, as its channels leave it open: "
             f"{', '.join(fitting)}."
         )
-    found = fitting.get(task or next(iter(fitting)))
-    if found is None:
+    preset = fitting.get(task or next(iter(fitting)))
+    if preset is None:
         raise WICArgumentError(
             f"Expected --task {' or '.join(fitting)} for this {kind} with {shape}; got {task}."
         )
-    return found
+    return preset

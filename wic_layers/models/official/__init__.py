@@ -1,6 +1,6 @@
-"""Checkpoints of the authors' code of WIN, IRN, HiNet and IICNet into our networks, and back.
+"""load_official, save_official: checkpoints of the authors' code into our networks, and back.
 
-Each part (``win``, ``irn``, ``hinet``, ``iicnet``) knows the names of one code base; this one
+A :class:`~wic_layers.models.official.format.Format` knows the names of one code base; this module
 reads and writes files.
 """
 
@@ -9,7 +9,6 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -17,33 +16,16 @@ from torch import Tensor
 from wic_layers._files import write_whole
 from wic_layers.errors import WICArgumentError, WICFileError
 from wic_layers.models.base import Network
-from wic_layers.models.official import hinet, iicnet, irn, win
+from wic_layers.models.official.format import Format
+from wic_layers.models.official.hinet import HiNetFormat
+from wic_layers.models.official.iicnet import IICNetFormat
+from wic_layers.models.official.irn import IRNFormat
+from wic_layers.models.official.win import WINFormat
 
 __all__ = ["load_official", "save_official"]
 
 
-class _Code(Protocol):
-    """What a part knows of its code base."""
-
-    @property
-    def KINDS(self) -> tuple[type[Network], ...]: ...
-
-    def recognises(self, state: Mapping[str, Tensor]) -> bool: ...
-
-    def build(
-        self, state: Mapping[str, Tensor], out_channels: int | None, copies: int | None
-    ) -> Network: ...
-
-    def check(self, model: Network) -> None: ...
-
-    def names(self, model: Network) -> dict[str, str]: ...
-
-    def is_kernel(self, model: Network, key: str) -> bool: ...
-
-    def constants(self, model: Network) -> dict[str, Tensor]: ...
-
-
-_CODES: tuple[_Code, ...] = (win, irn, hinet, iicnet)
+_FORMATS: tuple[Format, ...] = (WINFormat(), IRNFormat(), HiNetFormat(), IICNetFormat())
 _KNOWN = "WIN, WIN-Naive, IRN, HiNet or IICNet"
 # how they begin, and an example of each
 _BEGINNINGS = {
@@ -54,11 +36,11 @@ _BEGINNINGS = {
 
 
 def load_official(
-    source: str | Path | Mapping[str, Any],
+    source: str | Path | Mapping[str, object],
     *,
     out_channels: int | None = None,
     copies: int | None = None,
-) -> Any:
+) -> Network:
     """Builds the network that a checkpoint of its authors' code is for, and loads it.
 
     Which network it is (WIN, WIN-Naive, IRN, HiNet or IICNet; channels, widths and depths) is read
@@ -91,19 +73,19 @@ def load_official(
     """
     what = str(source) if isinstance(source, (str, Path)) else "the state dict"
     state = _state_of(_read(Path(source)) if isinstance(source, (str, Path)) else source, what)
-    code = next((code for code in _CODES if code.recognises(state)), _CODES[0])
+    form = next((each for each in _FORMATS if each.recognises(state)), _FORMATS[0])
     try:
-        model = code.build(state, out_channels, copies)
+        model = form.build(state, out_channels, copies)
     except (KeyError, IndexError, ValueError, ZeroDivisionError, WICArgumentError) as error:
-        given = out_channels is not None or copies is not None
-        if given and isinstance(error, WICArgumentError):
+        has_sizes = out_channels is not None or copies is not None
+        if has_sizes and isinstance(error, WICArgumentError):
             raise
         raise WICFileError(
             f"Expected the state dict of {_KNOWN}; {what} holds {len(state)} tensors such "
             f"as {', '.join(list(state)[:3])}, which make none ({error})."
         ) from error
-    expected = {theirs: ours for ours, theirs in code.names(model).items()}
-    constants = code.constants(model)
+    expected = {theirs: ours for ours, theirs in form.names(model).items()}
+    constants = form.constants(model)
     known = expected.keys() | constants.keys()
     missing, unknown = sorted(known - state.keys()), sorted(state.keys() - known)
     if missing or unknown:
@@ -123,11 +105,11 @@ def load_official(
         )
     ours = {expected[key]: value for key, value in state.items() if key in expected}
     kernels = {
-        key for key, value in ours.items() if code.is_kernel(model, key) and value.ndim == 4
+        key for key, value in ours.items() if form.is_kernel(model, key) and value.ndim == 4
     }
-    found = {key: value.flatten(1) if key in kernels else value for key, value in ours.items()}
+    values = {key: value.flatten(1) if key in kernels else value for key, value in ours.items()}
     try:
-        model.load_state_dict({**model.state_dict(), **found})
+        model.load_state_dict({**model.state_dict(), **values})
     except RuntimeError as error:
         raise WICFileError(f"{what} has other shapes than its network: {error}") from error
     return model.eval()
@@ -146,24 +128,24 @@ def save_official(model: Network, path: str | Path) -> None:
             its completion is not theirs.
         WICFileError: If the file cannot be written.
     """
-    code = next((code for code in _CODES if isinstance(model, code.KINDS)), None)
-    if code is None:
+    form = next((each for each in _FORMATS if isinstance(model, each.networks)), None)
+    if form is None:
         raise WICArgumentError(f"Expected a {_KNOWN}; got {type(model).__name__}.")
-    code.check(model)
-    names = code.names(model)
+    form.check(model)
+    names = form.names(model)
     state = {
-        names[key]: value[..., None, None] if code.is_kernel(model, key) else value
+        names[key]: value[..., None, None] if form.is_kernel(model, key) else value
         for key, value in model.state_dict().items()
         if key in names
     }
-    state.update(code.constants(model))
+    state.update(form.constants(model))
     target = Path(path)
     content = io.BytesIO()
     torch.save(state, content)
     write_whole(target, content.getvalue())
 
 
-def _read(path: Path) -> Any:
+def _read(path: Path) -> object:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
@@ -175,21 +157,21 @@ def _read(path: Path) -> Any:
         ) from error
 
 
-def _state_of(checkpoint: Any, what: str) -> dict[str, Tensor]:
+def _state_of(checkpoint: object, what: str) -> dict[str, Tensor]:
     """The tensors with names of one of the codes, wherever in a checkpoint they are."""
-    seen = [checkpoint]
-    while seen:
-        found = seen.pop(0)
-        if not isinstance(found, Mapping):
+    parts = [checkpoint]
+    while parts:
+        part = parts.pop(0)
+        if not isinstance(part, Mapping):
             continue
         state = {
             str(key).removeprefix("module.").removeprefix("model."): value
-            for key, value in found.items()
+            for key, value in part.items()
             if isinstance(value, Tensor) and "tmp_var" not in str(key)  # HiNet's code skips them
         }
         if any(key.startswith(tuple(_BEGINNINGS)) for key in state):
             return state
-        seen += found.values()
+        parts += part.values()
     names = ", ".join(map(str, list(checkpoint)[:4])) if isinstance(checkpoint, Mapping) else ""
     raise WICFileError(
         f"Expected a state dict with names like {' or '.join(_BEGINNINGS.values())}; {what} holds "

@@ -1,0 +1,398 @@
+"""Conversion: the commands that turn files into files, ``wic hide``, ``down``, ... and back."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import re
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from wic_layers._files import protecting
+from wic_layers.cli.command import ERROR, Command, complain, path, print_line, progress_bar
+from wic_layers.cli.jobs import Job, plan
+from wic_layers.codec import Codec, Written, pack_clip
+from wic_layers.errors import WICArgumentError, WICError
+from wic_layers.models.presets import find_preset
+from wic_layers.pictures import is_clip
+from wic_layers.tasks.base import Task
+from wic_layers.tasks.hiding import Hiding
+from wic_layers.tasks.packing import Clip, Packing
+from wic_layers.tasks.registry import COLORING, HIDING, PACKING, RESCALING, find_packing
+from wic_layers.tasks.rescaling import Rescaling
+
+__all__ = ["COMMANDS"]
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """One of these commands.
+
+    Attributes:
+        name: The word after ``wic``.
+        summary: What it does, in the list of commands.
+        more: What its own help says beside.
+        add_own: Adds the files that it takes, and what no other command has.
+        out: What the file is called that it writes.
+        tasks: What the network may be for, by the arguments.
+        restored: What the image that will come back is called; empty for what the task calls it,
+            None of a command that brings it back.
+    """
+
+    name: str
+    summary: str
+    more: str
+    add_own: Callable[[argparse.ArgumentParser], None]
+    out: str
+    tasks: Callable[[argparse.Namespace], Task | Sequence[Task]]
+    restored: str | None = None
+
+    @property
+    def is_forward(self) -> bool:
+        """Whether it makes a file from which images come back, in place of bringing them back."""
+        return self.restored is not None
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Adds what the command takes to its parser."""
+        add = parser.add_argument
+        parser.set_defaults(others=[], unmarked=False, fit=False)
+        self.add_own(parser)
+        add("-o", "--out", metavar=self.out, type=path, required=True,
+            help="PNG to write; of several images the folder")  # fmt: skip
+        default = "default: the task's own" if self.is_forward else "default: what the file says"
+        network = parser.add_mutually_exclusive_group()
+        network.add_argument("--preset", metavar="NAME", help=f"network to use ({default})")
+        network.add_argument(
+            "--weights", metavar="FOLDER", type=path, help="weights to use instead of a preset's"
+        )
+        if self.is_forward:
+            add("--refine", metavar="N", type=int, default=0,
+                help="improve the result for this image in N steps, such as 20: more comes back, "
+                "and it looks as before; each takes about three times as long as the network "
+                "(default 0)")  # fmt: skip
+            add("--check", choices=("all", "some", "none"), default="some",
+                help="how much of a result is run backwards to say what comes back: all, some "
+                "tiles where it has more than two megapixels (default), or none")  # fmt: skip
+        else:
+            add("--size", metavar="WxH", type=_size, action="append",
+                help="size of what comes back, if the file says none; once for each "
+                "image")  # fmt: skip
+        add("--force", action="store_true", help="replace outputs that exist")
+        add("--tile", metavar="N", type=int,
+            help="side of the tiles in which large images are run (default: by the "
+            "memory)")  # fmt: skip
+        add("--device", default="cpu", help="where to run, such as cuda")
+        add("--fast", action="store_true",
+            help="run the networks inside couplings in bfloat16: about twice as fast where the "
+            "machine has it, and not to be told apart by eye")  # fmt: skip
+        add("--json", action="store_true", help="print a line of JSON for each file")
+
+    def run(self, args: argparse.Namespace) -> int:
+        """Runs the command on each of its files; one that fails does not stop the others."""
+        tasks = self.tasks(args)
+        options: dict[str, Any] = {
+            "model": _model(args), "tile": args.tile, "device": args.device, "fast": args.fast,
+        }  # fmt: skip
+        task = tasks if isinstance(tasks, Task) else tasks[0]
+        report = partial(self._print, args, task)
+        if isinstance(task, Clip) and len(args.sources) == 1 and is_clip(args.sources[0]):
+            options |= {"refine": args.refine, "force": args.force, "check": args.check}
+            for written in pack_clip(args.task, args.sources[0], args.out, **options):
+                report([args.sources[0]], written)
+            return 0
+        titles: tuple[str, ...] = ("cover", "secret")
+        if self.is_forward and isinstance(task, Packing):
+            titles = task.parts[:2]
+            args.sources, args.others = args.sources[:1], args.sources[1:]
+        jobs = plan(args.sources, args.out, others=args.others, titles=titles)
+        codec = Codec(tasks, **options)
+        failed = 0
+        with (
+            progress_bar(len(jobs), "file") as tick,
+            protecting([file for job in jobs for file in job.inputs]),
+        ):
+            for job in jobs:
+                try:
+                    with progress_bar(0, "tile") as codec.progress:
+                        results = self._convert(codec, job, args)
+                except WICError as error:
+                    if len(jobs) == 1:
+                        raise
+                    complain(str(error))
+                    failed += 1
+                else:
+                    if results[0].doubt is not None:
+                        print("wic: warning:", results[0].doubt, file=sys.stderr)
+                    for written in results:
+                        report(job.inputs, written)
+                tick(1, len(jobs))
+        if failed:
+            complain(f"{failed} of {len(jobs)} files failed")
+        return ERROR if failed else 0
+
+    def _convert(self, codec: Codec, job: Job, args: argparse.Namespace) -> list[Written]:
+        if not self.is_forward:
+            return codec.decode_file(job.inputs[0], job.out, sizes=args.size, force=args.force)
+        return [
+            codec.encode_files(
+                job.inputs, job.out, refine=args.refine, fit=args.fit,
+                marked=not args.unmarked, force=args.force, check=args.check,
+            )
+        ]  # fmt: skip
+
+    def _print(
+        self, args: argparse.Namespace, task: Task, inputs: Sequence[Path], written: Written
+    ) -> None:
+        """Prints what was written."""
+        if args.json:
+            print_line(_as_json(inputs, written))
+        elif not self.is_forward:
+            print_line(f"{written.path}: {_times(written.size)}")
+        else:
+            print_line(self._forward_line(task, written))
+            notes = list(_notes(args, written)) if self.name == "hide" else []
+            if notes:
+                print_line(f"note: {'; '.join(notes)}")
+
+    def _forward_line(self, task: Task, written: Written) -> str:
+        title = self.restored or task.titles[1]
+        line = f"{written.path}: {_times(written.size)}"
+        if written.psnr is not None:
+            line += f", {_decibel(written.psnr)} from {task.looks_like}"
+        for index, size in enumerate(written.returns):
+            number = f" {index + 1}" if len(written.returns) > 1 else ""
+            line += f"; {title}{number} comes back at {_times(size)}"
+            if written.psnr_back:
+                line += f", {_decibel(written.psnr_back[index])}"
+            elif written.tiles is not None:
+                about = _decibel(written.psnr_about[index], about=True)
+                line += f", {about}, {written.tiles[0]} of {written.tiles[1]} tiles"
+        return line
+
+
+def _notes(args: argparse.Namespace, written: Written) -> Iterator[str]:
+    """What whoever hides something should know beside."""
+    for index, size in enumerate(written.reduced_from, start=1):
+        if size is not None:
+            number = f" {index}" if len(written.reduced_from) > 1 else ""
+            yield f"the secret{number} was reduced from {_times(size)}"
+    if written.size != written.source:
+        yield (
+            f"the cover, {_times(written.source)}, was padded to even sides; do not crop the file"
+        )
+    if args.unmarked:
+        preset = args.preset or Hiding(len(written.returns)).preset
+        network = f"--weights {args.weights}" if args.weights else f"--preset {preset}"
+        sizes = " ".join(f"--size {_times(size)}" for size in written.returns)
+        yield f"unmarked: wic reveal needs {network} {sizes}"
+
+
+def _model(args: argparse.Namespace) -> str | Path | None:
+    """What --weights or --preset name; None if neither is there."""
+    if args.weights is not None:
+        if not args.weights.exists():
+            raise WICArgumentError(f"Expected --weights to be there; {args.weights} is not.")
+        return Path(args.weights)
+    if args.preset is None:
+        return None
+    find_preset(args.preset)
+    return str(args.preset)
+
+
+def _size(text: str) -> tuple[int, int]:
+    sides = re.fullmatch(r"([1-9][0-9]{0,6})[xX]([1-9][0-9]{0,6})", text)
+    if sides is None:
+        raise argparse.ArgumentTypeError(f"expected a size such as 640x480; got {text!r}")
+    return int(sides[1]), int(sides[2])
+
+
+def _times(size: tuple[int, int]) -> str:
+    return f"{size[0]}x{size[1]}"
+
+
+def _decibel(value: float, *, about: bool = False) -> str:
+    if math.isinf(value):
+        return "no difference"
+    return f"about {value:.1f} dB" if about else f"{value:.2f} dB PSNR"
+
+
+def _as_json(inputs: Sequence[Path], written: Written) -> str:
+    """What was written, as a line of JSON; an infinite PSNR is the text "inf"."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, float) and math.isinf(value):
+            return "inf"
+        if isinstance(value, (list, tuple)):
+            return [plain(item) for item in value]
+        return str(value) if isinstance(value, Path) else value
+
+    facts = {"inputs": list(inputs), **asdict(written)}
+    if written.tiles is None:  # figures of the whole are never beside those of some tiles
+        del facts["psnr_about"], facts["tiles"]
+    return json.dumps({key: plain(value) for key, value in facts.items()})
+
+
+def _one_size(tasks: Sequence[Task]) -> Callable[[argparse.Namespace], Sequence[Task]]:
+    """The tasks of a command that brings a single image back."""
+
+    def checked(args: argparse.Namespace) -> Sequence[Task]:
+        if args.size is not None and len(args.size) > 1:
+            raise WICArgumentError(f"Expected --size once; got it {len(args.size)} times.")
+        return tasks
+
+    return checked
+
+
+def _rescaling(args: argparse.Namespace) -> Sequence[Task]:
+    if args.scale is None:
+        return RESCALING
+    if args.scale not in ("2", "3", "4"):
+        raise WICArgumentError(
+            f"wic down makes images 2, 3 or 4 times smaller (-s 2, -s 3, -s 4); -s {args.scale} "
+            f"is not available."
+        )
+    if args.scale == "3" and args.preset is None and args.weights is None:
+        raise WICArgumentError(
+            "-s 3 is not available without --weights: no weights for it come with the package. "
+            "Train some with `wic train irn-x3-small`."
+        )
+    return [Rescaling(int(args.scale))]
+
+
+def _packing(args: argparse.Namespace) -> Packing:
+    task = find_packing(args.task)
+    count = len(args.sources) + len(args.others)
+    if not isinstance(task, Clip) and count != len(task.parts):
+        raise WICArgumentError(
+            f"Expected {len(task.parts)} images for {task.name} ({', '.join(task.parts)}); got "
+            f"{count}."
+        )
+    return task
+
+
+def _from(command: str) -> str:
+    return f"PNG written by wic {command}, or folder of them"
+
+
+def _sources(metavar: str, what: str) -> Callable[[argparse.ArgumentParser], None]:
+    def add(parser: argparse.ArgumentParser) -> None:
+        parser.add_argument("sources", metavar=metavar, type=path, nargs="+", help=what)
+
+    return add
+
+
+def _add_hide(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("sources", metavar="COVER", type=path, nargs=1, help="what the result should look like")
+    add("others", metavar="SECRET", type=path, nargs="+", help="what it should hold, up to four")
+    add("--unmarked", action="store_true",
+        help="write pixels only, no note on what made them; reveal then needs --preset and "
+        "--size")  # fmt: skip
+    add("--fit", action="store_true", help="reduce secrets larger than the cover")
+
+
+def _add_down(parser: argparse.ArgumentParser) -> None:
+    _sources("PHOTO", _IMAGES)(parser)
+    parser.add_argument("-s", "--scale", help="how many times smaller: 2 (default), 3 or 4")
+
+
+def _add_pack(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("task", metavar="TASK", help="stereo, zoom-x4, layers, clip-5, ...")
+    what = "images of one size, in the order above; or a video, or a folder of frames"
+    _sources("IMAGE", what)(parser)
+
+
+_IMAGES = "image file, or folder of them"
+_CONVERSIONS = (
+    Conversion(
+        "hide",
+        "Hide one to four images in another one",
+        "Writes a PNG that looks like COVER and gives the secrets back; nothing protects them "
+        "from others who have this program. An odd side of COVER becomes one pixel longer. With a "
+        "folder of covers a secret goes into all of them, or the images of a folder one into "
+        "each.",
+        _add_hide,
+        "STEGO",
+        lambda args: Hiding(len(args.others)),
+        "the secret",
+    ),
+    Conversion(
+        "reveal",
+        "Bring hidden images back",
+        "STEGO is all that is needed. Of several secrets, the outputs' names end in -1, -2, ...",
+        _sources("STEGO", _from("hide")),
+        "SECRET",
+        lambda args: HIDING,
+    ),
+    Conversion(
+        "down",
+        "Make images half, a third or a quarter as wide and high",
+        "Writes a PNG that looks like the bicubic reduction of PHOTO, and from which wic up "
+        "brings the photo back at its own size.",
+        _add_down,
+        "SMALL",
+        _rescaling,
+        "the photo",
+    ),
+    Conversion(
+        "up",
+        "Bring images back that wic down made small",
+        "This is not super-resolution: other small images are refused.",
+        _sources("SMALL", _from("down")),
+        "PHOTO",
+        _one_size(RESCALING),
+    ),
+    Conversion(
+        "gray",
+        "Make grey images that keep their colours",
+        "Writes a PNG of one channel that looks like the lightness of PHOTO, and from which wic "
+        "color brings the colours back. An odd side of PHOTO becomes one pixel longer.",
+        _sources("PHOTO", _IMAGES),
+        "GRAY",
+        lambda args: COLORING,
+        "the photo",
+    ),
+    Conversion(
+        "color",
+        "Bring the colours back that wic gray put away",
+        "This does not colour photographs: other grey images are refused.",
+        _sources("GRAY", _from("gray")),
+        "PHOTO",
+        _one_size(COLORING),
+    ),
+    Conversion(
+        "pack",
+        "Make one image of several that gives all of them back",
+        "Writes a PNG that looks like one of them: of a stereo pair (stereo LEFT RIGHT) the left "
+        "view; of dual views, as two cameras of a phone take them (zoom-x2, zoom-x4, zoom-x8 "
+        "NORMAL ZOOMED), the normal one; of layers (layers BACKGROUND FOREGROUND, whose "
+        "transparency counts) their composition; of a clip (clip-3, clip-5, clip-7, clip-9 FRAME "
+        "...) the middle frame, at half the size (clip-3-x2, clip-5-x2) its reduction. In place "
+        "of frames a clip may be a video or a folder of frames; it becomes a folder of PNG files, "
+        "as many frames in each as TASK says. Other images of several are taken from folders, one "
+        "of each.",
+        _add_pack,
+        "PACKED",
+        _packing,
+        "",
+    ),
+    Conversion(
+        "unpack",
+        "Bring back the images that wic pack made one of",
+        "PACKED is all that is needed. The outputs' names end in -1, -2, ...: of layers the "
+        "composition, the background, and the foreground on black.",
+        _sources("PACKED", _from("pack")),
+        "IMAGE",
+        lambda args: PACKING,
+    ),
+)
+
+COMMANDS = tuple(
+    Command(each.name, each.summary, each.add_arguments, each.run, each.more)
+    for each in _CONVERSIONS
+)

@@ -1,0 +1,384 @@
+"""Codec: a network at work on 8-bit images, in memory and in files, forward and back."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, TypeAlias, TypedDict, TypeVar, get_args
+
+import torch
+from torch import Tensor, nn
+
+from wic_layers.codec.checking import Check, Written, judge
+from wic_layers.codec.mark import Mark, Sizes, digest
+from wic_layers.codec.running import backward_pixels, check_size, forward_pixels, load_network
+from wic_layers.codec.tiles import Progress
+from wic_layers.errors import WICArgumentError, WICFileError, WICWarning
+from wic_layers.models import Network
+from wic_layers.pictures import (
+    as_channels,
+    as_kind,
+    as_layer,
+    as_pixels,
+    check_output,
+    read_carrier,
+    read_image,
+    read_layer,
+    size_of,
+    write_png,
+)
+from wic_layers.tasks.base import Task
+from wic_layers.tasks.registry import TASKS
+
+__all__ = ["Codec", "Options", "PathLike", "check_choice"]
+
+T = TypeVar("T")
+PathLike: TypeAlias = str | Path
+Model: TypeAlias = str | Path | nn.Module | None
+
+
+class Options(TypedDict, total=False):
+    """What all functions of :mod:`wic_layers.tasks` take by name; see :class:`Codec`."""
+
+    model: Model
+    device: str | torch.device | None
+    tile: int | None
+    fast: bool
+    progress: Progress | None
+
+
+class Codec:
+    """A network at work: encode makes one picture of images, decode brings the images back.
+
+    Images are PIL images, NumPy arrays (uint8, H x W x 3) or torch tensors (uint8, 3 x H x W),
+    mixed at will; results are of the kind of the first one. Sizes are ``(width, height)``. The
+    network is loaded when it is first needed, once for all images and files.
+
+    Args:
+        task: What it is for: a task or its name, such as ``"hiding-1"``; or several, of which the
+            network says which, or the file that is decoded.
+        model: A preset with weights in the package, the folder of weights, or a network; by
+            default the first task's own preset, and for files what they say.
+        device: Where a network that is loaded runs; the CPU by default.
+        tile: Side of the tiles, in pixels of the large picture, in which an image is run; by
+            default as large as half a gigabyte of activations allows. Tiles overlap by what the
+            network sees, so that they change nothing but the memory that is needed.
+        fast: Run the couplings of a network that is loaded in bfloat16, about twice as fast where
+            the machine has it.
+        progress: Called after every tile with the number of tiles that are done and of all.
+
+    Raises:
+        WICArgumentError: If there is no such task. Whatever needs the network raises it if it is
+            unknown or of another task, and :class:`~wic_layers.errors.WICFileError` if its weights
+            cannot be read.
+
+    Example:
+        >>> from wic_layers.models import WINNaive
+        >>> codec = Codec("hiding-1", WINNaive.from_preset("hiding-1-naive-small"))
+        >>> cover, secret = torch.zeros(3, 5, 8).byte(), torch.zeros(3, 4, 4).byte()
+        >>> stego = codec.encode(cover, secret)
+        >>> stego.shape
+        torch.Size([3, 6, 8])
+        >>> [image.shape for image in codec.decode(stego, sizes=[(4, 4)])]
+        [torch.Size([3, 4, 4])]
+    """
+
+    def __init__(
+        self,
+        task: str | Task | Sequence[str | Task],
+        model: Model = None,
+        *,
+        device: str | torch.device | None = None,
+        tile: int | None = None,
+        fast: bool = False,
+        progress: Progress | None = None,
+    ) -> None:
+        several = [task] if isinstance(task, (str, Task)) else task
+        self.tasks = tuple(_task(each) for each in several)
+        self.model = model
+        self.device = device
+        self.tile = tile
+        self.fast = fast
+        self.progress = progress
+        self._loaded: dict[tuple[object, ...], tuple[Task, Network]] = {}
+
+    @property
+    def task(self) -> Task:
+        """What the network is for."""
+        return self._load(self.tasks, self.model)[0]
+
+    @property
+    def network(self) -> Network:
+        """The network, in the mode in which it was passed."""
+        return self._load(self.tasks, self.model)[1]
+
+    def _load(self, tasks: Sequence[Task], model: Model) -> tuple[Task, Network]:
+        key = (*(task.name for task in tasks), model)
+        if key not in self._loaded:
+            self._loaded[key] = load_network(tasks, model, self.device, fast=self.fast)
+        return self._loaded[key]
+
+    # ---------------------------------------------------------------------------------- in memory
+
+    def encode(self, *images: Any, refine: int = 0, fit: bool = False) -> Any:
+        """Makes one picture of images, from which they come back.
+
+        Args:
+            *images: As many as the task takes, in its order: the cover first, then the secrets.
+            refine: A number of steps, such as 20, that improve the result for these images: more
+                comes back, and it looks as before. Each takes the time of about three runs; the
+                way back needs none.
+            fit: Reduce secrets that are larger than their cover, keeping their proportions.
+
+        Returns:
+            The picture, of the first image's kind: mode RGB, or L for grey. Its odd sides are one
+            pixel longer, or those of the image over the task's scale, rounded up. All of its
+            pixels are needed.
+
+        Raises:
+            WICArgumentError: If there are too few or too many images, or ``refine`` is negative.
+            WICShapeError: If an image has no shape of an image, or is too large.
+            TypeError: If an image is of no kind that is taken.
+        """
+        task = self.task
+        read = as_layer if task.has_opacity else as_pixels
+        pixels = [read(image, task.title_of(index)) for index, image in enumerate(images)]
+        picture, *_ = self._forward(pixels, refine, fit=fit)
+        return as_kind(picture, images[0])
+
+    def decode(self, picture: T, sizes: Sizes | None = None) -> list[T]:
+        """Brings back the images that a picture was made of.
+
+        A ``WICWarning`` says where what comes back looks as if nothing had been there to bring
+        back. Files that are marked say for certain.
+
+        Args:
+            picture: What :meth:`encode` gave, every pixel as it was made.
+            sizes: The (width, height) of each image that comes back; by default as large as they
+                can have been.
+
+        Returns:
+            The images, of the picture's kind.
+
+        Raises:
+            WICShapeError: If the picture cannot have come from images of these sizes, or is not
+                grey where the task's is.
+            TypeError: If the picture is of no kind that is taken.
+        """
+        task, network = self._load(self.tasks, self.model)
+        title = task.picture_title
+        pixels = as_pixels(picture, title, carrier=True, channels=task.out_channels)
+        if sizes is None:
+            width, height = size_of(pixels)
+            sizes = [(width * task.scale, height * task.scale)] * task.restored_count
+        check_size(task, pixels, sizes, title)
+        images = backward_pixels(
+            task, network, pixels, sizes, tile=self.tile, progress=self.progress
+        )
+        doubt = task.doubt(pixels, images)
+        if doubt is not None:
+            warnings.warn(doubt, WICWarning, stacklevel=_frames_of_the_package())
+        return [as_kind(image, picture) for image in images]
+
+    # ----------------------------------------------------------------------------------- in files
+
+    def encode_files(
+        self,
+        paths: Sequence[PathLike],
+        out: PathLike,
+        *,
+        refine: int = 0,
+        fit: bool = False,
+        marked: bool = True,
+        force: bool = False,
+        check: Check = "some",
+    ) -> Written:
+        """Makes one image file of several, as :meth:`encode` does.
+
+        Args:
+            paths: The image files.
+            out: The PNG to write.
+            refine: See :meth:`encode`.
+            fit: See :meth:`encode`.
+            marked: Say in a text chunk what made the file. Without it the file holds pixels only,
+                and :meth:`decode_file` needs the model and the sizes.
+            force: Replace an output that exists.
+            check: How much of it is run backwards, to say what comes back: ``"all"``; ``"some"``,
+                all up to two megapixels and eight tiles of what is larger; or ``"none"``.
+
+        Returns:
+            What was written, with the PSNR of the file and of the images that come back from it.
+
+        Raises:
+            WICFileError: If a file cannot be read or written.
+            WICArgumentError: As :meth:`encode`, or if ``check`` is another word.
+            WICShapeError: As :meth:`encode`.
+        """
+        check_choice(check)
+        target = check_output(out, inputs=paths, force=force)
+        pixels = [
+            (read_layer if index == self.task.foreground else read_image)(path)
+            for index, path in enumerate(paths)
+        ]
+        return self.encode_to_file(
+            pixels, target, refine=refine, fit=fit, marked=marked, force=force, check=check
+        )
+
+    def encode_to_file(
+        self,
+        pixels: Sequence[Tensor],
+        target: Path,
+        *,
+        refine: int = 0,
+        fit: bool = False,
+        marked: bool = True,
+        force: bool = False,
+        check: Check = "some",
+    ) -> Written:
+        """Writes the picture of images that were read, uint8 (3, H, W); see `encode_files`."""
+        picture, images, count = self._forward(pixels, refine, fit=fit)
+        task, network = self._load(self.tasks, self.model)
+        sizes = tuple(map(size_of, images[-task.restored_count :][:count]))
+        weights = network.weights_id
+        mark = Mark(
+            task.name, network.preset, weights or "", sizes, size_of(picture), digest(picture)
+        )
+        write_png(picture, target, text=mark.dumps() if marked else None, force=force)
+        if check != "none":  # judged as whoever gets the file will see it
+            picture = as_channels(read_carrier(target)[0], task.out_channels, str(target))
+        figures = judge(
+            task, network, images, picture,
+            count=count, check=check, tile=self.tile, progress=self.progress,
+        )  # fmt: skip
+        reduced: tuple[tuple[int, int] | None, ...] = ()
+        if task.restored_count < task.images:  # secrets beside a cover
+            pairs = zip(images[1:], pixels[1:], strict=True)
+            reduced = tuple(None if new is old else size_of(old) for new, old in pairs)
+        return Written(
+            target, size_of(picture), size_of(images[0]), weights, sizes, reduced_from=reduced,
+            **asdict(figures),
+        )  # fmt: skip
+
+    def decode_file(
+        self,
+        path: PathLike,
+        out: PathLike,
+        *,
+        sizes: Sizes | None = None,
+        force: bool = False,
+    ) -> list[Written]:
+        """Brings back the images that an image file was made of.
+
+        The file says its task and its network; those that this codec has must agree with it.
+
+        Args:
+            path: The PNG, every pixel as it was written.
+            out: The PNG to write; where several images come back, -1, -2, ... is added to its
+                name.
+            sizes: The (width, height) of each image that comes back. A marked file says them; if
+                both do, they must agree.
+            force: Replace outputs that exist.
+
+        Returns:
+            What was written.
+
+        Raises:
+            WICFileError: If a file cannot be read or written, or nothing can come back from it.
+            WICArgumentError: If the model or ``sizes`` do not agree with the file.
+        """
+        check_output(out, inputs=(path,), force=True)
+        stored, text = read_carrier(path)
+        if text is not None:
+            mark = Mark.of(text, path)
+            task = self._task_of(mark, path)
+            mark.check(task, stored, path, sizes)
+            model, sizes = self.model or mark.model_for(path), mark.sizes
+            task, network = self._load((task,), model)
+            mark.check_weights(network.weights_id or "", model, path)
+        elif self.model is None or sizes is None:
+            raise WICFileError(self._unmarked(path))
+        else:
+            task, network = self._load(self.tasks, self.model)
+        picture = as_channels(stored, task.out_channels, str(path))
+        check_size(task, picture, sizes, str(path))
+        targets = _numbered(Path(out), len(sizes))
+        for target in targets:
+            check_output(target, inputs=(path,), force=force)
+        images = backward_pixels(
+            task, network, picture, sizes, tile=self.tile, progress=self.progress
+        )
+        doubt = task.doubt(picture, images) if text is None else None
+        for image, target in zip(images, targets, strict=True):
+            write_png(image, target, force=force)
+        return [
+            Written(target, size_of(image), size_of(picture), network.weights_id, doubt=doubt)
+            for image, target in zip(images, targets, strict=True)
+        ]
+
+    def _forward(
+        self, pixels: Sequence[Tensor], refine: int, *, fit: bool
+    ) -> tuple[Tensor, list[Tensor], int]:
+        """The picture, the images that went into the network, and how many of them come back."""
+        task, network = self._load(self.tasks, self.model)
+        images = task.prepare(*pixels, fit=fit)
+        # of a clip that was short of frames, those that it had
+        is_short = task.min_restored_count < task.restored_count
+        count = len(pixels) if is_short else task.restored_count
+        picture = forward_pixels(
+            task, network, *images,
+            tile=self.tile, progress=self.progress, refine=refine, count=count,
+        )  # fmt: skip
+        return picture, images, count
+
+    def _task_of(self, mark: Mark, path: PathLike) -> Task:
+        for task in self.tasks:
+            if task.name == mark.task:
+                return task
+        forward, backward = self.tasks[0].commands
+        raise WICFileError(
+            f"{path} was made for {mark.task!r}; `{backward}` takes what `{forward}` made."
+        )
+
+    def _unmarked(self, path: PathLike) -> str:
+        forward, backward = self.tasks[0].commands
+        return (
+            f"{path} does not say that `{forward}` made it, so nothing can be brought back; if it "
+            f"did, and its chunk was left out or lost, say so: `{backward} {path} --preset "
+            f"{self.tasks[0].preset} --size 640x480`, with the size of what comes back."
+        )
+
+
+def check_choice(check: str) -> None:
+    """Refuses another word than those of ``check`` in :meth:`Codec.encode_files`.
+
+    Raises:
+        WICArgumentError: If it is one.
+    """
+    if check not in get_args(Check):
+        raise WICArgumentError(f"Expected check 'all', 'some' or 'none'; got {check!r}.")
+
+
+def _task(task: str | Task) -> Task:
+    if isinstance(task, Task):
+        return task
+    if task not in TASKS:
+        raise WICArgumentError(f"Expected one of {', '.join(TASKS)}; got {task!r}.")
+    return TASKS[task]
+
+
+def _numbered(out: Path, count: int) -> list[Path]:
+    """Returns the names of ``count`` files: ``out``, or ``out`` with -1, -2, ... in its name."""
+    if count == 1:
+        return [out]
+    return [out.with_name(f"{out.stem}-{index}{out.suffix}") for index in range(1, count + 1)]
+
+
+def _frames_of_the_package() -> int:
+    """The level at which a warning is shown where a user's code called the package."""
+    level = 1
+    while sys._getframe(level).f_globals.get("__name__", "").startswith("wic_layers."):
+        level += 1
+    return level

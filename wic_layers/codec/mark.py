@@ -1,0 +1,163 @@
+"""Mark: what a file says about itself, so that nothing else brings its images back."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+from torch import Tensor
+
+from wic_layers.errors import WICArgumentError, WICFileError, WICShapeError
+from wic_layers.models import packaged_weights
+from wic_layers.pictures import as_channels, size_of
+from wic_layers.tasks.base import Task
+
+__all__ = ["Mark", "digest"]
+
+_FORMAT = 2
+Sizes: TypeAlias = Sequence[tuple[int, int]]
+
+
+def digest(picture: Tensor) -> str:
+    """Returns 16 hex digits that change with any pixel of a uint8 picture."""
+    return hashlib.sha256(picture.cpu().contiguous().numpy().tobytes()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Mark:
+    """What a file says about itself, as JSON in its text chunk.
+
+    Attributes:
+        task: Name of the task.
+        preset: The preset of the network that made it, or None.
+        weights: The first 16 hex digits of the SHA-256 of the weights file; empty if the network
+            came from none.
+        sizes: The (width, height) of each image that comes back.
+        pixels: The (width, height) of the file.
+        digest: Of its pixels; see :func:`digest`.
+    """
+
+    task: str
+    preset: str | None
+    weights: str
+    sizes: tuple[tuple[int, int], ...]
+    pixels: tuple[int, int]
+    digest: str
+
+    @classmethod
+    def of(cls, text: str, source: str | Path) -> Mark:
+        """Returns the mark of a file, whose name its errors say; see :meth:`loads`."""
+        try:
+            return cls.loads(text)
+        except WICFileError as error:
+            raise WICFileError(f"{source} cannot be used: {error}") from error
+
+    def dumps(self) -> str:
+        """Returns the mark as ASCII text."""
+        return json.dumps({"format": _FORMAT, **asdict(self)})
+
+    @classmethod
+    def loads(cls, text: str) -> Mark:
+        """Returns the mark that a text stands for.
+
+        Raises:
+            WICFileError: If it stands for none, or for one of another format.
+        """
+        try:
+            fields = json.loads(text)
+        except (ValueError, RecursionError):
+            fields = None
+        if not isinstance(fields, dict):
+            raise WICFileError("its wic-layers chunk is damaged.")
+        if fields.pop("format", None) != _FORMAT:
+            raise WICFileError(
+                f"its wic-layers chunk is not of format {_FORMAT}, the one known to this version."
+            )
+        fits = (
+            fields.keys() == cls.__dataclass_fields__.keys()
+            and all(isinstance(fields[key], str) for key in ("task", "weights", "digest"))
+            and isinstance(fields["preset"], str | None)
+            and isinstance(fields["sizes"], list)
+            and all(_is_size(size) for size in (*fields["sizes"], fields["pixels"]))
+        )
+        if not fits:
+            raise WICFileError("its wic-layers chunk is damaged.")
+        sizes = tuple(tuple(size) for size in fields["sizes"])
+        return cls(**{**fields, "sizes": sizes, "pixels": tuple(fields["pixels"])})
+
+    def check(
+        self, task: Task, pixels: Tensor, source: str | Path, sizes: Sizes | None = None
+    ) -> None:
+        """Checks what a file says against its pixels and what a user says.
+
+        Args:
+            task: The task that it names.
+            pixels: What the file holds, uint8 (3, H, W) or (1, H, W).
+            source: The file, for errors.
+            sizes: The (width, height) of each image that comes back, as a user says it.
+
+        Raises:
+            WICFileError: If the pixels are not those that were written.
+            WICArgumentError: If the sizes do not agree.
+        """
+        width, height = size_of(pixels)
+        if self.pixels != (width, height):
+            raise WICFileError(
+                f"{source} is {width}x{height} but was written as "
+                f"{self.pixels[0]}x{self.pixels[1]}: it was resized or cropped, which destroys "
+                f"what it holds."
+            )
+        with suppress(WICShapeError):
+            pixels = as_channels(pixels, task.out_channels)
+        if digest(pixels) != self.digest:
+            raise WICFileError(
+                f"The pixels of {source} are not those that were written: it was edited or went "
+                f"through lossy compression, which destroys what it holds."
+            )
+        if sizes is not None and tuple(sizes) != self.sizes:
+            asked, stated = (
+                " ".join(f"{w}x{h}" for w, h in several) for several in (sizes, self.sizes)
+            )
+            raise WICArgumentError(
+                f"--size {asked} does not agree with {source}, which says {stated}; leave it out."
+            )
+
+    def model_for(self, source: str | Path) -> str:
+        """Returns the preset of the weights that made the file.
+
+        Raises:
+            WICFileError: If they are not in the package.
+        """
+        if self.preset is not None and self.preset in packaged_weights():
+            return self.preset
+        preset = f" of {self.preset!r}" if self.preset else ""
+        raise WICFileError(
+            f"{source} was made with the weights {self.weights!r}{preset}, which are not in this "
+            f"package; pass their folder by --weights."
+        )
+
+    def check_weights(self, weights: str, model: object, source: str | Path) -> None:
+        """Checks that the weights of a network are those that made the file.
+
+        Raises:
+            WICFileError: If they are others.
+        """
+        if weights != self.weights:
+            raise WICFileError(
+                f"{source} was made with the weights {self.weights!r}; those at hand ({model}) "
+                f"are {weights!r}. Pass the folder of its own weights by --weights; those of "
+                f"another version of wic-layers are in that version's package."
+            )
+
+
+def _is_size(value: object) -> bool:
+    return (
+        isinstance(value, list)
+        and len(value) == 2
+        and all(type(side) is int and side > 0 for side in value)
+    )

@@ -1,0 +1,162 @@
+"""Tiling: large images in pieces, each run with the pixels around that a network sees."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from wic_layers.errors import WICArgumentError
+from wic_layers.models import Network
+from wic_layers.models.inspection import flow, receptive_field
+from wic_layers.tasks.base import Task
+
+__all__ = ["Progress", "Tiling"]
+
+Progress: TypeAlias = Callable[[int, int], None]
+"""Called after every tile with the number of tiles that are done and of all."""
+
+_WHOLE = 2 * 3 * 2**24  # a side that no image has
+_MOST_BYTES = 2**29  # of activations at once, where no tile is asked for
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """Overlapping tiles of an image, and what a function makes of them.
+
+    A result is the same as of the whole if none of its pixels depends on others farther away than
+    ``overlap``, and the function treats the border of a tile like that of the image.
+
+    Attributes:
+        side: Side of the part of the image whose result counts; an image that is no larger is run
+            whole. Divisible by what the function asks for, as the image's sides and ``overlap``.
+        overlap: How much of the image around a tile is run with it, in pixels of the image.
+        scale: How many times smaller the result is than the image.
+        up: Whether it is larger in place of smaller.
+    """
+
+    side: int
+    overlap: int
+    scale: int = 1
+    up: bool = False
+
+    @classmethod
+    def of(
+        cls,
+        task: Task,
+        network: Network,
+        tile: int | None,
+        area: int,
+        *,
+        with_gradients: bool = False,
+    ) -> Tiling:
+        """Returns the tiles, in pixels of the large picture, in which a network runs forward.
+
+        Args:
+            task: What the network is for.
+            network: The network.
+            tile: The side that is asked for; by default as large as the memory allows.
+            area: Pixels of the large picture.
+            with_gradients: Whether all activations are stored for gradients.
+
+        Raises:
+            WICArgumentError: If ``tile`` is less than 1.
+        """
+        reach = receptive_field(network, task.channels[0])
+        overlap = _up_to(reach, task.multiple)
+        if tile is not None:
+            if tile < 1:
+                raise WICArgumentError(f"Expected a tile of at least 1 pixel a side; got {tile}.")
+            return cls(_up_to(tile, task.multiple), overlap, task.scale)
+        together = sum if with_gradients else max
+        most = _MOST_BYTES / _bytes_per_pixel(network, task.channels[0], together)
+        if with_gradients:
+            most *= 8  # tiles that are far smaller than what they have to see take for ever
+        if area <= most:
+            return cls(_WHOLE, overlap, task.scale)
+        # a tile smaller than what it has to see would cost more time than it saves memory
+        side = max(int(math.sqrt(most)) - 2 * overlap, overlap, 64)
+        return cls(_up_to(side, task.multiple), overlap, task.scale)
+
+    def reversed(self) -> Tiling:
+        """Returns the same tiles for the way back, in pixels of the small picture."""
+        side, overlap = self.side // self.scale, self.overlap // self.scale
+        return Tiling(side, overlap, self.scale, up=True)
+
+    def corners(self, x: Tensor) -> list[tuple[int, int]]:
+        """Returns (top, left) of all tiles of an image (C, H, W)."""
+        height, width = x.shape[1:]
+        return [
+            (top, left)
+            for top in range(0, height, self.side)
+            for left in range(0, width, self.side)
+        ]
+
+    def run_one(
+        self, function: Callable[[Tensor], Tensor], x: Tensor, corner: tuple[int, int]
+    ) -> Tensor:
+        """Returns the result of one tile of an image, see :meth:`run`."""
+        top, left = corner
+        height, width = x.shape[1:]
+        bottom, right = min(top + self.side, height), min(left + self.side, width)
+        first, start = max(top - self.overlap, 0), max(left - self.overlap, 0)
+        piece = function(x[:, first : bottom + self.overlap, start : right + self.overlap])
+        rows = slice(self.scaled(top - first), self.scaled(bottom - first))
+        return piece[:, rows, self.scaled(left - start) : self.scaled(right - start)]
+
+    def run(
+        self, function: Callable[[Tensor], Tensor], x: Tensor, progress: Progress | None = None
+    ) -> Tensor:
+        """Runs a function on all tiles of an image and puts the results together.
+
+        Args:
+            function: From pixels (C, h, w) to pixels (D, h / scale, w / scale), or with ``up`` to
+                (D, h * scale, w * scale).
+            x: Pixels (C, H, W).
+            progress: Called after every tile.
+        """
+        corners = self.corners(x)
+        if len(corners) == 1:
+            out = function(x)
+            if progress is not None:
+                progress(1, 1)
+            return out
+        height, width = map(self.scaled, x.shape[1:])
+        out = torch.empty(0)
+        for done, corner in enumerate(corners, start=1):
+            piece = self.run_one(function, x, corner)
+            if done == 1:
+                out = piece.new_empty(len(piece), height, width)
+            top, left = map(self.scaled, corner)
+            out[:, top : top + piece.shape[1], left : left + piece.shape[2]] = piece
+            if progress is not None:
+                progress(done, len(corners))
+        return out
+
+    def scaled(self, length: int) -> int:
+        """Returns a length in the image as one in the result."""
+        return length * self.scale if self.up else length // self.scale
+
+
+def _up_to(side: int, multiple: int) -> int:
+    return -(-side // multiple) * multiple
+
+
+def _bytes_per_pixel(
+    network: Network, channels: int, together: Callable[[list[float]], float]
+) -> float:
+    """About what a network's convolutions hold, for each pixel of its input.
+
+    ``together``: ``max`` where one runs after the other, ``sum`` where all are kept for gradients.
+    """
+    sizes = [1.0]
+    for step in flow(network, channels):
+        widths = [m.in_channels for m in step.block.modules() if isinstance(m, nn.Conv2d)]
+        # its input, its result joined to it, and a copy in oneDNN's own layout
+        most = together([float(width) for width in [*widths, *step.channels]])
+        sizes.append(3 * 4 * most * float(step.sizes[0]) ** 2)
+    return together(sizes)

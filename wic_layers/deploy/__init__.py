@@ -1,0 +1,12 @@
+"""Networks without this library: one direction as constants (:func:`fuse`), ONNX, torch.export."""
+
+from wic_layers.deploy.export import (
+    OPSET,
+    Exported,
+    Precision,
+    export_onnx,
+    export_program,
+)
+from wic_layers.deploy.fusing import Direction, fuse
+
+__all__ = ["OPSET", "Direction", "Exported", "Precision", "export_onnx", "export_program", "fuse"]

@@ -1,0 +1,244 @@
+"""Matrix, Shifted, Completed, Constant: what a WIC becomes where nothing is to be inverted."""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from wic_layers._probe import naming
+from wic_layers.blocks import DenseBlock, InvertibleBlock
+from wic_layers.errors import WICArgumentError, WICError, WICShapeError
+from wic_layers.layer.completion import Completion, Gaussian, Shift, mirrored
+from wic_layers.layer.conv import WIC
+from wic_layers.layer.functional import from_algebra
+from wic_layers.layer.pointwise import as_kernel, convolve
+
+__all__ = ["Completed", "Constant", "Lower", "Matrix", "Shifted", "put_constants"]
+
+
+class Matrix(nn.Module):
+    """A constant 1x1 convolution.
+
+    Args:
+        matrix: Shape (M, n).
+    """
+
+    matrix: Tensor
+
+    def __init__(self, matrix: Tensor) -> None:
+        super().__init__()
+        self.register_buffer(
+            "matrix", matrix.detach().clone(memory_format=torch.contiguous_format)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps (B, n, *spatial) to (B, M, *spatial)."""
+        return convolve(x, as_kernel(self.matrix, x.ndim))
+
+    def extra_repr(self) -> str:
+        return f"{self.matrix.shape[1]}, {self.matrix.shape[0]}"
+
+
+class Shifted(nn.Module):
+    """A matrix on y and its shifted copies: one convolution of y, whose border is reflected.
+
+    Args:
+        matrix: Shape (n, M), on the channels of [y; shift(y)].
+        shift: The completion.
+    """
+
+    kernel2: Tensor
+
+    def __init__(self, matrix: Tensor, shift: Shift) -> None:
+        super().__init__()
+        self.reaches: list[int | None] = []
+        for rank, offsets in enumerate(shift._offsets):
+            if shift.order == "published" and rank != 2:
+                self.reaches.append(None)
+                continue
+            reach = max((abs(step) for offset in offsets for step in offset), default=0)
+            kernel = matrix.new_zeros(len(matrix), shift.in_channels, *(2 * reach + 1,) * rank)
+            # y itself, then as many channels of each group as there are
+            for index, offset in enumerate([(0,) * rank, *offsets]):
+                columns = matrix.detach()[:, index * shift.in_channels :][:, : shift.in_channels]
+                place: Any = (..., *(reach - step for step in offset))
+                kernel[:, : columns.shape[1]][place] += columns
+            self.reaches.append(reach)
+            self.register_buffer(f"kernel{rank}", kernel)
+
+    def forward(self, y: Tensor) -> Tensor:
+        """Maps (B, m, *spatial) to (B, n, *spatial)."""
+        rank = y.ndim - 2
+        reach = self.reaches[rank]
+        if reach is None:
+            raise WICShapeError("Expected images (B, C, H, W), as the published order of shifts.")
+        for axis in range(rank):
+            size = y.shape[axis + 2]
+            index = torch.arange(size + 2 * reach, device=y.device) - reach
+            y = y.index_select(axis + 2, mirrored(index, size))
+        apply: Any = (nn.functional.linear, torch.conv1d, torch.conv2d, torch.conv3d)[rank]
+        result: Tensor = apply(y, getattr(self, f"kernel{rank}").to(y.dtype))
+        return result
+
+    def extra_repr(self) -> str:
+        return f"{self.kernel2.shape[1]}, {self.kernel2.shape[0]}, reach={self.reaches[2]}"
+
+
+class Completed(nn.Module):
+    """A matrix on y and what a completion makes of it.
+
+    Args:
+        matrix: Shape (n, M), on the channels of [y; c(y)].
+        completion: c.
+    """
+
+    networks = ("completion",)
+
+    def __init__(self, matrix: Tensor, completion: Completion) -> None:
+        super().__init__()
+        self.completion = completion
+        self.matrix = Matrix(matrix)
+
+    def forward(self, y: Tensor) -> Tensor:
+        """Maps (B, m, *spatial) to (B, n, *spatial)."""
+        extra = self.completion(y).to(y.dtype)
+        return self.matrix(torch.cat((y, extra), dim=1))
+
+
+class Constant(nn.Module):
+    """A WIC of which both directions, and the log-volume, are constants.
+
+    Args:
+        layer: The layer.
+        backward: Whether its inverse is sure to be needed, so that the lack of one is an error
+            here and not where it is called.
+    """
+
+    def __init__(self, layer: WIC, *, backward: bool) -> None:
+        super().__init__()
+        self.in_channels = layer.in_channels
+        self.out_channels = layer.out_channels
+        # not less than float32, as an inverse is no kernel
+        dtype = torch.promote_types(layer.weight.dtype, torch.float32)
+        self.there = Matrix(layer.weight.detach()[: layer.out_channels].to(dtype))
+        self.completion = layer.completion
+        if isinstance(layer.completion, nn.Module):
+            put_constants(layer.completion, reverse=False)
+        self.refused = ""
+        self.back: nn.Module = nn.Identity()
+        try:
+            self.back = self._inverted(layer, dtype)
+        except WICError as error:
+            if backward:
+                raise
+            self.refused = str(error)
+        # not log_volume, which rounds to the kernel's dtype
+        pixel = torch.zeros(1, layer.in_channels, dtype=torch.float32, device=layer.weight.device)
+        self.volume = float(layer.with_log_det(pixel)[1])
+
+    def _inverted(self, layer: WIC, dtype: torch.dtype) -> nn.Module:
+        completion = layer.completion
+        if isinstance(completion, Gaussian):
+            raise WICArgumentError(
+                f"{layer._title()}: expected a completion that computes the dropped channels; "
+                "this one draws random numbers, which have no place in a deployed network. Train "
+                'with completion="zero" or another.'
+            )
+        high = layer._folded(layer._checked_inverse(None))
+        matrix = from_algebra(high, layer.weight, dtype)
+        if completion is None or matrix.shape[1] == layer.out_channels:
+            return Matrix(matrix)
+        if type(completion) is Shift:
+            return Shifted(matrix, completion)
+        return Completed(matrix, completion)
+
+    def shape_after(self, channels: int, side: Fraction) -> tuple[int, Fraction]:
+        """See :meth:`wic_layers.blocks.InvertibleBlock.shape_after`."""
+        return self.out_channels, side
+
+    def complete(self, y: Tensor) -> Tensor:
+        """See :meth:`wic_layers.WIC.complete`."""
+        if self.refused:
+            raise WICArgumentError(self.refused)
+        return y[:, :0] if self.completion is None else self.completion(y).to(y.dtype)
+
+    def forward(self, x: Tensor, rev: bool = False) -> Tensor:  # noqa: FBT001, FBT002 - as WIC
+        """Maps (B, in_channels, *spatial) to (B, out_channels, *spatial), or back."""
+        if rev:
+            return self.inverse(x)
+        y: Tensor = self.there(x)
+        return y
+
+    def inverse(self, y: Tensor) -> Tensor:
+        """Maps (B, out_channels, *spatial) to (B, in_channels, *spatial)."""
+        if self.refused:
+            raise WICArgumentError(self.refused)
+        x: Tensor = self.back(y)
+        return x
+
+    def with_log_det(self, x: Tensor, *, rev: bool = False) -> tuple[Tensor, Tensor]:
+        """See :meth:`wic_layers.WIC.with_log_det`."""
+        volume = -self.volume if rev else self.volume
+        dtype = torch.promote_types(x.dtype, torch.float32)
+        pixels = x.new_full((x.shape[0],), math.prod(x.shape[2:]), dtype=dtype)
+        return self(x, rev), pixels * volume
+
+
+def put_constants(model: nn.Module, *, reverse: bool) -> None:
+    """Exchanges every WIC inside a module, in place, and forgets what ``optimize`` set.
+
+    Args:
+        model: The module.
+        reverse: In which of its directions it will run.
+    """
+    _exchange(model, "", reverse, {})
+
+
+def _exchange(
+    parent: nn.Module,
+    path: str,
+    reverse: bool,  # noqa: FBT001
+    constants: dict[nn.Module, nn.Module | None],
+) -> None:
+    # what normflows calls forward, from latent to data, is the way back of a WIC
+    turned = type(parent).__module__ == "wic_layers.hosts.normflows"
+    networks = parent.networks if isinstance(parent, InvertibleBlock) else ()
+    for name, child in parent._modules.items():
+        if child is None:
+            continue
+        place = f"{path}.{name}" if path else name
+        backward = reverse != turned and name not in networks
+        if isinstance(child, WIC):
+            if child not in constants:
+                with naming(place):
+                    constants[child] = Constant(child, backward=backward)
+            parent._modules[name] = constants[child]
+        elif child not in constants:
+            constants[child] = None  # which is kept
+            if isinstance(child, DenseBlock):
+                child.optimize(None)
+            _exchange(child, place, backward, constants)
+
+
+class Lower(nn.Module):
+    """A network that runs in another dtype than what it is given and returns."""
+
+    def __init__(self, net: nn.Module, dtype: torch.dtype) -> None:
+        super().__init__()
+        for name, weight in net.named_parameters():
+            if weight.isfinite().all() and not weight.to(dtype).isfinite().all():
+                raise WICArgumentError(
+                    f"Expected weights of at most {torch.finfo(dtype).max:.0f} to run in {dtype}; "
+                    f"{name} has {weight.abs().max():.3g}. Stay in float32."
+                )
+        self.net = net.to(dtype)
+        self.dtype = dtype
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps x as ``net`` does."""
+        y: Tensor = self.net(x.to(self.dtype)).to(x.dtype)
+        return y

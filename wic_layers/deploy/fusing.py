@@ -1,0 +1,171 @@
+"""fuse: one direction of a model as a module of its own, with constants in place of kernels."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import sys
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from wic_layers.blocks import InvertibleBlock, save_memory
+from wic_layers.blocks.block import as_block
+from wic_layers.deploy.constants import Completed, Constant, Lower, put_constants
+from wic_layers.errors import WICArgumentError
+from wic_layers.hosts.swap import _converter, swap_1x1
+from wic_layers.layer.conv import WIC
+
+__all__ = ["Direction", "check_direction", "fuse", "lowered"]
+
+Direction = Literal["forward", "reverse"]
+
+
+def fuse(model: nn.Module, direction: Direction = "forward") -> nn.Module:
+    r"""Returns one direction of a model as a module of its own, free of linear algebra.
+
+    The model is copied, and every WIC in it becomes a constant convolution, on the way back
+    together with its completion; a zero, repeated or shifted completion is part of the constant.
+    What is returned is in ``eval()`` mode and without gradients, goes through ``torch.export`` and
+    ``torch.onnx.export`` with any batch, height and width, and gives what the model gives, to the
+    rounding of its dtype; what ``Network.optimize`` sets is left behind. On CUDA the convolution
+    of a shifted completion rounds as torch's convolutions are told to (TF32).
+
+    It takes networks of :mod:`wic_layers.models`, blocks, a :class:`~wic_layers.WellPosed`, a
+    FrEIA graph (``reverse`` is ``rev=True``; conditions follow the input), a normflows model
+    (``forward`` is its own, from latent to data, and ``reverse`` its ``inverse``), and whatever
+    has ``inverse(y)`` or ``forward(x, rev=False)``. They return tensors without log-determinants.
+    What :func:`~wic_layers.swap_1x1` knows is swapped.
+
+    Args:
+        model: The model, which is not changed.
+        direction: ``"forward"`` or ``"reverse"``.
+
+    Returns:
+        A module with ``forward(x)``.
+
+    Raises:
+        WICArgumentError: For another direction, a model that cannot run backwards, a layer that
+            draws random numbers on that way, or a host's layer that waits for a first batch.
+        IllConditionedError: If a kernel has no inverse.
+
+    Example:
+        >>> from wic_layers import WIC
+        >>> from wic_layers.blocks import AffineCoupling, Chain, Squeeze
+        >>> net = Chain(Squeeze(2), AffineCoupling(12), WIC(12, 3)).eval()
+        >>> reverse = fuse(net, "reverse")
+        >>> y = torch.rand(1, 3, 8, 8)
+        >>> torch.allclose(reverse(y), net.inverse(y), atol=1e-5)
+        True
+    """
+    check_direction(direction)
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"Expected a module; got {type(model).__name__}.")
+    reverse = direction == "reverse"
+    with torch.no_grad():
+        for layer in model.modules():
+            if isinstance(layer, WIC) and layer._forward_pre_hooks:  # pruning sets weights there
+                layer(layer.weight.new_zeros(1, layer.in_channels))
+        host = OneWay(copy.deepcopy(model), reverse=reverse)
+        if any(_converter(part) is not None for part in host.modules()):
+            swap_1x1(host.module)
+        if isinstance(host.module, WIC):
+            host.module = Constant(host.module, backward=reverse)
+        else:
+            put_constants(host.module, reverse=reverse)
+    _start(host.module)
+    save_memory(host, enabled=False)
+    as_block(host.module).keep_one_way(rev=reverse)
+    return host.eval().requires_grad_(requires_grad=False)
+
+
+def check_direction(direction: str) -> None:
+    """Raises WICArgumentError for another direction."""
+    if direction not in get_args(Direction):
+        raise WICArgumentError(f'Expected direction "forward" or "reverse"; got {direction!r}.')
+
+
+class OneWay(nn.Module):
+    """A module of which one direction is called, and tensors alone are returned.
+
+    Args:
+        module: The module, which keeps its own code.
+        reverse: The direction.
+
+    Raises:
+        WICArgumentError: If the module does not run backwards.
+    """
+
+    def __init__(self, module: nn.Module, *, reverse: bool) -> None:
+        super().__init__()
+        self.module: Any = module
+        self.reverse = reverse
+        taken = inspect.signature(module.forward).parameters
+        self.is_graph = "jac" in taken  # FrEIA's
+        self.has_inverse = callable(getattr(module, "inverse", None))
+        normflows = sys.modules.get("normflows")
+        self.is_flow = normflows is not None and isinstance(module, normflows.flows.Flow)
+        takes_rev = "rev" in taken or any(p.kind is p.VAR_KEYWORD for p in taken.values())
+        if reverse and not (self.is_graph or self.has_inverse or takes_rev):
+            raise WICArgumentError(
+                "Expected a model that runs backwards, by inverse(y) or forward(x, rev=True); got "
+                f"{type(module).__name__}."
+            )
+
+    def forward(self, x: Any, *conditions: Tensor) -> Any:
+        """What the module makes of a tensor; of a FrEIA graph's tuple of them and conditions."""
+        if self.is_graph:
+            given = {"c": list(conditions)} if conditions else {}
+            return self.module(x, rev=self.reverse, jac=False, **given)[0]
+        if not self.reverse:
+            y = self.module(x)
+        elif self.has_inverse:
+            y = self.module.inverse(x)
+        else:
+            y = self.module(x, rev=True)
+        return y[0] if self.is_flow else y  # without the log-determinant behind it
+
+
+def _start(model: nn.Module) -> None:
+    """Takes the wait for a first batch out of a host's layers, which would stay in what is made.
+
+    Raises:
+        WICArgumentError: If one still waits.
+    """
+    normflows = sys.modules.get("normflows")
+    for name, module in model.named_modules():
+        waits = getattr(module, "init_on_next_batch", False)  # FrEIA's
+        is_norm = normflows is not None and type(module) is normflows.flows.ActNorm
+        if waits or (is_norm and not module.data_dep_init_done):
+            raise WICArgumentError(
+                f"{name}: expected a layer that has seen its first batch; {type(module).__name__} "
+                "still waits for it. Run the model once before it is fused."
+            )
+        if is_norm:
+            module.__class__ = normflows.flows.AffineConstFlow  # type: ignore[union-attr]
+
+
+def lowered(fused: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """Runs the networks inside couplings and completions in another dtype, in place.
+
+    What is inverted, the halves of couplings and the constants, stays as it is.
+
+    Raises:
+        WICArgumentError: If there is no such network.
+    """
+    networks = [
+        (block, name, network)
+        for block in fused.modules()
+        if isinstance(block, (InvertibleBlock, Completed))
+        for name, network in block._modules.items()
+        if name in block.networks and network is not None
+    ]
+    if not networks:
+        raise WICArgumentError(
+            f"Expected a network of affine couplings to run in {dtype}; this one keeps code of "
+            "its own, and stays in float32."
+        )
+    for block, name, network in networks:
+        block._modules[name] = Lower(network, dtype)
+    return fused

@@ -1,0 +1,145 @@
+"""``wic eval``: how good a network is, by PSNR and SSIM, through real 8-bit files."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import math
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import asdict
+from pathlib import Path
+
+from torch import Tensor
+
+from wic_layers._files import check_place, write_whole
+from wic_layers.codec.running import load_network
+from wic_layers.errors import WICArgumentError, WICFileError
+from wic_layers.evaluation.metrics import METRICS, Row
+from wic_layers.evaluation.protocol import FLOAT, evaluate, least_side, mean_rows, reduce_by
+from wic_layers.pictures import find_images, read_image, size_of
+from wic_layers.tasks import TASKS, Task
+
+__all__ = ["add_arguments", "run", "table"]
+
+ProgressBar = Callable[[int, str], AbstractContextManager[Callable[[int, int], None]]]
+"""Makes a progress bar from a total and a unit; it is told steps and the total."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds what ``wic eval`` takes to ``parser``."""
+    add = parser.add_argument
+    add("network", help="preset with weights in the package, or the folder of weights")
+    add("folders", metavar="FOLDER", type=Path, nargs="+", help="images to judge on")
+    add(
+        "--reduce",
+        type=int,
+        default=1,
+        metavar="N",
+        help="first make every image that many times smaller, which hides JPEG's halved chroma",
+    )
+    add("--csv", type=Path, metavar="FILE", help="write a row for every comparison too")
+    add("--tile", metavar="N", type=int, help="side of the tiles in which large images are run")
+    add("--refine", metavar="N", type=int, default=0, help="as of the commands that are judged")
+    add("--device", default="cpu", help="where to run, such as cuda")
+    add("--fast", action="store_true", help="as of the commands that are judged")
+    add("--force", action="store_true", help="replace the CSV if it exists")
+
+
+def run(args: argparse.Namespace, bar: ProgressBar) -> int:
+    """Prints a table for every folder.
+
+    Args:
+        args: See :func:`add_arguments`.
+        bar: Shows how far it is.
+
+    Raises:
+        WICArgumentError: If an argument is out of range.
+        WICFileError: If weights or images cannot be read, or the CSV exists.
+    """
+    if args.reduce < 1:
+        raise WICArgumentError(f"Expected --reduce of at least 1; got {args.reduce}.")
+    files = {folder: find_images(folder) for folder in args.folders}
+    if args.csv is not None:
+        inputs = [path for paths in files.values() for path in paths]
+        check_place(args.csv, inputs=inputs, force=args.force)
+    task, network = load_network(list(TASKS.values()), args.network, args.device, fast=args.fast)
+    refined = f", refined in {args.refine} steps" if args.refine else ""
+    precision = ", couplings in bfloat16" if args.fast else ""
+    title = f"{network.preset or args.network}, {task.name}, weights {network.weights_id}"
+    print(f"{title}{refined}{precision}")
+    lines: list[dict[str, object]] = []
+    for folder, paths in files.items():
+        names, images = _large_enough(task, paths, args.reduce)
+        rows = []
+        with bar(len(images), "file") as tick:
+            for each in evaluate(task, network, images, tile=args.tile, refine=args.refine):
+                rows.append(each)
+                tick(1, len(images))
+        reduced = f" reduced by {args.reduce}" if args.reduce > 1 else ""
+        title = f"{folder.resolve().name}{reduced}, {len(images)} images"
+        print(f"\n{table(title, mean_rows(rows))}", flush=True)
+        for name, each in zip(names, rows, strict=True):
+            lines += [{"folder": str(folder), "image": name, **asdict(row)} for row in each]
+    if args.csv is not None:
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, list(lines[0]))
+        writer.writeheader()
+        writer.writerows(lines)
+        write_whole(args.csv, text.getvalue().encode())
+    return 0
+
+
+def _large_enough(
+    task: Task, paths: Sequence[Path], reduce: int
+) -> tuple[list[str], list[Tensor]]:
+    """The images, reduced, that can be judged, with their names; says which cannot."""
+    least = least_side(task)
+    names, images = [], []
+    for path in paths:
+        image = reduce_by(read_image(path), reduce)
+        width, height = size_of(image)
+        if min(width, height) < least:
+            print(
+                f"wic: warning: {path}, {width}x{height}, is left out: {task.name} is judged "
+                f"from {least}x{least} on",
+                file=sys.stderr,
+            )
+            continue
+        names.append(path.name)
+        images.append(image)
+    if not images:
+        raise WICFileError(f"Expected images of at least {least}x{least} to judge; got none.")
+    return names, images
+
+
+def table(title: str, rows: Sequence[Row]) -> str:
+    """Returns rows as a table in Markdown: through 8-bit files, and beside them as floats.
+
+    Beside a mean of PSNR stands how many identical pictures it leaves out.
+    """
+    floats = {row.what: row for row in rows if row.what.endswith(FLOAT)}
+    titles = " | ".join(f"{title} | float" for title in METRICS.values())
+    lines = [
+        f"| {title} | {titles} | bits per pixel |", f"|---|{'---|' * (2 * len(METRICS) + 1)}"
+    ]  # fmt: skip
+    for row in rows:
+        if row.what in floats:
+            continue
+        beside = floats.get(f"{row.what}{FLOAT}")
+        cells = [_cell(each, name) for name in METRICS for each in (row, beside)]
+        bits = "" if row.bits is None else f"{row.bits:.2f}"
+        lines.append(f"| {row.what} | {' | '.join(cells)} | {bits} |")
+    return "\n".join(lines)
+
+
+def _cell(row: Row | None, name: str) -> str:
+    value = getattr(row, name, None)
+    if row is None or value is None:
+        return ""
+    if "ssim" in name:
+        return f"{value:.4f}"
+    beside = row.identical and math.isfinite(value)
+    return f"{value:.2f} ({row.identical} identical)" if beside else f"{value:.2f}"

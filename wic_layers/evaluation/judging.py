@@ -1,0 +1,81 @@
+"""``Judgement``: what a network makes of pictures in memory, through 8 bits."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from wic_layers._probe import in_evaluation_mode
+from wic_layers.codec.carrier import EightBit
+from wic_layers.evaluation.metrics import psnr
+from wic_layers.models import Network
+from wic_layers.tasks import Task
+
+__all__ = ["Judgement", "capped_psnr", "judge"]
+
+_LARGEST = 120.0
+CARRIER = EightBit()  # what networks are judged through
+
+
+def capped_psnr(a: Tensor, b: Tensor) -> float:
+    """Returns the PSNR in dB of two batches in [0, 1], at most 120: finite for equal ones too."""
+    return min(psnr(a, b), _LARGEST)
+
+
+class Judgement:
+    """What a network makes of the held-out images, through 8 bits.
+
+    For hiding, what comes back is judged by the secrets alone.
+
+    Args:
+        model: The network.
+        task: What it is for.
+        x: Packed images (B, C, H, W).
+        decodings: How often the same pictures are run backwards.
+
+    Attributes:
+        forward: The forward pictures, rounded to 8 bits, in [0, 1].
+        reference: What they should look like.
+        decoded: What comes back from them at each decoding, (B, 3 * images, H, W) each.
+        original: What it should be.
+        psnr_forward: PSNR in dB of the forward pictures.
+        psnrs_back: PSNR in dB of each decoding.
+    """
+
+    @torch.no_grad()
+    def __init__(self, model: Network, task: Task, x: Tensor, decodings: int = 1) -> None:
+        network = in_evaluation_mode(model)
+        self.forward = CARRIER.through(network(x))
+        self.reference = CARRIER.through(task.reference(x))
+        self.original = torch.cat(task.restored(x), dim=1)
+        self.decoded = [
+            torch.cat(task.restored(CARRIER.through(network.inverse(self.forward))), dim=1)
+            for _ in range(decodings)
+        ]
+        self.psnr_forward = capped_psnr(self.forward, self.reference)
+        self.psnrs_back = [capped_psnr(back, self.original) for back in self.decoded]
+
+    @property
+    def back(self) -> Tensor:
+        """What comes back at the first decoding."""
+        return self.decoded[0]
+
+    @property
+    def spread(self) -> float:
+        """How far a pixel of what comes back is from decoding to decoding.
+
+        The standard deviation in grey levels, mean over all pixels. 0 for a network without random
+        numbers.
+        """
+        return float(torch.stack(self.decoded).std(dim=0, correction=0).mean()) * 255
+
+    @property
+    def psnr_back(self) -> float:
+        """PSNR in dB of it."""
+        return self.psnrs_back[0]
+
+
+def judge(model: Network, task: Task, x: Tensor) -> tuple[float, float]:
+    """Returns the PSNR in dB of the forward pictures and of what comes back: both of 8 bits."""
+    judgement = Judgement(model, task, x)
+    return judgement.psnr_forward, judgement.psnr_back

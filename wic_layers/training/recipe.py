@@ -1,0 +1,322 @@
+"""``Settings``: all of a training, from flags or a YAML file and back into one; told once."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import math
+from collections.abc import Container, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+from wic_layers._files import write_whole
+from wic_layers.errors import WICArgumentError, WICDependencyError, WICFileError
+from wic_layers.layer.completion import CompletionName
+from wic_layers.tasks import Task
+from wic_layers.training.objective import DISTANCES, ROUNDINGS, Objective
+from wic_layers.training.terms import OPTIONAL, WEIGHTS
+
+__all__ = ["Settings"]
+
+
+# Muon at AdamW's rate trains deep networks badly: see "Which optimizer" in benchmarks/README.md
+_RATES = {"adamw": 2e-3, "muon": 5e-4}
+
+Values = dict[str, Any]
+"""Settings by name, as files and flags have them."""
+
+
+def _is(
+    default: object, help: str, *, flag: str = "", shown: object = None, run: bool = False,
+    least: float | None = None, most: float = math.inf, **more: object,
+) -> Any:  # fmt: skip
+    """A setting: its default, what command line and file say of it, and its least and most.
+
+    ``shown`` is the default as help shows it, if that is another. ``run`` settings do not change
+    the result of a training. ``more`` is for ``add_argument``.
+    """
+    own = {"flag": flag, "shown": shown, "run": run, "least": least, "most": most}
+    return field(default=default, metadata={**own, "argument": {"help": help, **more}})
+
+
+# a weight for every loss that is not of the paper: low, frequency, ...
+_Weights: Any = dataclasses.make_dataclass(
+    "_Weights",
+    [(term.name, float, _is(term.weight, term.help, least=0)) for term in OPTIONAL],
+    frozen=True, kw_only=True,
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Settings(_Weights):
+    """Everything that decides the result of a training, and how it is run.
+
+    The fields' meaning is that of ``wic train --help``. Those from ``devices`` on, and where the
+    photographs are, may change when a training is resumed; all others decide its result. Every
+    loss that is not of the paper has a field with its weight: see
+    :mod:`wic_layers.training.terms`.
+
+    Raises:
+        WICArgumentError: If a value is out of range.
+    """
+
+    preset: str = _is("", "network to train, such as rescaling-x2-small")
+    data: tuple[str, ...] = _is(
+        (), "folders of photographs, searched below too; to resume, the same photographs",
+        nargs="+", run=True,
+    )  # fmt: skip
+    reduce: str = _is(
+        "auto",
+        "first make photographs that many times smaller; auto: those with halved chroma by 2",
+    )
+    levels: int = _is(3, "sizes of every photograph, each half the one before", least=1)
+    held_out: int = _is(4, "photographs kept for judging", least=1)
+    start: str | None = _is(None, "folder of weights to fine-tune", metavar="WEIGHTS")
+    completion: str | None = _is(
+        None, "what stands in for dropped channels (default: the preset's)",
+        choices=get_args(CompletionName),
+    )  # fmt: skip
+    steps: int = _is(10_000, "number of steps", least=1)
+    batch: int = _is(4, "crops in a step, of all processes together", least=1)
+    crop: int = _is(64, "side of a crop in pixels", least=1)
+    optimizer: str = _is(
+        "adamw", "what takes the steps; muon: orthogonal ones of convolutions, AdamW for others",
+        choices=("adamw", "muon"),
+    )  # fmt: skip
+    learning_rate: float = _is(  # never None once made
+        None, "largest learning rate", flag="--lr", shown="2e-3, with muon 5e-4", least=0
+    )
+    final_rate: float = _is(1e-6, "rate of the last step, after a cosine", least=0)
+    warmup: int = _is(200, "steps in which the rate rises from 0", least=0)
+    weight_decay: float = _is(0.01, "decay of the weights, apart from the gradient", least=0)
+    clip: float = _is(10.0, "largest gradient norm")
+    weights: tuple[float, ...] = _is(
+        WEIGHTS, "of the forward, reverse, det and shift losses",
+        nargs=4, metavar=("F", "R", "D", "S"),
+    )  # fmt: skip
+    forward: str | None = _is(
+        None, "distance of the forward picture (default: the task's)", choices=tuple(DISTANCES)
+    )
+    reverse: str = _is(
+        "l1", "distance of what comes back; l2 is what PSNR measures", choices=tuple(DISTANCES)
+    )
+    rounding: str = _is(
+        "straight-through", "what stands for the 8 bits of a file", choices=tuple(ROUNDINGS)
+    )
+    shift_target: str = _is("reference", "what L_shift completes", choices=("reference", "output"))
+    returned: str = _is(
+        "all", "what comes back is judged by all images, or by those wanted (HiNet)",
+        choices=("all", "wanted"),
+    )  # fmt: skip
+    w: str = _is(
+        "drawn", "latent on the way forward, of networks that have one (DLV)",
+        choices=("drawn", "zero"),
+    )  # fmt: skip
+    saturate: float = _is(
+        0.0, "chance of a crop to have some pixels made black or white", metavar="CHANCE",
+        least=0, most=1,
+    )  # fmt: skip
+    candidates: int = _is(1, "take the most detailed of so many random crops", least=1)
+    bf16: bool = _is(default=False, help="run the networks inside couplings in bfloat16")
+    save_memory: bool = _is(
+        default=False, help="compute activations again on the way back, in a tenth of the memory"
+    )
+    ema: float = _is(
+        0.0, "decay of averaged weights, which are then the result; 0: none", least=0, most=1
+    )
+    every: int = _is(500, "steps between checkpoints, to which an explosion goes back", least=1)
+    seed: int = _is(0, "of weights, crops and noise", least=0)
+    # how it is run
+    devices: int = _is(
+        1, "processes, each with a device; torchrun says it itself", run=True, least=1
+    )
+    accelerator: str = _is(
+        "auto", "where to run", choices=("auto", "cpu", "cuda", "mps"), run=True
+    )
+    shard: bool = _is(
+        default=False, help="share the optimizer's state out among the processes", run=True
+    )
+    readers: int = _is(
+        0, "processes that cut out crops beside each training one", run=True, least=0
+    )
+    compile: bool = _is(
+        default=False, help="compile the step (needs a C++ compiler or CUDA)", run=True
+    )
+    graph: bool = _is(
+        default=False, help="capture the step in a CUDA graph: faster on one GPU", run=True
+    )
+    cache: str | None = _is(
+        None, "folder for decoded photographs (default: ~/.cache/wic-layers)",
+        metavar="FOLDER", run=True,
+    )  # fmt: skip
+
+    def __post_init__(self) -> None:
+        if self.learning_rate is None:
+            rate = _RATES.get(self.optimizer, 0.0)  # of an unknown one: refused below
+            object.__setattr__(self, "learning_rate", rate)
+        for each in dataclasses.fields(self):
+            value, least = getattr(self, each.name), each.metadata["least"]
+            if least is not None and not least <= value < math.inf:
+                raise WICArgumentError(f"Expected {each.name} of at least {least}; got {value!r}.")
+            if least is not None and value > each.metadata["most"]:
+                most = each.metadata["most"]
+                raise WICArgumentError(f"Expected {each.name} of at most {most}; got {value!r}.")
+            choices = each.metadata["argument"].get("choices")
+            if choices and value is not None and value not in choices:
+                raise WICArgumentError(
+                    f"Expected {each.name} {' or '.join(choices)}; got {value!r}."
+                )
+        if not 0 < self.clip < math.inf:
+            raise WICArgumentError(f"Expected clip above 0; got {self.clip!r}.")
+        is_whole = self.reduce.isascii() and self.reduce.isdigit()
+        if self.reduce != "auto" and not (is_whole and int(self.reduce)):
+            raise WICArgumentError(f"Expected reduce auto or of at least 1; got {self.reduce}.")
+        if len(self.weights) != 4:
+            raise WICArgumentError(f"Expected four weights; got {self.weights!r}.")
+        if not all(0 <= weight < math.inf for weight in self.weights) or not any(self.weights):
+            raise WICArgumentError(
+                f"Expected weights of at least 0, and one above; got {self.weights!r}."
+            )
+
+    def rate(self, step: int) -> float:
+        """Returns the learning rate of step ``step`` (from 0)."""
+        if step < self.warmup:
+            return self.learning_rate * (step + 1) / self.warmup
+        done = (step - self.warmup) / max(self.steps - 1 - self.warmup, 1)
+        return (
+            self.final_rate
+            + (self.learning_rate - self.final_rate) * (1 + math.cos(math.pi * done)) / 2
+        )
+
+    def objective(self, task: Task) -> Objective:
+        """Returns what is minimised for a task."""
+        parts = ("forward", "reverse", "rounding", "shift_target", "returned", "w")
+        names = (*parts, *(term.name for term in OPTIONAL))
+        return Objective(task, self.weights, **{name: getattr(self, name) for name in names})
+
+    def as_dict(self) -> Values:
+        """Returns the settings as YAML and checkpoints hold them."""
+        values = {name: getattr(self, name) for name in _fields()}
+        return {n: list(v) if isinstance(v, tuple) else v for n, v in values.items()}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, object], source: str) -> Settings:
+        """Checks values from a file or a caller and returns the settings.
+
+        Raises:
+            WICArgumentError: If a name is unknown or a value of another kind; names ``source``.
+        """
+        kinds = get_type_hints(cls)
+        unknown = sorted(map(str, set(values) - set(kinds)))
+        if unknown:
+            raise WICArgumentError(
+                f"{source} has settings that are not known: {', '.join(unknown)}; expected some "
+                f"of {', '.join(_fields())}."
+            )
+        return cls(**{name: _as(kinds[name], v, name, source) for name, v in values.items()})
+
+    def decisive(self) -> Values:
+        """Returns those settings that decide the result."""
+        return {n: v for n, v in self.as_dict().items() if not _fields()[n].metadata["run"]}
+
+    def write(self, path: Path, more: Mapping[str, object]) -> None:
+        """Writes a YAML file that :meth:`read` takes, with ``more`` in comments at its top."""
+        lines = [f"# {name}: {value}\n" for name, value in more.items()]
+        for name, value in self.as_dict().items():
+            lines.append(f"\n# {_fields()[name].metadata['argument']['help']}\n")
+            lines.append(_yaml().safe_dump({name: value}, sort_keys=False))
+        write_whole(path, "".join(lines).encode())
+
+    @classmethod
+    def read(cls, path: Path) -> Values:
+        """Returns the settings that a YAML file names; the others have their defaults.
+
+        Raises:
+            WICFileError: If it cannot be read or is no mapping.
+            WICArgumentError: If a setting is unknown or of another kind.
+        """
+        yaml = _yaml()
+        try:
+            values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        except (OSError, UnicodeDecodeError) as error:
+            raise WICFileError(f"{path} cannot be read: {error}.") from error
+        except yaml.YAMLError as error:
+            raise WICFileError(f"{path} is no YAML: {' '.join(str(error).split())}.") from error
+        if not isinstance(values, dict):
+            raise WICFileError(f"Expected settings in {path}, such as `steps: 1000`; got others.")
+        cls.from_dict(values, str(path))
+        return values
+
+    @classmethod
+    def add_arguments(
+        cls,
+        parser: argparse.ArgumentParser,
+        defaults: Mapping[str, object] | None = None,
+        without: Container[str] = (),
+    ) -> None:
+        """Adds a flag for every setting; those that are not given stay out of the namespace.
+
+        Args:
+            parser: Where they are added.
+            defaults: What the help says of defaults that are others than those of the class.
+            without: Settings that the command does not take.
+        """
+        kinds = get_type_hints(cls)
+        for name, each in _fields().items():
+            if name == "preset" or name in without:
+                continue
+            argument = dict(each.metadata["argument"])
+            default = (defaults or {}).get(name, each.metadata["shown"] or each.default)
+            if default not in (None, "", (), False) and "default" not in argument["help"]:
+                shown = " ".join(map(str, default)) if isinstance(default, tuple) else default
+                argument["help"] += f" (default {shown})"
+            if kinds[name] is bool:
+                argument["action"] = argparse.BooleanOptionalAction
+            elif kinds[name] in (int, float):
+                argument["type"] = kinds[name]
+            elif name == "weights":
+                argument["type"] = float
+            flag = each.metadata["flag"] or f"--{name.replace('_', '-')}"
+            parser.add_argument(flag, dest=name, default=argparse.SUPPRESS, **argument)
+
+
+def _fields() -> dict[str, dataclasses.Field[Any]]:
+    """The settings by name, in the order of flags and files: weights of losses together."""
+    fields = {each.name: each for each in dataclasses.fields(Settings)}
+    losses = [term.name for term in OPTIONAL]
+    others = [name for name in fields if name not in losses]
+    after = others.index("weights") + 1
+    return {name: fields[name] for name in (*others[:after], *losses, *others[after:])}
+
+
+def _as(kind: Any, value: Any, name: str, source: str) -> Any:
+    """A value as its setting has it: YAML reads 2e-3 as a text and 2 as an integer."""
+    kinds = get_args(kind)
+    if type(None) in kinds:
+        return None if value is None else _as(kinds[0], value, name, source)
+    try:
+        if kinds:  # a tuple
+            values = [value] if isinstance(value, str) else list(value)
+            return tuple(_as(kinds[0], item, name, source) for item in values)
+        if kind is bool and not isinstance(value, bool):
+            raise ValueError
+        if kind is int and (isinstance(value, bool) or int(value) != float(value)):
+            raise ValueError
+        return kind(value)
+    except (TypeError, ValueError, OverflowError) as error:
+        words = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
+        expected = words.get(kind, f"a list, each {words.get(kinds[0]) if kinds else ''}")
+        raise WICArgumentError(
+            f"{source}: expected {name} as {expected}; got {value!r}."
+        ) from error
+
+
+def _yaml() -> Any:
+    try:
+        import yaml
+    except ImportError as error:
+        raise WICDependencyError(
+            "Training needs PyYAML, which is not installed. Run: pip install 'wic-layers[train]'"
+        ) from error
+    return yaml
