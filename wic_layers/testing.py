@@ -2,7 +2,7 @@
 
 :func:`check` runs them all on every WIC of a model and names the layer that fails. Each contract
 is a function of one layer. All leave the layer, its mode, its gradients and the global random
-numbers as they were. How close a round trip has to be says :func:`round_trip_limit`.
+numbers as they were.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class RoundTrip:
     Attributes:
         condition: Condition number of the kernel.
         error: Largest error of a round trip, relative to the largest value that went into it.
-        limit: What is allowed, from :func:`round_trip_limit`.
+        limit: What :func:`round_trip_limit` allows.
         digits: Decimal digits that a round trip in the kernel's dtype has left.
     """
 

@@ -129,7 +129,7 @@ class WellPosed(InvertibleBlock):
         """Drops what only the other direction needs, from the network."""
         as_block(self.net).keep_one_way(rev=rev)
 
-    def _tensor(self, result: Any) -> Tensor:
+    def _tensor(self, result: object) -> Tensor:
         if not isinstance(result, Tensor):
             raise WICArgumentError(
                 f"Expected {type(self.net).__name__} to return one tensor; got "

@@ -199,7 +199,7 @@ class WIC(RectangularKernel):
                 )
         return layer
 
-    def _resolve_rows(self, rows: Any, completion: Any) -> int:
+    def _resolve_rows(self, rows: object, completion: object) -> int:
         n, m = self.in_channels, self.out_channels
         if m >= n:
             if rows is not None:
@@ -377,7 +377,7 @@ class WIC(RectangularKernel):
             return convolve(x, rest)
 
 
-def _whole(value: Any, least: int, expected: str) -> int:
+def _whole(value: object, least: int, expected: str) -> int:
     """An int of any library (numpy's too), but no bool; raises with what was expected."""
     if not isinstance(value, bool) and hasattr(value, "__index__"):
         number = operator.index(value)

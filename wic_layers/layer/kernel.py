@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import torch
@@ -50,8 +51,8 @@ class RectangularKernel(nn.Module):
     out_channels: int
     rows: int
     layout: str
-    completion: Any
-    weight: Any
+    completion: Any  # a Completion, which may be a module; None where nothing is dropped
+    weight: Tensor
 
     def __init__(self) -> None:
         super().__init__()
@@ -89,7 +90,7 @@ class RectangularKernel(nn.Module):
             return outside_autocast(lu[0].forward, *lu[1:])
         return outside_autocast(lambda: self.weight, device=self._sources()[0].device)
 
-    def _lu_factors(self) -> tuple[LU, Any, Any, Any] | None:
+    def _lu_factors(self) -> tuple[LU, Tensor, Tensor, Tensor] | None:
         """The LU parametrization and its three factors; None where the kernel is held otherwise.
 
         Read from the dictionaries of modules, as attributes take longer than the arithmetic.
@@ -220,7 +221,7 @@ class RectangularKernel(nn.Module):
             return (weight,)
         lu = self._lu_factors()
         if lu is not None:
-            return (*lu[1:], *lu[0]._buffers.values())
+            return (*lu[1:], *lu[0]._buffers.values())  # type: ignore[arg-type]
         if not parametrize.is_parametrized(self, "weight"):
             return (self.weight,)
         kernel: Any = self.parametrizations["weight"]  # type: ignore[index]
@@ -254,7 +255,7 @@ class RectangularKernel(nn.Module):
         super().train(mode)
         return self
 
-    def _apply(self: _Self, fn: Any, recurse: bool = True) -> _Self:  # noqa: FBT001, FBT002 - torch's own signature
+    def _apply(self: _Self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> _Self:  # noqa: FBT001, FBT002 - torch's own signature
         self.clear_cache()
         super()._apply(fn, recurse)
         return self
@@ -263,7 +264,7 @@ class RectangularKernel(nn.Module):
         self.clear_cache()
         super()._load_from_state_dict(*args, **kwargs)
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         state = self.__dict__.copy()
         state["_cache"] = KernelCache()
         return state

@@ -88,7 +88,7 @@ class Records(Sequence[Record]):
     def __len__(self) -> int:
         return len(self._records)
 
-    def __getitem__(self, index: Any) -> Any:
+    def __getitem__(self, index: int | slice) -> Any:
         return self._records[index]
 
     def __iter__(self) -> Iterator[Record]:

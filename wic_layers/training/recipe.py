@@ -281,7 +281,7 @@ class Settings(_Weights):
             parser.add_argument(flag, dest=name, default=argparse.SUPPRESS, **argument)
 
 
-def _fields() -> dict[str, dataclasses.Field[Any]]:
+def _fields() -> dict[str, dataclasses.Field[object]]:
     """The settings by name, in the order of flags and files: weights of losses together."""
     fields = {each.name: each for each in dataclasses.fields(Settings)}
     losses = [term.name for term in OPTIONAL]
