@@ -69,9 +69,9 @@ class Needy(nn.Module):
 class Own(Network):
     """A network of such blocks."""
 
-    def __init__(self):
-        blocks = (Twice(), LongTermMemory(2, Chain(WIC(4, 6), block(), WIC(6, 4))), WIC(6, 3))
-        super().__init__(*blocks, config={"in_channels": 3, "out_channels": 3, "scale": 2})
+    def __init__(self, in_channels=3, out_channels=3, scale=2):
+        inner = Chain(WIC(4, 6), block(), WIC(6, 4))
+        super().__init__(Twice(), LongTermMemory(2, inner), WIC(2 * in_channels, out_channels))
 
 
 def block(kind=Plain):

@@ -6,7 +6,7 @@ import pickle
 import pytest
 import torch
 from torch import nn
-from torch.nn.utils import parametrize
+from torch.nn.utils import parametrize, prune
 
 from wic_layers import WIC
 
@@ -72,6 +72,40 @@ def test_an_assigned_kernel_is_the_orthogonal_one_and_draws_no_random_numbers():
     layer.weight = turn
     assert torch.allclose(layer.weight, turn, atol=1e-12)
     assert torch.equal(state, torch.get_rng_state())
+
+
+class Onward(WIC):
+    """A subclass of a user's that knows one direction by its forward."""
+
+    def forward(self, x):
+        return super().forward(x)
+
+
+@pytest.mark.parametrize("kind", [WIC, Onward])
+def test_hooks_see_the_way_back_where_forward_takes_rev(kind):
+    layer, calls = kind(4, 4), []
+    y = torch.randn(1, 4)
+    expected = layer.inverse(y)
+    layer.register_forward_hook(lambda *_: calls.append(1))
+    assert torch.equal(layer.inverse(y), expected)
+    assert len(calls) == (kind is WIC)
+
+
+@pytest.mark.parametrize("shape", [(5, 5), (6, 3)])
+def test_a_pruned_kernel_is_current_on_the_way_back(shape):
+    layer = WIC(*shape, dtype=torch.float64)
+    prune.random_unstructured(layer, "weight", amount=1)
+    x = torch.randn(2, shape[0], 3, 3, dtype=torch.float64)
+    for _ in range(2):
+        with torch.no_grad():
+            layer.weight_orig.mul_(1.5)
+        kernel = (layer.weight_orig * layer.weight_mask).detach()
+        same = WIC.from_kernel(kernel, shape[1])
+        y = same(x)
+        assert torch.allclose(layer.inverse(y), same.inverse(y))
+        assert torch.allclose(
+            layer.with_log_det(y, rev=True)[1], same.with_log_det(y, rev=True)[1]
+        )
 
 
 def passed_on(layer, how, tmp_path):

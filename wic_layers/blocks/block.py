@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator
 from fractions import Fraction
+from inspect import signature
 from typing import Any
 
 import torch
@@ -62,6 +63,12 @@ class InvertibleBlock(nn.Module):
 
     is_exact = False
     networks: tuple[str, ...] = ()
+    _takes_rev = True
+
+    def __init_subclass__(cls, **arguments: Any) -> None:
+        super().__init_subclass__(**arguments)
+        # a subclass may have a forward of its own that knows one direction only
+        cls._takes_rev = "rev" in signature(cls.forward).parameters
 
     def forward(self, x: Tensor, rev: bool = False) -> Tensor:  # noqa: FBT001, FBT002 - as IRN calls it
         """Maps ``x`` forward, or back with ``rev=True``."""
@@ -69,7 +76,9 @@ class InvertibleBlock(nn.Module):
 
     def inverse(self, y: Tensor) -> Tensor:
         """Maps ``y`` back."""
-        result: Tensor = self(y, rev=True) if has_hooks(self) else self._inverse(y)
+        result: Tensor = (
+            self(y, rev=True) if self._takes_rev and has_hooks(self) else self._inverse(y)
+        )
         return result
 
     def _forward(self, x: Tensor) -> Tensor:

@@ -30,6 +30,7 @@ class Chain(InvertibleBlock):
         WICArgumentError: If a block has no ``inverse``.
 
     Example:
+        >>> import torch
         >>> from wic_layers import WIC
         >>> from wic_layers.blocks import Squeeze
         >>> chain = Chain(Squeeze(2), WIC(12, 16))

@@ -287,7 +287,8 @@ class WIC(RectangularKernel):
                 float64 that the inverse is computed in, eagerly on a CPU and wherever an inverse
                 enters the cache; elsewhere the result is NaN.
         """
-        if self._forward_pre_hooks or self._forward_hooks:  # pruning and sharding set the kernel
+        # pruning and sharding set the kernel in hooks; a subclass may know one direction only
+        if (self._forward_pre_hooks or self._forward_hooks) and self._takes_rev:
             x: Tensor = self(y, rev=True)
             return x
         return self._back(y, self._entries())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from inspect import signature
 from typing import Any, TypeVar
 
 import torch
@@ -51,8 +52,13 @@ class RectangularKernel(nn.Module):
     out_channels: int
     rows: int
     layout: str
+    _takes_rev: bool
     completion: Any  # a Completion, which may be a module; None where nothing is dropped
     weight: Tensor
+
+    def __init_subclass__(cls, **arguments: Any) -> None:
+        super().__init_subclass__(**arguments)
+        cls._takes_rev = "rev" in signature(cls.forward).parameters
 
     def __init__(self) -> None:
         super().__init__()

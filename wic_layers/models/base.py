@@ -57,6 +57,7 @@ class Network(Stored, Chain):
     closed_by: ClassVar[Mapping[str, object]] = {}
 
     def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
         entered = NETWORKS.get(cls.__name__)
         if entered is None or not entered.__module__.startswith(f"{__package__}."):
             NETWORKS[cls.__name__] = cls
