@@ -858,7 +858,7 @@ BLOCKS = (
     ),
     Mutant(
         "hooks that do not see the way back",
-        "wic_layers/blocks/block.py",
+        "wic_layers/layer/two_way.py",
         "self(y, rev=True) if self._takes_rev and has_hooks(self) else self._inverse(y)",
         "self._inverse(y)",
         "tests/test_blocks_called.py::test_a_block_alone_runs_its_hooks_in_both_directions",

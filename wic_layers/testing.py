@@ -147,10 +147,8 @@ def check_condition(layer: WIC) -> float:
 def check_shapes(layer: WIC, spatial: Sizes | None = None) -> None:
     r"""Contract 1: both directions return one tensor (B, C, \*spatial) like the input, but for C.
 
-    Empty batches included.
-
     Raises:
-        ContractError: If a shape, dtype or device is another.
+        ContractError: If a shape, dtype or device is another, of an empty batch too.
     """
     for sizes in sizes_for(layer, spatial):
         for batch in (2, 0):
@@ -190,8 +188,7 @@ def check_round_trip(layer: WIC, spatial: Sizes | None = None) -> RoundTrip:
 
     Widening or square: ``inverse(forward(x)) == x``. Narrowing: ``forward(inverse(y)) == y``; with
     as many rows as input channels and a deterministic completion also ``inverse(forward(x)) == x``
-    for the x that ``inverse`` gives. ``layout="published"`` promises neither where M > n; it is
-    measured.
+    for the x that ``inverse`` gives. ``layout="published"`` is only measured where M > n.
 
     Raises:
         ContractError: If the error is past the limit.

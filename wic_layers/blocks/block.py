@@ -5,15 +5,14 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator
 from fractions import Fraction
-from inspect import signature
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.module import _has_any_global_hook
 
 from wic_layers.errors import WICArgumentError, WICError, WICShapeError
 from wic_layers.layer.conv import WIC
+from wic_layers.layer.two_way import TwoWay, has_hooks
 
 __all__ = [
     "Gradients",
@@ -23,7 +22,6 @@ __all__ = [
     "check_divisible",
     "check_invertible",
     "gradient_of",
-    "has_hooks",
     "reach_of",
     "run_named",
     "title_of",
@@ -35,7 +33,7 @@ Gradients = dict[Tensor, Tensor]
 _PROBE = 48  # side of the image on which an unknown block is measured
 
 
-class InvertibleBlock(nn.Module):
+class InvertibleBlock(TwoWay):
     """Base of the blocks: ``forward(x)``, ``inverse(y)`` and ``forward(y, rev=True)``.
 
     A subclass has ``_forward`` and ``_inverse``; that is enough, as are ``forward`` and
@@ -53,9 +51,6 @@ class InvertibleBlock(nn.Module):
       when one direction is exported. By default nothing.
     - :meth:`summary`: what ``print`` of a network says in its parentheses.
 
-    Both directions run as a call of the module where it has hooks: those of pruning, of old weight
-    normalisation and of ``fully_shard`` set the weights there.
-
     Attributes:
         is_exact: Whether both directions give back what went into the other.
         networks: Names of the submodules that need no inverse: networks inside couplings.
@@ -63,29 +58,13 @@ class InvertibleBlock(nn.Module):
 
     is_exact = False
     networks: tuple[str, ...] = ()
-    _takes_rev = True
-
-    def __init_subclass__(cls, **arguments: Any) -> None:
-        super().__init_subclass__(**arguments)
-        # a subclass may have a forward of its own that knows one direction only
-        cls._takes_rev = "rev" in signature(cls.forward).parameters
 
     def forward(self, x: Tensor, rev: bool = False) -> Tensor:  # noqa: FBT001, FBT002 - as IRN calls it
         """Maps ``x`` forward, or back with ``rev=True``."""
         return self._inverse(x) if rev else self._forward(x)
 
-    def inverse(self, y: Tensor) -> Tensor:
-        """Maps ``y`` back."""
-        result: Tensor = (
-            self(y, rev=True) if self._takes_rev and has_hooks(self) else self._inverse(y)
-        )
-        return result
-
     def _forward(self, x: Tensor) -> Tensor:
         raise NotImplementedError(f"{type(self).__name__} has no _forward.")
-
-    def _inverse(self, y: Tensor) -> Tensor:
-        raise NotImplementedError(f"{type(self).__name__} has no _inverse.")
 
     def shape_after(self, channels: int, side: Fraction) -> tuple[int, Fraction]:
         """Returns the channels and sides of ``forward``'s result.
@@ -234,18 +213,6 @@ def gradient_of(
         if new is not None:
             gradients[parameter] = gradients[parameter] + new if parameter in gradients else new
     return torch.zeros_like(x) if back is None else back
-
-
-def has_hooks(module: nn.Module) -> bool:
-    """Whether calling a module does more than its ``forward``."""
-    hooks = (
-        module._forward_hooks
-        or module._forward_pre_hooks
-        or module._backward_hooks
-        or module._backward_pre_hooks
-        or _has_any_global_hook()
-    )
-    return bool(hooks)
 
 
 def run_named(name: str, function: Callable[..., Any], *arguments: Any) -> Any:

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 
-from wic_layers.blocks.block import has_hooks
 from wic_layers.layer.pointwise import is_transformed
+from wic_layers.layer.two_way import has_hooks
 
 __all__ = ["DenseBlock"]
 

@@ -14,10 +14,10 @@ from wic_layers.blocks.block import (
     InvertibleBlock,
     as_block,
     check_invertible,
-    has_hooks,
     run_named,
 )
 from wic_layers.errors import WICShapeError
+from wic_layers.layer.two_way import has_hooks
 
 __all__ = ["LongTermMemory"]
 

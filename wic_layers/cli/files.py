@@ -16,7 +16,8 @@ from typing import Any
 from wic_layers._files import protecting
 from wic_layers.cli.command import ERROR, Command, complain, path, print_line, progress_bar
 from wic_layers.cli.jobs import Job, plan
-from wic_layers.codec import Codec, Written, pack_clip
+from wic_layers.codec import Codec, Written
+from wic_layers.codec.verbs import pack_clip
 from wic_layers.errors import WICArgumentError, WICError
 from wic_layers.models.presets import find_preset
 from wic_layers.pictures import is_clip

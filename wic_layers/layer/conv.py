@@ -273,7 +273,7 @@ class WIC(RectangularKernel):
             WICArgumentError: If the input is not of a real floating-point dtype.
         """
         if rev:
-            return self._back(x, self._entries())
+            return self._inverse(x)
         free = self._parameters.get("weight") is not None
         return self._there(x, None if free else self._entries())
 
@@ -287,11 +287,7 @@ class WIC(RectangularKernel):
                 float64 that the inverse is computed in, eagerly on a CPU and wherever an inverse
                 enters the cache; elsewhere the result is NaN.
         """
-        # pruning and sharding set the kernel in hooks; a subclass may know one direction only
-        if (self._forward_pre_hooks or self._forward_hooks) and self._takes_rev:
-            x: Tensor = self(y, rev=True)
-            return x
-        return self._back(y, self._entries())
+        return super().inverse(y)
 
     def with_log_det(self, x: Tensor, *, rev: bool = False) -> tuple[Tensor, Tensor]:
         r"""Runs ``forward`` (with ``rev`` :meth:`inverse`) and returns the log-volume with it.
@@ -334,9 +330,9 @@ class WIC(RectangularKernel):
             append_record(self, y, self._other_rows(x, weight))
         return y
 
-    def _back(self, y: Tensor, entries: Entries | None) -> Tensor:
+    def _inverse(self, y: Tensor) -> Tensor:
         self._check(y, self.out_channels, "input")
-        kernel = self._inverse_kernel(y, entries)
+        kernel = self._inverse_kernel(y, self._entries())
         if kernel.shape[1] == self.out_channels:
             return convolve(y, kernel)
         return convolve(torch.cat((y, self.complete(y)), dim=1), kernel)

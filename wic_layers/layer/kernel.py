@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from inspect import signature
 from typing import Any, TypeVar
 
 import torch
@@ -31,6 +30,7 @@ from wic_layers.layer.pointwise import (
     has_values,
     outside_autocast,
 )
+from wic_layers.layer.two_way import TwoWay
 
 __all__ = ["CONDITION_LIMIT", "RectangularKernel", "wide_dtype"]
 
@@ -40,7 +40,7 @@ _Self = TypeVar("_Self", bound="RectangularKernel")
 CONDITION_LIMIT = 1 / torch.finfo(torch.float64).eps
 
 
-class RectangularKernel(nn.Module):
+class RectangularKernel(TwoWay):
     """What WIC does with its kernel to run backwards and to measure it; not for use by itself.
 
     What is computed from the kernel is cached in ``eval()`` with gradients off, outside of
@@ -52,13 +52,8 @@ class RectangularKernel(nn.Module):
     out_channels: int
     rows: int
     layout: str
-    _takes_rev: bool
     completion: Any  # a Completion, which may be a module; None where nothing is dropped
     weight: Tensor
-
-    def __init_subclass__(cls, **arguments: Any) -> None:
-        super().__init_subclass__(**arguments)
-        cls._takes_rev = "rev" in signature(cls.forward).parameters
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,7 +1,7 @@
 """Task and its classes, what networks are for; and their use on images and files.
 
-The functions (``hide`` to ``unpack_file``) stand in :mod:`wic_layers.codec` and come from there
-when they are asked for, so that a task can be defined without a network.
+The functions (``hide`` to ``unpack_file``) come from :mod:`wic_layers.codec.verbs` when they are
+asked for, so that a task can be defined without a network.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from wic_layers.tasks.registry import COLORING, HIDING, PACKING, RESCALING, TASK
 from wic_layers.tasks.rescaling import Rescaling
 
 if TYPE_CHECKING:
-    from wic_layers.codec import (
-        Written,
+    from wic_layers.codec import Written
+    from wic_layers.codec.verbs import (
         color,
         color_file,
         down,
@@ -76,6 +76,6 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from wic_layers import codec
+    from wic_layers.codec import verbs
 
-    return getattr(codec, name)
+    return getattr(verbs, name)
