@@ -38,12 +38,11 @@ from trials import spread
 
 from wic_layers.blocks import AffineCoupling, Chain, Haar, InverseHaar, Squeeze, Unsqueeze
 from wic_layers.blocks.dense_block import DenseBlock
-from wic_layers.evaluation.metrics import psnr
 from wic_layers.evaluation.protocol import reduce_by
 from wic_layers.layer.conv import WIC
 from wic_layers.layer.quantization import quantize
 from wic_layers.models import WIN
-from wic_layers.pictures import find_images, read_image
+from wic_layers.pictures import find_images, psnr, read_image
 from wic_layers.tasks import TASKS, Task
 from wic_layers.training import Photographs, Settings
 from wic_layers.training.command import pack_middles, split_off

@@ -32,11 +32,10 @@ from completions import judging_sets
 from torch import Tensor
 from trials import spread
 
-from wic_layers.evaluation.metrics import psnr
 from wic_layers.layer.conv import WIC
 from wic_layers.layer.quantization import quantize
 from wic_layers.models import NETWORKS, PRESETS, with_wic
-from wic_layers.pictures import find_images
+from wic_layers.pictures import find_images, psnr
 from wic_layers.tasks import TASKS, Task
 from wic_layers.training import Photographs, Settings
 from wic_layers.training.command import pack_middles, split_off

@@ -17,8 +17,7 @@ from photographs import network, settings
 from wic_layers import quantize
 from wic_layers.errors import WICArgumentError, WICError
 from wic_layers.evaluation.judging import Judgement
-from wic_layers.evaluation.metrics import psnr
-from wic_layers.pictures import find_images
+from wic_layers.pictures import find_images, psnr
 from wic_layers.tasks import TASKS, down
 from wic_layers.training import Muon, Photographs, Training, judge
 from wic_layers.training import loop as engine

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from wic_layers.layer.quantization import quantize, quantize_by_noise
 
-__all__ = ["Carrier", "EightBit"]
+__all__ = ["CARRIER", "Carrier", "EightBit"]
 
 
 class Carrier(ABC):
@@ -48,3 +48,7 @@ class EightBit(Carrier):
 
     def through(self, x: Tensor) -> Tensor:
         return quantize_by_noise(x) if self.noise else quantize(x)
+
+
+CARRIER = EightBit()
+"""What files are written, and networks trained and judged through."""

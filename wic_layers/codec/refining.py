@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from wic_layers.codec.carrier import Carrier, EightBit
+from wic_layers.codec.carrier import CARRIER
 from wic_layers.models import Network
 from wic_layers.tasks.base import Task
 
@@ -17,7 +17,6 @@ RATE, MOMENTUM = 0.03 / 255, 0.9  # a step's root mean square, falling to none; 
 CLOSENESS = 2.0  # how much a forward picture that moves away from its reference counts
 _LEAST = 1e-8  # mean squared error below which nothing is gained
 _TINY = 1e-20
-_EIGHT_BIT = EightBit()
 
 
 def refine(
@@ -27,7 +26,6 @@ def refine(
     y: Tensor,
     steps: int,
     mask: Tensor | None = None,
-    carrier: Carrier = _EIGHT_BIT,
 ) -> Tensor:
     """Returns a forward picture from which more comes back, and which looks as before.
 
@@ -46,7 +44,6 @@ def refine(
         steps: Steps of descent; each takes the time of about three runs of the network.
         mask: 1 for what is part of the images that come back, 0 for what is cut off, (B, 3 *
             images, H, W); all of it when None.
-        carrier: What the picture becomes before it runs back.
 
     Returns:
         The improved picture, of the shape of ``y``; ``y`` itself where nothing better was found.
@@ -54,7 +51,7 @@ def refine(
     reference, originals = task.reference(x), torch.cat(task.restored(x), dim=1)
 
     def errors(picture: Tensor) -> tuple[Tensor, Tensor]:
-        rounded = carrier.through(picture)
+        rounded = CARRIER.through(picture)
         back = torch.cat(task.restored(network.inverse(rounded)), dim=1)
         off = (back - originals).square()
         of_back = off.mean() if mask is None else (off * mask).sum() / mask.sum().clamp(min=1)

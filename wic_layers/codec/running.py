@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from wic_layers._probe import in_evaluation_mode
-from wic_layers.codec.carrier import EightBit
+from wic_layers.codec.carrier import CARRIER
 from wic_layers.codec.refining import refine as improved
 from wic_layers.codec.tiles import Progress, Tiling
 from wic_layers.errors import WICArgumentError, WICError, WICShapeError
@@ -20,7 +20,6 @@ from wic_layers.pictures import pad_to, size_of
 from wic_layers.tasks.base import Task
 
 __all__ = [
-    "CARRIER",
     "backward_pixels",
     "backward_tiles",
     "check_size",
@@ -29,7 +28,6 @@ __all__ = [
     "reference_pixels",
 ]
 
-CARRIER = EightBit()
 _BICUBIC_REACH = 4  # pixels of the small picture that a pixel of the reference depends on
 
 

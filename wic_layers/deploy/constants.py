@@ -136,9 +136,7 @@ class Constant(nn.Module):
             if backward:
                 raise
             self.refused = str(error)
-        # not log_volume, which rounds to the kernel's dtype
-        pixel = torch.zeros(1, layer.in_channels, dtype=torch.float32, device=layer.weight.device)
-        self.volume = float(layer.with_log_det(pixel)[1])
+        self.volume = float(layer.log_volume())
 
     def _inverted(self, layer: WIC, dtype: torch.dtype) -> nn.Module:
         completion = layer.completion

@@ -6,15 +6,14 @@ import torch
 from torch import Tensor
 
 from wic_layers._probe import in_evaluation_mode
-from wic_layers.codec.carrier import EightBit
-from wic_layers.evaluation.metrics import psnr
+from wic_layers.codec.carrier import CARRIER
 from wic_layers.models import Network
+from wic_layers.pictures import psnr
 from wic_layers.tasks import Task
 
 __all__ = ["Judgement", "capped_psnr", "judge"]
 
 _LARGEST = 120.0
-CARRIER = EightBit()  # what networks are judged through
 
 
 def capped_psnr(a: Tensor, b: Tensor) -> float:

@@ -1,4 +1,4 @@
-"""``Row``, ``compare``, ``psnr``: how far two pictures are apart."""
+"""``Row``, ``compare``: how far two pictures are apart."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-__all__ = ["METRICS", "Row", "compare", "psnr"]
+from wic_layers.pictures import psnr
+
+__all__ = ["METRICS", "Row", "compare"]
 
 METRICS = {
     "psnr_rgb": "PSNR RGB", "ssim_rgb": "SSIM RGB", "psnr_y": "PSNR Y", "ssim_y": "SSIM Y",
@@ -18,21 +20,6 @@ METRICS = {
 _REACH, _SIGMA = 5, 1.5  # of the Gaussian window of SSIM, in pixels
 # luma of ITU-R BT.601, 16 to 235, of RGB in [0, 1]
 _WEIGHTS_OF_Y, _OFFSET_OF_Y = (65.481, 128.553, 24.966), 16.0
-
-
-def psnr(a: Tensor, b: Tensor, *, peak: float = 1.0, border: int = 0) -> float:
-    """Returns the PSNR in dB of pictures, or of two batches as one; infinite if they are equal.
-
-    Args:
-        a: Pictures (..., H, W), from 0 to ``peak``.
-        b: Pictures of the same shape.
-        peak: What counts as white.
-        border: Pixels at each border that do not count.
-    """
-    inner = slice(border, -border or None)
-    error = float((a - b)[..., inner, inner].square().mean())
-    ratio = peak**2 / error if error else math.inf
-    return 10 * math.log10(ratio) if ratio else -math.inf
 
 
 @dataclass(frozen=True)

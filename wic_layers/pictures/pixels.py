@@ -21,22 +21,27 @@ def size_of(image: Tensor) -> tuple[int, int]:
     return image.shape[-1], image.shape[-2]
 
 
-def psnr(a: Tensor, b: Tensor, top: float = 255.0) -> float:
-    """Returns the PSNR in dB of two images of one shape; infinite if they are equal.
+def psnr(a: Tensor, b: Tensor, *, peak: float | None = None, border: int = 0) -> float:
+    """Returns the PSNR in dB of two images, or of two batches as one; infinite if they are equal.
 
     Args:
         a: Pixels (..., H, W): of 8 bits, compared exactly, or numbers.
-        b: Those of the other image.
-        top: The largest value that a pixel may have.
+        b: Those of the other image, of one shape.
+        peak: What counts as white: by default 255, of floating-point numbers 1.
+        border: Pixels at each border that do not count.
     """
+    inner = slice(border, -border or None)
+    a, b = a[..., inner, inner], b[..., inner, inner]
     if a.is_floating_point():
-        error = float((a - b).square().mean())
-        return 10 * math.log10(top**2 / error) if error else math.inf
-    # a few rows at a time: as numbers, a photograph takes sixteen times its pixels
-    rows = max(2**20 // max(a.shape[-1], 1), 1)
-    parts = zip(a.split(rows, dim=-2), b.split(rows, dim=-2), strict=True)
-    error = sum(int((x.int() - y.int()).square_().sum()) for x, y in parts) / max(a.numel(), 1)
-    return 10 * math.log10(top**2 / error) if error else math.inf
+        peak, error = peak or 1.0, float((a - b).square().mean())
+    else:
+        # a few rows at a time: as numbers, a photograph takes sixteen times its pixels
+        rows = max(2**20 // max(a.shape[-1], 1), 1)
+        parts = zip(a.split(rows, dim=-2), b.split(rows, dim=-2), strict=True)
+        total = sum(int((x.int() - y.int()).square_().sum()) for x, y in parts)
+        peak, error = peak or 255.0, total / max(a.numel(), 1)
+    ratio = peak**2 / error if error else math.inf
+    return 10 * math.log10(ratio) if ratio else -math.inf
 
 
 def pad_to(image: Tensor, size: tuple[int, int]) -> Tensor:

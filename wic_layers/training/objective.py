@@ -8,7 +8,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from wic_layers.codec.carrier import EightBit
+from wic_layers.codec.carrier import CARRIER, EightBit
 from wic_layers.errors import WICArgumentError
 from wic_layers.layer.losses import charbonnier, record_wic, squared
 from wic_layers.tasks.base import Task
@@ -25,7 +25,7 @@ DISTANCES: dict[str, Distance] = {"l1": charbonnier, "l2": squared}
 """Distances per element by the names that the papers give them."""
 
 ROUNDINGS: dict[str, Callable[[Tensor], Tensor]] = {
-    "straight-through": EightBit().through,
+    "straight-through": CARRIER.through,
     "noise": EightBit(noise=True).through,
 }
 """What stands for a file's 8 bits in training: rounding, or noise as large (IICNet)."""
