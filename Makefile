@@ -21,9 +21,9 @@ lint: $(VENV)/dev.stamp
 types: $(VENV)/dev.stamp
 	$(BIN)/mypy
 
-# a file at a time on each of two cores, and so one thread for each
+# on two cores, which take each other's tests at the end; one thread for each
 units: $(VENV)/dev.stamp
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --cov --cov-report=term
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal --cov --cov-report=term
 
 # the built wheel, in an environment of its own and away from the checkout
 wheel: $(VENV)/dev.stamp

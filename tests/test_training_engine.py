@@ -60,6 +60,7 @@ def assert_equal(a, b):
 
 
 @pytest.mark.slow
+@pytest.mark.no_cover
 @pytest.mark.parametrize("bf16", [False, True])
 def test_a_short_training_learns(images, tmp_path, bf16):
     """400 steps gain at least 15 dB in both pictures, and what comes back passes bicubic's."""
@@ -81,6 +82,7 @@ def test_a_short_training_learns(images, tmp_path, bf16):
 
 
 @pytest.mark.slow
+@pytest.mark.no_cover
 def test_two_thousand_steps_in_bf16_skip_none(images, tmp_path):
     chosen = settings(steps=2000, batch=1, crop=16, learning_rate=2e-3, bf16=True, every=500)
     incidents = []
