@@ -878,7 +878,7 @@ KERNELS = (
         "wic_layers/layer/kernel.py",
         "(runs_after or stored != torch.float64)",
         "(stored != torch.float64)",
-        "tests/test_conv.py::test_narrowing_in_float64_is_undone_to_a_small_multiple_of_the_precision",
+        "tests/test_conv_precision.py::test_narrowing_in_float64_is_undone_to_a_small_multiple_of_the_precision",
     ),
     Mutant(
         "a parametrization on top of another unseen",
