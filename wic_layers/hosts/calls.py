@@ -1,0 +1,310 @@
+"""Call, Flag, Pair, Transform: how a layer of somebody else's model is called, both ways.
+
+A call says which methods of a layer run it forward and back, and where in their arguments the
+tensor, the direction and a running log-determinant stand. What a method returns is found by
+running it (:mod:`wic_layers.hosts.trial`) and written down as a :class:`Result`.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from wic_layers.hosts.engine import HostKernel
+
+__all__ = ["Call", "Entry", "Flag", "LogDet", "Pair", "Result", "Transform", "calls_of"]
+
+REQUIRED = inspect.Parameter.empty
+FLAGS = ("reverse", "rev", "inverse", "invert", "inv", "reversed", "backward", "mode", "direction")
+_FORWARDS = ("forward", "_forward_and_log_det_jacobian")
+_INVERSES = ("inverse", "reverse", "backward", "invert", "_inverse")
+_RUNNING = re.compile(r"log_?det|ldj|log_?df|logp|objective", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class LogDet:
+    """A log-determinant as a method returns it.
+
+    Attributes:
+        sign: 1 where it is that of the direction just run in terms of the host's forward, else -1.
+        shape: ``"batch"``, ``"pixels"`` or 1 for each of its dimensions; how far a pattern
+            of spatial dimensions reaches does not matter, as they are those of the tensor.
+        factor: What the log-volume of one position is multiplied by: ``"one"``, ``"pixels"``,
+            ``"batch"`` or ``"all"``, the positions of the whole batch.
+        is_masked: Whether only the positions that a mask leaves count.
+    """
+
+    sign: int
+    shape: tuple[str | int, ...]
+    factor: str
+    is_masked: bool = False
+
+    def of(self, volume: Tensor, x: Tensor, positions: Tensor | int) -> Tensor:
+        """The log-determinant for an input x, whose samples have so many positions each.
+
+        Args:
+            volume: The log-volume of one position along the host's forward, a scalar.
+            x: Input with the channels in dimension 1.
+            positions: Per sample; a tensor (B,) where a mask leaves some of them out.
+        """
+        batch = x.shape[0]
+        value = volume * self.sign
+        if self.factor == "pixels":
+            value = value * positions
+        elif self.factor == "batch":
+            value = value * batch
+        elif self.factor == "all":
+            value = value * (positions.sum() if isinstance(positions, Tensor) else positions * batch)
+        if value.ndim and len(self.shape) > 1:
+            value = value.view(batch, *(1,) * (len(self.shape) - 1))
+        spatial = iter(x.shape[2:])
+        sizes = [
+            batch if part == "batch" else next(spatial) if part == "pixels" else 1
+            for part in self.shape
+        ]
+        return value.expand(sizes).clone() if sizes else value
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a method returns in one direction.
+
+    Attributes:
+        outer: The container (tuple or list) of tensor and log-determinant; None for one alone.
+        inner: The container around the tensor, as FrEIA has it.
+        log_det: None where there is none, or None stands in its place.
+        is_log_det: Whether the log-determinant alone is returned.
+    """
+
+    outer: type[Any] | None = None
+    inner: type[Any] | None = None
+    log_det: LogDet | None = None
+    is_log_det: bool = False
+
+    def packed(self, y: Tensor, log_det: object) -> object:
+        """The tensor and its log-determinant as the method returns them."""
+        if self.is_log_det:
+            return log_det
+        inner = y if self.inner is None else self.inner((y,))
+        return inner if self.outer is None else self.outer((inner, log_det))
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One method that is answered, and where in its arguments everything stands.
+
+    Attributes:
+        method: Its name.
+        names: Names of its parameters; the first is the tensor.
+        defaults: Theirs; ``REQUIRED`` where there is none.
+        takes_any: Whether further keywords are taken, and not used.
+        rev: The direction of a method that has one; None where a flag says it.
+        flag: Index of the flag.
+        running: Index of the log-determinant that is added to.
+        mask: Index of the mask of positions.
+        wrapped: Whether the tensor comes in a tuple or list.
+        is_masking: Whether the result is zero where the mask is.
+        results: Of the host's forward and of its way back.
+    """
+
+    method: str
+    names: tuple[str, ...]
+    defaults: tuple[object, ...]
+    takes_any: bool
+    rev: bool | None = None
+    flag: int | None = None
+    running: int | None = None
+    mask: int | None = None
+    wrapped: bool = False
+    is_masking: bool = False
+    results: tuple[Result, Result] = (Result(), Result())
+
+    @property
+    def directions(self) -> tuple[bool, ...]:
+        """The values of ``rev`` that the method can run."""
+        return (False, True) if self.rev is None else (self.rev,)
+
+    @property
+    def unknown(self) -> str:
+        """A parameter that must be given and that nothing is known of; empty without one."""
+        roles = {0, self.flag, self.running, self.mask}
+        for index, (name, default) in enumerate(zip(self.names, self.defaults, strict=True)):
+            if default is REQUIRED and index not in roles:
+                return name
+        return ""
+
+    def run(
+        self, layer: nn.Module, x: Tensor, *, rev: bool, running: Any = None, mask: Any = None
+    ) -> object:
+        """What the layer's own method makes of a tensor."""
+        given: dict[int | None, object] = {self.running: running, self.mask: mask}
+        if self.flag is not None:
+            given[self.flag] = self._flag_value(rev=rev)
+        arguments = {
+            self.names[index]: value
+            for index, value in given.items()
+            if index is not None and (value is not None or self.defaults[index] is REQUIRED)
+        }
+        return getattr(layer, self.method)((x,) if self.wrapped else x, **arguments)
+
+    def _flag_value(self, *, rev: bool) -> object:
+        default = self.defaults[self.flag or 0]
+        if isinstance(default, str) or self.names[self.flag or 0] in ("mode", "direction"):
+            return "inverse" if rev else (default if isinstance(default, str) else "direct")
+        return rev
+
+    def answer(self, wic: HostKernel, args: tuple[Any, ...], kwargs: dict[str, Any]) -> object:
+        """What the method returns, from the kernel."""
+        values = self._bound(args, kwargs)
+        flag = self.rev if self.flag is None else values[self.flag]
+        rev = flag == "inverse" if isinstance(flag, str) else bool(flag)
+        result = self.results[rev]
+        x = values[0]
+        if self.wrapped:
+            (x,) = x
+        mask = None if self.mask is None else values[self.mask]
+        running = None if self.running is None else values[self.running]
+        log_det: Any = None
+        needs_log_det = result.log_det is not None and (
+            self.running is None or running is not None
+        )
+        y, volume, folded = wic.run(x, rev=rev, with_volume=needs_log_det)
+        if needs_log_det and result.log_det is not None:
+            positions: Any = math.prod(folded.shape[2:])
+            if mask is not None and result.log_det.is_masked:
+                groups = positions // max(x.shape[-1], 1)
+                positions = mask.reshape(mask.shape[0], -1).sum(1) * groups
+            log_det = result.log_det.of(volume, folded, positions)
+            if self.running is not None:
+                log_det = running + log_det
+        if mask is not None and self.is_masking:
+            y = y * mask
+        return result.packed(y, log_det)
+
+    def _bound(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
+        """The values of all parameters; cheaper than a signature's bind."""
+        values = [*args, *self.defaults[len(args) :]]
+        for name, value in kwargs.items():
+            if name in self.names[len(args) :]:
+                values[self.names.index(name)] = value
+            elif not self.takes_any:
+                raise TypeError(f"{self.method}() got an unexpected keyword argument '{name}'")
+        for name, value in zip(self.names, values, strict=False):
+            if value is REQUIRED:
+                raise TypeError(f"{self.method}() missing a required argument: '{name}'")
+        return values
+
+
+class Call:
+    """How a class of layers is called; a base for ways of your own.
+
+    A subclass says in :meth:`entries` which methods are answered. Three ways that cover most code
+    bases are ready: :class:`Flag`, :class:`Pair` and :class:`Transform`.
+    """
+
+    def entries(self, kind: type[nn.Module]) -> tuple[Entry, ...]:
+        """The methods of a class that are answered; none where it is not called so."""
+        raise NotImplementedError(f"{type(self).__name__} has no entries.")
+
+
+class Flag(Call):
+    """One method for both directions: ``forward(x, reverse=False)``.
+
+    Args:
+        method: Its name.
+        flag: The parameter that says the direction, true (or ``"inverse"``) for the way back; by
+            default whichever of the usual names the method has.
+    """
+
+    def __init__(self, method: str = "forward", flag: str | None = None) -> None:
+        self.method, self.flag = method, flag
+
+    def entries(self, kind: type[nn.Module]) -> tuple[Entry, ...]:
+        """The one method."""
+        entry = entry_of(kind, self.method, None)
+        if entry is None:
+            return ()
+        flags = FLAGS if self.flag is None else (self.flag,)
+        index = next((entry.names.index(flag) for flag in flags if flag in entry.names[1:]), None)
+        return () if index is None else (replace(entry, flag=index),)
+
+
+class Pair(Call):
+    """A method for each direction: ``forward(x)`` and ``inverse(z)``.
+
+    Args:
+        forward: Name of the one.
+        inverse: Name of the other.
+    """
+
+    def __init__(self, forward: str = "forward", inverse: str = "inverse") -> None:
+        self.forward, self.inverse = forward, inverse
+
+    def entries(self, kind: type[nn.Module]) -> tuple[Entry, ...]:
+        """Both methods."""
+        pair = (entry_of(kind, self.forward, False), entry_of(kind, self.inverse, True))
+        return tuple(entry for entry in pair if entry is not None) if all(pair) else ()
+
+
+class Transform(Call):
+    """A transform of ``torch.distributions``: ``_call``, ``_inverse``, ``log_abs_det_jacobian``."""
+
+    _METHODS: ClassVar = {"_call": False, "_inverse": True, "log_abs_det_jacobian": False}
+
+    def entries(self, kind: type[nn.Module]) -> tuple[Entry, ...]:
+        """The three methods."""
+        if not issubclass(kind, torch.distributions.Transform):
+            return ()
+        entries = []
+        for method, rev in self._METHODS.items():
+            entry = entry_of(kind, method, rev)
+            if entry is None:
+                return ()
+            if method == "log_abs_det_jacobian":
+                result = Result(is_log_det=True)
+                entry = replace(entry, defaults=(REQUIRED, None), results=(result, result))
+            entries.append(entry)
+        return tuple(entries)
+
+
+def entry_of(kind: type[nn.Module], method: str, rev: bool | None) -> Entry | None:  # noqa: FBT001
+    """A method of a class by its signature; None where it has none of its own or no tensor."""
+    function = getattr(kind, method, None)
+    if not inspect.isfunction(function) or function.__module__.startswith("torch.nn.modules"):
+        return None
+    parameters = list(inspect.signature(function).parameters.values())[1:]
+    if any(parameter.kind is parameter.VAR_POSITIONAL for parameter in parameters):
+        return None
+    takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
+    parameters = [parameter for parameter in parameters if parameter.kind is not parameter.VAR_KEYWORD]
+    names = tuple(parameter.name for parameter in parameters)
+    if not names or names[0] in FLAGS:
+        return None
+
+    def place(pattern: re.Pattern[str] | str) -> int | None:
+        matches = (index for index, name in enumerate(names) if index and re.search(pattern, name))
+        return next(matches, None)
+
+    return Entry(
+        method,
+        names,
+        tuple(parameter.default for parameter in parameters),
+        takes_any,
+        rev=rev,
+        running=place(_RUNNING),
+        mask=place("mask"),
+    )
+
+
+def calls_of(kind: type[nn.Module]) -> Iterator[Call]:
+    """The ways in which a class may be meant to be called, by what its methods take."""
+    candidates = [Transform(), Flag(), *(Pair(a, b) for a in _FORWARDS for b in _INVERSES)]
+    return (call for call in candidates if call.entries(kind))
