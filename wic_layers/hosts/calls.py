@@ -1,4 +1,4 @@
-"""Call, Flag, Pair, Transform: how a layer of somebody else's model is called, both ways.
+"""Call, Flag, Pair, Transform, Lazy: how a layer of somebody else's model is called, both ways.
 
 A call says which methods of a layer run it forward and back, and where in their arguments the
 tensor, the direction and a running log-determinant stand. What a method returns is found by
@@ -7,6 +7,7 @@ running it (:mod:`wic_layers.hosts.trial`) and written down as a :class:`Result`
 
 from __future__ import annotations
 
+import dis
 import inspect
 import math
 import re
@@ -20,7 +21,7 @@ from torch import Tensor, nn
 if TYPE_CHECKING:
     from wic_layers.hosts.engine import HostKernel
 
-__all__ = ["Call", "Entry", "Flag", "LogDet", "Pair", "Result", "Transform", "calls_of"]
+__all__ = ["Call", "Entry", "Flag", "Lazy", "LogDet", "Pair", "Result", "Transform", "calls_of"]
 
 REQUIRED = inspect.Parameter.empty
 FLAGS = ("reverse", "rev", "inverse", "invert", "inv", "reversed", "backward", "mode", "direction")
@@ -34,9 +35,8 @@ class LogDet:
     """A log-determinant as a method returns it.
 
     Attributes:
-        sign: 1 where it is that of the direction just run in terms of the host's forward, else -1.
-        shape: ``"batch"``, ``"pixels"`` or 1 for each of its dimensions; how far a pattern
-            of spatial dimensions reaches does not matter, as they are those of the tensor.
+        sign: Of the log-volume of the host's forward; 0 where none is ever returned but zero.
+        shape: Its dimensions: ``"batch"``, 1, or ``"pixels"`` for all spatial ones.
         factor: What the log-volume of one position is multiplied by: ``"one"``, ``"pixels"``,
             ``"batch"`` or ``"all"``, the positions of the whole batch.
         is_masked: Whether only the positions that a mask leaves count.
@@ -56,7 +56,7 @@ class LogDet:
             positions: Per sample; a tensor (B,) where a mask leaves some of them out.
         """
         batch = x.shape[0]
-        value = volume * self.sign
+        value = volume * self.sign if self.sign else volume.new_zeros(())
         if self.factor == "pixels":
             value = value * positions
         elif self.factor == "batch":
@@ -65,11 +65,9 @@ class LogDet:
             value = value * (positions.sum() if isinstance(positions, Tensor) else positions * batch)
         if value.ndim and len(self.shape) > 1:
             value = value.view(batch, *(1,) * (len(self.shape) - 1))
-        spatial = iter(x.shape[2:])
-        sizes = [
-            batch if part == "batch" else next(spatial) if part == "pixels" else 1
-            for part in self.shape
-        ]
+        sizes: list[int] = []
+        for part in self.shape:
+            sizes += x.shape[2:] if part == "pixels" else [batch if part == "batch" else 1]
         return value.expand(sizes).clone() if sizes else value
 
 
@@ -112,6 +110,8 @@ class Entry:
         mask: Index of the mask of positions.
         wrapped: Whether the tensor comes in a tuple or list.
         is_masking: Whether the result is zero where the mask is.
+        options: Indices of what else the method reads; a call that gives one runs the owner's code.
+        maker: The method whose result has this one, where the layer makes a transform.
         results: Of the host's forward and of its way back.
     """
 
@@ -125,6 +125,8 @@ class Entry:
     mask: int | None = None
     wrapped: bool = False
     is_masking: bool = False
+    options: tuple[int, ...] = ()
+    maker: str = ""
     results: tuple[Result, Result] = (Result(), Result())
 
     @property
@@ -134,10 +136,11 @@ class Entry:
 
     @property
     def unknown(self) -> str:
-        """A parameter that must be given and that nothing is known of; empty without one."""
+        """A parameter that may change the kernel from call to call; empty without one."""
         roles = {0, self.flag, self.running, self.mask}
         for index, (name, default) in enumerate(zip(self.names, self.defaults, strict=True)):
-            if default is REQUIRED and index not in roles:
+            is_read = default is None and index in self.options
+            if index not in roles and (is_read or default is REQUIRED):
                 return name
         return ""
 
@@ -145,6 +148,12 @@ class Entry:
         self, layer: nn.Module, x: Tensor, *, rev: bool, running: Any = None, mask: Any = None
     ) -> object:
         """What the layer's own method makes of a tensor."""
+        if self.maker:
+            layer = getattr(layer, self.maker)()
+        if self.results[0].is_log_det:
+            return getattr(layer, self.method)(x, layer._call(x))  # type: ignore[operator]
+        if running is None and self.running is not None:
+            running = x.new_zeros(()) if self.defaults[self.running] is REQUIRED else None
         given: dict[int | None, object] = {self.running: running, self.mask: mask}
         if self.flag is not None:
             given[self.flag] = self._flag_value(rev=rev)
@@ -176,8 +185,9 @@ class Entry:
         needs_log_det = result.log_det is not None and (
             self.running is None or running is not None
         )
-        y, volume, folded = wic.run(x, rev=rev, with_volume=needs_log_det)
-        if needs_log_det and result.log_det is not None:
+        with_volume = needs_log_det and bool(result.log_det and result.log_det.sign)
+        y, volume, folded = wic.run(x, rev=rev, with_volume=with_volume)
+        if result.log_det is not None and needs_log_det:
             positions: Any = math.prod(folded.shape[2:])
             if mask is not None and result.log_det.is_masked:
                 groups = positions // max(x.shape[-1], 1)
@@ -188,6 +198,18 @@ class Entry:
         if mask is not None and self.is_masking:
             y = y * mask
         return result.packed(y, log_det)
+
+    def is_beyond(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+        """Whether a call gives what only the owner's code can make something of."""
+        if not self.options:
+            return False
+        values = self._bound(args, kwargs)
+        return any(
+            values[index] is not self.defaults[index]
+            and values[index] is not None
+            and not (isinstance(values[index], (tuple, list)) and not values[index])
+            for index in self.options
+        )
 
     def _bound(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
         """The values of all parameters; cheaper than a signature's bind."""
@@ -234,7 +256,10 @@ class Flag(Call):
             return ()
         flags = FLAGS if self.flag is None else (self.flag,)
         index = next((entry.names.index(flag) for flag in flags if flag in entry.names[1:]), None)
-        return () if index is None else (replace(entry, flag=index),)
+        if index is None:
+            return ()
+        options = tuple(option for option in entry.options if option != index)
+        return (replace(entry, flag=index, options=options),)
 
 
 class Pair(Call):
@@ -275,6 +300,37 @@ class Transform(Call):
         return tuple(entries)
 
 
+class Lazy(Call):
+    """A method that makes a transform of ``torch.distributions``, as zuko's layers have it.
+
+    Args:
+        method: Its name.
+    """
+
+    def __init__(self, method: str = "forward") -> None:
+        self.method = method
+
+    def entries(self, kind: type[nn.Module]) -> tuple[Entry, ...]:
+        """The three methods of the transform."""
+        function = getattr(kind, self.method, None)
+        if not inspect.isfunction(function) or function.__module__.startswith("torch."):
+            return ()
+        parameters = list(inspect.signature(function).parameters.values())[1:]
+        if any(p.default is REQUIRED and p.kind is p.POSITIONAL_OR_KEYWORD for p in parameters):
+            return ()
+        result = Result(is_log_det=True)
+        ends = (("_call", False), ("_inverse", True))
+        entries = [
+            Entry(name, ("x",), (REQUIRED,), takes_any=False, rev=rev, maker=self.method)
+            for name, rev in ends
+        ]
+        ladj = Entry(
+            "log_abs_det_jacobian", ("x", "y"), (REQUIRED, None), takes_any=False, rev=False,
+            maker=self.method, results=(result, result),
+        )
+        return (*entries, ladj)
+
+
 def entry_of(kind: type[nn.Module], method: str, rev: bool | None) -> Entry | None:  # noqa: FBT001
     """A method of a class by its signature; None where it has none of its own or no tensor."""
     function = getattr(kind, method, None)
@@ -293,7 +349,7 @@ def entry_of(kind: type[nn.Module], method: str, rev: bool | None) -> Entry | No
         matches = (index for index, name in enumerate(names) if index and re.search(pattern, name))
         return next(matches, None)
 
-    return Entry(
+    entry = Entry(
         method,
         names,
         tuple(parameter.default for parameter in parameters),
@@ -302,9 +358,13 @@ def entry_of(kind: type[nn.Module], method: str, rev: bool | None) -> Entry | No
         running=place(_RUNNING),
         mask=place("mask"),
     )
+    read = {step.argval for step in dis.get_instructions(function) if "LOAD" in step.opname}
+    roles = {0, entry.running, entry.mask}
+    options = (i for i, name in enumerate(names) if i not in roles and name in read)
+    return replace(entry, options=tuple(options))
 
 
 def calls_of(kind: type[nn.Module]) -> Iterator[Call]:
     """The ways in which a class may be meant to be called, by what its methods take."""
-    candidates = [Transform(), Flag(), *(Pair(a, b) for a in _FORWARDS for b in _INVERSES)]
+    candidates = [Transform(), Lazy(), Flag(), *(Pair(a, b) for a in _FORWARDS for b in _INVERSES)]
     return (call for call in candidates if call.entries(kind))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, Literal
 
 import torch
@@ -250,12 +250,34 @@ def _answering(entry: Entry, original: Callable[..., Any]) -> Callable[..., Any]
     """A method that answers from the kernel."""
 
     def answered(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        if entry.is_beyond(args, kwargs):
+            return original(self, *args, **kwargs)
         return entry.answer(kernel_of(self), args, kwargs)
 
     answered.__name__ = entry.method
     answered.__doc__ = original.__doc__
     answered.__wrapped__ = original  # type: ignore[attr-defined] - for inspect.signature
     return answered
+
+
+def _making(entries: tuple[Entry, ...], original: Callable[..., Any]) -> Callable[..., Any]:
+    """A method that makes a transform which answers from the kernel."""
+
+    def made(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        own = original(self, *args, **kwargs)
+        wic = kernel_of(self)
+        for entry in entries:  # the transform is the owner's, and lives for one call
+            setattr(own, entry.method, partial(_transformed, entry, wic))
+        return own
+
+    made.__name__ = original.__name__
+    made.__doc__ = original.__doc__
+    made.__wrapped__ = original  # type: ignore[attr-defined]
+    return made
+
+
+def _transformed(entry: Entry, wic: HostKernel, *args: Any) -> Any:
+    return entry.answer(wic, args, {})
 
 
 def kernel_of(layer: Any) -> HostKernel:
@@ -337,6 +359,9 @@ def class_for(spec: Spec) -> type[nn.Module]:
         "_load_from_state_dict": loaded,
         "extra_repr": described,
     }
-    for entry in spec.entries:
+    makers = {entry.maker for entry in spec.entries if entry.maker}
+    for maker in makers:
+        namespace[maker] = _making(spec.entries, getattr(owner, maker))
+    for entry in () if makers else spec.entries:
         namespace[entry.method] = _answering(entry, getattr(owner, entry.method))
     return type(owner)(owner.__name__, (owner,), namespace)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.parametrize import ParametrizationList
+from torch.nn.utils.parametrize import type_before_parametrizations
 
 from wic_layers.errors import IllConditionedError, WICError
 from wic_layers.hosts.calls import Call, Entry, calls_of
@@ -131,9 +131,14 @@ def _root(count: int) -> int:
     return max((size for size in (n, n + 1) if size * (size - 1) // 2 == count), default=0)
 
 
+def _is_torchs(layer: nn.Module) -> bool:
+    kind = type_before_parametrizations(layer)
+    return kind.__module__.startswith("torch.")
+
+
 def sizes_of(layer: nn.Module) -> list[int]:
     """Numbers of channels that a layer may mix, by the tensors that it holds; likely ones first."""
-    if type(layer).__module__.startswith("torch.") or getattr(type(layer), "_wic", None):
+    if _is_torchs(layer) or getattr(type(layer), "_wic", None):
         return []
     tensors = tensors_of(layer)
     squares = [tensor.shape[0] for tensor in tensors.values() if _is_square(tensor)]
@@ -146,7 +151,7 @@ def sizes_of(layer: nn.Module) -> list[int]:
     reflections = [
         t.shape[1]
         for t in layer.parameters()
-        if t.ndim == 2 and t.is_floating_point() and 1 < t.shape[1] and t.shape[0] <= t.shape[1]
+        if t.ndim == 2 and t.is_floating_point() and 1 < t.shape[0] <= t.shape[1]
     ]
     return list(dict.fromkeys(squares + packed + reflections))
 
@@ -178,8 +183,7 @@ def is_candidate(layer: nn.Module) -> bool:
 def _is_flow(module: nn.Module) -> bool:
     """Whether a module of somebody's own runs both ways."""
     kind = type(module)
-    own = not kind.__module__.startswith("torch.") and not isinstance(module, ParametrizationList)
-    return own and any(True for _ in calls_of(kind))
+    return not _is_torchs(module) and any(True for _ in calls_of(kind))
 
 
 def recognise(
@@ -187,7 +191,7 @@ def recognise(
     kernel: Callable[[nn.Module], Tensor] | None = None,
     call: Call | None = None,
 ) -> tuple[Spec, str]:
-    """What is known of a layer, after it was tried, and what is wrong with it itself.
+    """Returns what is known of a layer after it was tried, and what is wrong with it itself.
 
     Args:
         layer: The layer, which is not run.
@@ -209,8 +213,8 @@ def recognise(
         missing = next((entry.unknown for entry in entries if entry.unknown), "")
         if missing:
             reason = (
-                f"its {entries[0].method} needs {missing}, so it may have another kernel for "
-                "every sample"
+                f"its {entries[0].method} takes {missing}, so it may have another kernel for every "
+                "sample"
             )
             continue
         for n in sizes:
@@ -223,7 +227,7 @@ def recognise(
                         return spec, compared(layer, spec, rank)
                     except Mismatch as mismatch:
                         reason = str(mismatch) or reason
-                        if reason:
+                        if str(mismatch):
                             break
     raise Mismatch(reason)
 
@@ -269,6 +273,8 @@ def _tried(
         twin = twin_of(layer, bench.dtype)
         perturb(twin, layer, seed, flip=flip)
         moved.append((twin, *bench.matrix(twin, along, rev=False)))
+    if all(bool((m == m.diagonal().diag()).all()) for _, m, _ in moved):
+        raise Mismatch("")  # a diagonal mixes nothing
     kernels = [(twin, each) for twin, each, _ in moved] + [(plain, matrix)]
     resolved = tuple(bench.resolved(entry, kernels) for entry in entries)
     spec = Spec(type(layer), resolved, bench.layout, Attribute("", transposed=False))
@@ -286,7 +292,9 @@ def _wrapped(bench: Bench, twin: nn.Module, entries: tuple[Entry, ...]) -> tuple
         tried = tuple(replace(entry, wrapped=wrapped) for entry in entries)
         try:
             bench.matrix(twin_of(twin), _way(tried, rev=False), rev=False)
-        except Mismatch:
+        except Mismatch as mismatch:
+            if str(mismatch):
+                raise
             continue
         return tried
     raise Mismatch("")
@@ -463,7 +471,8 @@ def fixed_spec(layer: nn.Module) -> tuple[Spec, Tensor]:
         entries = call.entries(type(layer))
         if not n or any(entry.unknown for entry in entries):
             continue
-        for layout, rank in [(Layout("first", n), rank) for rank in (2, 1, 0)]:
+        layouts = [(Layout("first", n), rank) for rank in (2, 1, 0)]
+        for layout, rank in [*layouts, (Layout("last", n), 1)]:
             bench = Bench(layer, layout, rank, torch.float32)
             try:
                 twin = twin_of(layer)

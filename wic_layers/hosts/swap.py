@@ -205,6 +205,7 @@ def swap_1x1(model: nn.Module, *, train_fixed: bool = False) -> SwapReport:
         names.setdefault(module, []).append(name)
     specs: dict[nn.Module, tuple[Spec, str]] = {}
     fixed: dict[nn.Module, Tensor] = {}
+    bound = _bound_before(names)
     left: list[Left] = []
     with no_traces(model):
         for module in _outermost(model, specs):
@@ -213,6 +214,9 @@ def swap_1x1(model: nn.Module, *, train_fixed: bool = False) -> SwapReport:
                 continue
             registered = _REGISTERED.get(type(module))
             try:
+                if module in bound and (registered is not None or is_candidate(module)):
+                    left.append(Left(places, *_taken(bound[module])))
+                    continue
                 if registered is not None:
                     specs[module] = recognise(module, *registered)
                 elif is_candidate(module):
@@ -246,7 +250,6 @@ def swap_1x1(model: nn.Module, *, train_fixed: bool = False) -> SwapReport:
             module.__class__ = class_for(spec)
             kernel_of(module)
             swaps.append(Swap(tuple(places_of), module, new, note))
-    left += _bound_before(names, specs)
     return SwapReport(swaps, left)
 
 
@@ -254,6 +257,13 @@ _PERMUTATION = (
     "a fixed permutation, for which an index is faster than a kernel",
     "Write swap_1x1(model, train_fixed=True) to give it a kernel to train.",
 )
+
+
+def _taken(place: str) -> tuple[str, str]:
+    return (
+        f"{place} is a bound method of it that was taken before, and would run its own code",
+        "Put a function there that calls the layer, as lambda *a, **k: layer(*a, **k), then swap.",
+    )
 
 
 def unswap_1x1(model: nn.Module) -> list[str]:
@@ -310,25 +320,12 @@ def _trained(module: nn.Module, matrix: Tensor | None) -> tuple[tuple[str, nn.Pa
     return tuple(spec_names)
 
 
-def _bound_before(
-    names: dict[nn.Module, list[str]], specs: dict[nn.Module, tuple[Spec, str]]
-) -> list[Left]:
-    """Methods of changed layers that some module took before, which run the owner's code."""
-    left = []
-    for module, places in names.items():
-        for attribute, value in vars(module).items():
-            layer = value.__self__ if isinstance(value, MethodType) else None
-            if layer not in specs or layer is module:
-                continue
-            method = value.__name__
-            if any(entry.method == method for entry in specs[layer][0].entries):
-                place = f"{places[0]}.{attribute}".strip(".")
-                owner = names[layer][0]
-                left.append(
-                    Left(
-                        (place,),
-                        f"a bound method of {owner} that was taken before, and runs its own code",
-                        f"Write model.{place} = model.{owner}.{method}.",
-                    )
-                )
-    return left
+def _bound_before(names: dict[nn.Module, list[str]]) -> dict[object, str]:
+    """Layers of which some module took a method before, which runs the owner's code; and where."""
+    return {
+        value.__self__: f"{places[0]}.{attribute}".strip(".")
+        for module, places in names.items()
+        for attribute, value in vars(module).items()
+        if isinstance(value, MethodType) and value.__self__ in names
+        if value.__self__ is not module
+    }
