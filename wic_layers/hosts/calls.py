@@ -11,7 +11,7 @@ import dis
 import inspect
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -112,6 +112,7 @@ class Entry:
         is_masking: Whether the result is zero where the mask is.
         options: Indices of what else the method reads; a call that gives one runs the owner's code.
         maker: The method whose result has this one, where the layer makes a transform.
+        prepare: What has to be done to the layer before this method alone runs.
         results: Of the host's forward and of its way back.
     """
 
@@ -127,6 +128,7 @@ class Entry:
     is_masking: bool = False
     options: tuple[int, ...] = ()
     maker: str = ""
+    prepare: Callable[[Any], None] | None = None
     results: tuple[Result, Result] = (Result(), Result())
 
     @property
@@ -145,13 +147,27 @@ class Entry:
         return ""
 
     def run(
-        self, layer: nn.Module, x: Tensor, *, rev: bool, running: Any = None, mask: Any = None
+        self,
+        layer: nn.Module,
+        x: Tensor,
+        *,
+        rev: bool,
+        owner: type[nn.Module] | None = None,
+        running: Any = None,
+        mask: Any = None,
     ) -> object:
-        """What the layer's own method makes of a tensor."""
+        """What the layer's method, or that of its owner's class, makes of a tensor."""
+        if self.prepare is not None:
+            self.prepare(layer)
+        target: Any = layer
+        kind: Any = type(layer) if owner is None else owner
         if self.maker:
-            layer = getattr(layer, self.maker)()
+            target = getattr(kind, self.maker)(layer)
+            kind = type(target)
+        method = getattr(target, self.method) if self.maker else getattr(kind, self.method)
+        method = method if self.maker else method.__get__(target)
         if self.results[0].is_log_det:
-            return getattr(layer, self.method)(x, layer._call(x))  # type: ignore[operator]
+            return method(x, target._call(x))
         if running is None and self.running is not None:
             running = x.new_zeros(()) if self.defaults[self.running] is REQUIRED else None
         given: dict[int | None, object] = {self.running: running, self.mask: mask}
@@ -162,7 +178,7 @@ class Entry:
             for index, value in given.items()
             if index is not None and (value is not None or self.defaults[index] is REQUIRED)
         }
-        return getattr(layer, self.method)((x,) if self.wrapped else x, **arguments)
+        return method((x,) if self.wrapped else x, **arguments)
 
     def _flag_value(self, *, rev: bool) -> object:
         default = self.defaults[self.flag or 0]
@@ -228,9 +244,14 @@ class Entry:
 class Call:
     """How a class of layers is called; a base for ways of your own.
 
+    Attributes:
+        is_inner: Whether the methods are part of a larger block, which may hold networks besides.
+
     A subclass says in :meth:`entries` which methods are answered. Three ways that cover most code
     bases are ready: :class:`Flag`, :class:`Pair` and :class:`Transform`.
     """
+
+    is_inner = False
 
     def entries(self, kind: type[nn.Module]) -> tuple[Entry, ...]:
         """The methods of a class that are answered; none where it is not called so."""
@@ -260,6 +281,26 @@ class Flag(Call):
             return ()
         options = tuple(option for option in entry.options if option != index)
         return (replace(entry, flag=index, options=options),)
+
+
+class Inner(Flag):
+    """A method inside a block, whose other code goes on: FrEIA's ``AllInOneBlock._permute``."""
+
+    is_inner = True
+
+    def __init__(self) -> None:
+        super().__init__("_permute")
+
+    def entries(self, kind: type[nn.Module]) -> tuple[Entry, ...]:
+        """The one method."""
+        return tuple(replace(entry, prepare=_reflect) for entry in super().entries(kind))
+
+
+def _reflect(block: Any) -> None:
+    """What the block's forward does before: it makes its matrix of reflections anew."""
+    if getattr(block, "householder", 0):
+        block.w_perm = block._construct_householder_permutation()
+        block.w_perm_inv = block.w_perm.transpose(0, 1).contiguous()
 
 
 class Pair(Call):
@@ -366,5 +407,5 @@ def entry_of(kind: type[nn.Module], method: str, rev: bool | None) -> Entry | No
 
 def calls_of(kind: type[nn.Module]) -> Iterator[Call]:
     """The ways in which a class may be meant to be called, by what its methods take."""
-    candidates = [Transform(), Lazy(), Flag(), *(Pair(a, b) for a in _FORWARDS for b in _INVERSES)]
+    candidates = [Inner(), Transform(), Lazy(), Flag(), *(Pair(a, b) for a in _FORWARDS for b in _INVERSES)]
     return (call for call in candidates if call.entries(kind))

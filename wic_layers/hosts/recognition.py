@@ -27,6 +27,7 @@ __all__ = ["Attribute", "Measured", "Method", "UserKernel", "fixed_spec", "is_ca
 _READERS = re.compile(r"weight|matrix|kernel|assemble|calc|^_?(get_)?w$", re.IGNORECASE)
 _NOT_READERS = re.compile(r"inv|det|init|reset|load|set_|save|register|remove", re.IGNORECASE)
 _CLOSE = 1e-5
+PERMUTATION = "a fixed permutation, for which an index is faster than a kernel"
 
 
 @dataclass(frozen=True)
@@ -89,23 +90,11 @@ class Measured:
         like = next(t for t in tensors_of(layer).values() if t.is_floating_point())
         groups = 2 if self.layout.kind == "groups" else 1
         x = unit_vectors(self.layout.size, self.layout, self.rank, groups, like.device, like.dtype)
-        out = _OwnCall(self.owner, layer)
-        result = self.entry.run(out, self.layout.unfold(x), rev=self.rev)  # type: ignore[arg-type]
-        y = result
+        y = self.entry.run(layer, self.layout.unfold(x), rev=self.rev, owner=self.owner)
         while not isinstance(y, Tensor):
             y = y[0]  # type: ignore[index]
         matrix, bias = read_off(self.layout.fold(y), self.rank)
         return matrix, bias if self.has_bias else None
-
-
-class _OwnCall:
-    """A layer whose methods are those of its owner's class."""
-
-    def __init__(self, owner: type[nn.Module], layer: nn.Module) -> None:
-        self.owner, self.layer = owner, layer
-
-    def __getattr__(self, name: str) -> Callable[..., object]:
-        return getattr(self.owner, name).__get__(self.layer)  # type: ignore[no-any-return]
 
 
 def _attribute(layer: nn.Module, name: str) -> Tensor:
@@ -169,9 +158,10 @@ def fits(layer: nn.Module, n: int) -> bool:
 
 def is_candidate(layer: nn.Module) -> bool:
     """Whether a module may be a 1x1 convolution: it mixes channels, and is no container."""
-    if not any(True for _ in calls_of(type(layer))):
-        return False
-    if not any(fits(layer, n) for n in sizes_of(layer)):
+    calls = list(calls_of(type(layer)))
+    if any(call.is_inner for call in calls):
+        return not _is_torchs(layer)
+    if not calls or not any(fits(layer, n) for n in sizes_of(layer)):
         return False
     own = [t for t in vars(layer).values() if isinstance(t, Tensor)]
     own += [t for t in (*layer._parameters.values(), *layer._buffers.values()) if t is not None]
@@ -207,8 +197,11 @@ def recognise(
     """
     reason = ""
     calls = [call] if call is not None else list(calls_of(type(layer)))
-    sizes = sizes_of(layer) if kernel is None else [kernel(layer).shape[0]]
     for way in calls:
+        if kernel is not None:
+            sizes = [kernel(layer).shape[0]]
+        else:
+            sizes = [*sizes_of(layer), *(_index_sizes(layer) if way.is_inner else ())]
         entries = way.entries(type(layer))
         missing = next((entry.unknown for entry in entries if entry.unknown), "")
         if missing:
@@ -218,7 +211,7 @@ def recognise(
             )
             continue
         for n in sizes:
-            if kernel is None and not fits(layer, n):
+            if kernel is None and not (way.is_inner or fits(layer, n)):
                 continue
             for layout, rank in _layouts(layer, n):
                 for dtype in (torch.float64, torch.float32):
@@ -273,8 +266,7 @@ def _tried(
         twin = twin_of(layer, bench.dtype)
         perturb(twin, layer, seed, flip=flip)
         moved.append((twin, *bench.matrix(twin, along, rev=False)))
-    if all(bool((m == m.diagonal().diag()).all()) for _, m, _ in moved):
-        raise Mismatch("")  # a diagonal mixes nothing
+    _refuse_unmixed([m for _, m, _ in moved])
     kernels = [(twin, each) for twin, each, _ in moved] + [(plain, matrix)]
     resolved = tuple(bench.resolved(entry, kernels) for entry in entries)
     spec = Spec(type(layer), resolved, bench.layout, Attribute("", transposed=False))
@@ -284,6 +276,14 @@ def _tried(
     has_bias = any(bool(each.abs().max() > 0) for _, _, each in samples)
     measured = Measured(type(layer), _way(resolved, rev=False), False, bench.layout, bench.rank, has_bias)
     return _with_reader(spec, samples, measured)
+
+
+def _refuse_unmixed(matrices: list[Tensor]) -> None:
+    """Raises Mismatch for kernels that mix no channels, whatever is trained."""
+    if all(bool((m == m.diagonal().diag()).all()) for m in matrices):
+        raise Mismatch("")
+    if all(bool(((m != 0).sum(0) == 1).all()) for m in matrices):
+        raise Mismatch(PERMUTATION)
 
 
 def _wrapped(bench: Bench, twin: nn.Module, entries: tuple[Entry, ...]) -> tuple[Entry, ...]:
@@ -466,7 +466,7 @@ def fixed_spec(layer: nn.Module) -> tuple[Spec, Tensor]:
     Raises:
         Mismatch: If it is none, or returns no log-determinant.
     """
-    n = next(iter(_index_sizes(layer)), 0)
+    n = 0 if layer._modules else next(iter(_index_sizes(layer)), 0)
     for call in calls_of(type(layer)):
         entries = call.entries(type(layer))
         if not n or any(entry.unknown for entry in entries):
@@ -494,7 +494,7 @@ def fixed_spec(layer: nn.Module) -> tuple[Spec, Tensor]:
 
 def _index_sizes(layer: nn.Module) -> Iterator[int]:
     """Lengths of the indices (of torch or numpy) that a module without children holds."""
-    if type(layer).__module__.startswith("torch.") or layer._modules:
+    if _is_torchs(layer):
         return
     values = [*vars(layer).values(), *layer._buffers.values(), *layer._parameters.values()]
     for value in values:

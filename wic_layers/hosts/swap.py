@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from wic_layers.errors import IllConditionedError, WICArgumentError
 from wic_layers.hosts.calls import Call
 from wic_layers.hosts.engine import HostKernel, Spec, class_for, kernel_of, spec_of
-from wic_layers.hosts.recognition import fixed_spec, is_candidate, recognise
+from wic_layers.hosts.recognition import PERMUTATION, fixed_spec, is_candidate, recognise
 from wic_layers.hosts.trial import Mismatch, no_traces
 
 __all__ = ["Left", "Swap", "SwapReport", "register_1x1", "swap_1x1", "unswap_1x1"]
@@ -76,7 +76,7 @@ class Left:
     advice: str
 
     def __str__(self) -> str:
-        return f"{', '.join(self.names) or '(model)'}: {self.reason}. {self.advice}"
+        return f"{', '.join(self.names) or '(model)'}: {self.reason}. {self.advice}".rstrip()
 
 
 class SwapReport(Sequence[Swap]):
@@ -226,10 +226,12 @@ def swap_1x1(model: nn.Module, *, train_fixed: bool = False) -> SwapReport:
                     if train_fixed:
                         specs[module], fixed[module] = (_checked(spec), ""), matrix
                     else:
-                        left.append(Left(places, *_PERMUTATION))
+                        left.append(Left(places, PERMUTATION, _TRAIN_FIXED))
             except Mismatch as mismatch:
                 if str(mismatch):
-                    advice = f"Write {_REGISTER.format(type(module).__name__)}."
+                    is_fixed = str(mismatch) == PERMUTATION
+                    register = f"Write {_REGISTER.format(type(module).__name__)}."
+                    advice = "" if is_fixed else register
                     left.append(Left(places, str(mismatch), advice))
             except IllConditionedError as error:
                 raise error.inside(places[0]) if places[0] else error from None
@@ -253,10 +255,7 @@ def swap_1x1(model: nn.Module, *, train_fixed: bool = False) -> SwapReport:
     return SwapReport(swaps, left)
 
 
-_PERMUTATION = (
-    "a fixed permutation, for which an index is faster than a kernel",
-    "Write swap_1x1(model, train_fixed=True) to give it a kernel to train.",
-)
+_TRAIN_FIXED = "Write swap_1x1(model, train_fixed=True) to give it a kernel to train."
 
 
 def _taken(place: str) -> tuple[str, str]:
