@@ -36,7 +36,7 @@ def test_the_inverse_undoes_forward(case):
 @EVERY
 def test_the_log_det_is_that_of_the_jacobian(case):
     model, x = trained(case), case.x()
-    z, logdet = case.forward(model, x)
+    _, logdet = case.forward(model, x)
     if logdet is None:
         return
     unmasked = torch.ones_like(x, dtype=torch.bool)

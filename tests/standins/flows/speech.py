@@ -19,7 +19,7 @@ def conv_with(c):
 
 
 class WaveGlowConv(nn.Module):
-    """NVIDIA/waveglow: the inverse stays on the layer from the first reverse on."""
+    """NVIDIA/waveglow: the inverse, detached, stays on the layer from the first reverse on."""
 
     def __init__(self, c):
         super().__init__()
@@ -30,7 +30,7 @@ class WaveGlowConv(nn.Module):
         W = self.conv.weight.squeeze()
         if reverse:
             if not hasattr(self, "W_inverse"):
-                self.W_inverse = W.float().inverse()[..., None].to(z.dtype)
+                self.W_inverse = W.float().inverse()[..., None].to(z.dtype).detach()
             return F.conv1d(z, self.W_inverse)
         return self.conv(z), batch_size * n_of_groups * torch.logdet(W)
 
@@ -45,7 +45,7 @@ class SoftFlowConv(nn.Module):
     def forward(self, z, reverse=False):
         W = self.conv.weight.squeeze()
         if reverse:
-            self.W_inverse = W.float().inverse()[..., None]
+            self.W_inverse = W.float().inverse()[..., None].detach()
             return F.conv1d(z, self.W_inverse)
         return self.conv(z), torch.ones_like(z[:, 0, 0]) * z.size(2) * torch.logdet(W)
 
@@ -184,7 +184,7 @@ class FlowStep(nn.Module):
 
 
 class RADTTS(nn.Module):
-    """The kernels' log-dets are per position: the loss counts the positions that are no padding."""
+    """The kernels' log-dets are per position: the loss counts those that are no padding."""
 
     def __init__(self, layer, channels=6, cache_inverse=False):
         super().__init__()
