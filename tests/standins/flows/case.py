@@ -28,7 +28,7 @@ class Case:
     layer_x: Callable[[], Tensor]  # a batch for the first of ``layers``, in either direction
     layer_calls: Mapping[str, Call]  # "direction or use": one call, its raw result
     left: Mapping[str, str] = field(default_factory=dict)  # what the report names: word of the reason
-    units: str = "sample"  # whose log-det: one sample's (a scalar, (B,), (B, 1)), or the "batch"'s
+    units: str = "sample"  # whose log-det: "sample" (a scalar, (B,), (B, 1)) or "batch"
     drifts: tuple[str, ...] = ()  # ends of parameters' names whose training makes the host wrong
     pickles: bool = True  # torch.save(model) works for the owner
     copies: bool = True  # deepcopy works after a forward pass with gradients

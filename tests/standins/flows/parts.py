@@ -1,6 +1,6 @@
 """What the stand-ins share: mathematics of ActNorm, couplings and squeezes, no interface.
 
-Each family of stand-ins subclasses or calls these under the names and signatures of its code bases.
+Each family of stand-ins subclasses or calls these under the names and signatures of its own.
 """
 
 import torch

@@ -1,4 +1,4 @@
-"""``forward(x, logdet=None, reverse=False)`` -> (z, logdet): the log-det runs through the layers."""
+"""``forward(x, logdet=None, reverse=False)`` -> (z, logdet): the log-det runs through layers."""
 
 import torch
 from torch import nn
@@ -186,7 +186,7 @@ class FlowStep(nn.Module):
 
 
 class LambdaStep(FlowStep):
-    """y0ast: a lambda closed over the step, which no pickle takes and whose copy calls the first."""
+    """y0ast: a lambda closed over the step: no pickle takes it, its copy calls the first step."""
 
     def __init__(self, layer, channels, rank=2):
         super().__init__(layer, channels, rank)
