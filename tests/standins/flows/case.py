@@ -27,7 +27,7 @@ class Case:
     inverse: Callable[[nn.Module, Tensor], Tensor]
     layer_x: Callable[[], Tensor]  # a batch for the first of ``layers``, in either direction
     layer_calls: Mapping[str, Call]  # "direction or use": one call, its raw result
-    left: Mapping[str, str] = field(default_factory=dict)  # what the report names: word of the reason
+    left: Mapping[str, str] = field(default_factory=dict)  # module: word of the reason
     units: str = "sample"  # whose log-det: "sample" (a scalar, (B,), (B, 1)) or "batch"
     drifts: tuple[str, ...] = ()  # ends of parameters' names whose training makes the host wrong
     pickles: bool = True  # torch.save(model) works for the owner

@@ -325,7 +325,7 @@ def case(name, like, build, calls, x=images, layer_x=None, **options):
 
 
 CASES = [
-    case("(x, logdet, reverse), free", "chaiyujin, SRFlow, LLFlow, HCFlow", free, CALLS | NAMED),
+    case("(x, logdet, reverse), free", "chaiyujin, SRFlow, LLFlow", free, CALLS | NAMED),
     case("(x, logdet, reverse), LU", "chaiyujin, SRFlow, LLFlow, HCFlow", factors, CALLS | NAMED),
     case(
         "(x, logdet, reverse) through a lambda of the step, LU",
