@@ -2,7 +2,7 @@
 
 A call says which methods of a layer run it forward and back, and where in their arguments the
 tensor, the direction and a running log-determinant stand. What a method returns is found by
-running it (:mod:`wic_layers.hosts.trial`) and written down as a :class:`Result`.
+running it (:mod:`wic_layers.hosts.trial`).
 """
 
 from __future__ import annotations
@@ -11,88 +11,26 @@ import dis
 import inspect
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from wic_layers.hosts.results import Result
+
 if TYPE_CHECKING:
     from wic_layers.hosts.engine import HostKernel
 
-__all__ = ["Call", "Entry", "Flag", "Lazy", "LogDet", "Pair", "Result", "Transform", "calls_of"]
+__all__ = ["Call", "Entry", "Flag", "Lazy", "Pair", "Transform", "calls_of"]
 
 REQUIRED = inspect.Parameter.empty
 FLAGS = ("reverse", "rev", "inverse", "invert", "inv", "reversed", "backward", "mode", "direction")
 _FORWARDS = ("forward", "_forward_and_log_det_jacobian")
 _INVERSES = ("inverse", "reverse", "backward", "invert", "_inverse")
 _RUNNING = re.compile(r"log_?det|ldj|log_?df|logp|objective", re.IGNORECASE)
-
-
-@dataclass(frozen=True)
-class LogDet:
-    """A log-determinant as a method returns it.
-
-    Attributes:
-        sign: Of the log-volume of the host's forward; 0 where none is ever returned but zero.
-        shape: Its dimensions: ``"batch"``, 1, or ``"pixels"`` for all spatial ones.
-        factor: What the log-volume of one position is multiplied by: ``"one"``, ``"pixels"``,
-            ``"batch"`` or ``"all"``, the positions of the whole batch.
-        is_masked: Whether only the positions that a mask leaves count.
-    """
-
-    sign: int
-    shape: tuple[str | int, ...]
-    factor: str
-    is_masked: bool = False
-
-    def of(self, volume: Tensor, x: Tensor, positions: Tensor | int) -> Tensor:
-        """The log-determinant for an input x, whose samples have so many positions each.
-
-        Args:
-            volume: The log-volume of one position along the host's forward, a scalar.
-            x: Input with the channels in dimension 1.
-            positions: Per sample; a tensor (B,) where a mask leaves some of them out.
-        """
-        batch = x.shape[0]
-        value = volume * self.sign if self.sign else volume.new_zeros(())
-        if self.factor == "pixels":
-            value = value * positions
-        elif self.factor == "batch":
-            value = value * batch
-        elif self.factor == "all":
-            value = value * (positions.sum() if isinstance(positions, Tensor) else positions * batch)
-        if value.ndim and len(self.shape) > 1:
-            value = value.view(batch, *(1,) * (len(self.shape) - 1))
-        sizes: list[int] = []
-        for part in self.shape:
-            sizes += x.shape[2:] if part == "pixels" else [batch if part == "batch" else 1]
-        return value.expand(sizes).clone() if sizes else value
-
-
-@dataclass(frozen=True)
-class Result:
-    """What a method returns in one direction.
-
-    Attributes:
-        outer: The container (tuple or list) of tensor and log-determinant; None for one alone.
-        inner: The container around the tensor, as FrEIA has it.
-        log_det: None where there is none, or None stands in its place.
-        is_log_det: Whether the log-determinant alone is returned.
-    """
-
-    outer: type[Any] | None = None
-    inner: type[Any] | None = None
-    log_det: LogDet | None = None
-    is_log_det: bool = False
-
-    def packed(self, y: Tensor, log_det: object) -> object:
-        """The tensor and its log-determinant as the method returns them."""
-        if self.is_log_det:
-            return log_det
-        inner = y if self.inner is None else self.inner((y,))
-        return inner if self.outer is None else self.outer((inner, log_det))
 
 
 @dataclass(frozen=True)
@@ -110,7 +48,7 @@ class Entry:
         mask: Index of the mask of positions.
         wrapped: Whether the tensor comes in a tuple or list.
         is_masking: Whether the result is zero where the mask is.
-        options: Indices of what else the method reads; a call that gives one runs the owner's code.
+        options: Indices of what else it reads; a call that gives one runs the owner's code.
         maker: The method whose result has this one, where the layer makes a transform.
         prepare: What has to be done to the layer before this method alone runs.
         results: Of the host's forward and of its way back.
@@ -272,7 +210,7 @@ class Flag(Call):
 
     def entries(self, kind: type[nn.Module]) -> tuple[Entry, ...]:
         """The one method."""
-        entry = entry_of(kind, self.method, None)
+        entry = entry_of(kind, self.method, rev=None)
         if entry is None:
             return ()
         flags = FLAGS if self.flag is None else (self.flag,)
@@ -316,12 +254,12 @@ class Pair(Call):
 
     def entries(self, kind: type[nn.Module]) -> tuple[Entry, ...]:
         """Both methods."""
-        pair = (entry_of(kind, self.forward, False), entry_of(kind, self.inverse, True))
+        pair = (entry_of(kind, self.forward, rev=False), entry_of(kind, self.inverse, rev=True))
         return tuple(entry for entry in pair if entry is not None) if all(pair) else ()
 
 
 class Transform(Call):
-    """A transform of ``torch.distributions``: ``_call``, ``_inverse``, ``log_abs_det_jacobian``."""
+    """A transform of torch: ``_call``, ``_inverse`` and ``log_abs_det_jacobian``."""
 
     _METHODS: ClassVar = {"_call": False, "_inverse": True, "log_abs_det_jacobian": False}
 
@@ -331,7 +269,7 @@ class Transform(Call):
             return ()
         entries = []
         for method, rev in self._METHODS.items():
-            entry = entry_of(kind, method, rev)
+            entry = entry_of(kind, method, rev=rev)
             if entry is None:
                 return ()
             if method == "log_abs_det_jacobian":
@@ -366,13 +304,18 @@ class Lazy(Call):
             for name, rev in ends
         ]
         ladj = Entry(
-            "log_abs_det_jacobian", ("x", "y"), (REQUIRED, None), takes_any=False, rev=False,
-            maker=self.method, results=(result, result),
+            "log_abs_det_jacobian",
+            ("x", "y"),
+            (REQUIRED, None),
+            takes_any=False,
+            rev=False,
+            maker=self.method,
+            results=(result, result),
         )
         return (*entries, ladj)
 
 
-def entry_of(kind: type[nn.Module], method: str, rev: bool | None) -> Entry | None:  # noqa: FBT001
+def entry_of(kind: type[nn.Module], method: str, *, rev: bool | None) -> Entry | None:
     """A method of a class by its signature; None where it has none of its own or no tensor."""
     function = getattr(kind, method, None)
     if not inspect.isfunction(function) or function.__module__.startswith("torch.nn.modules"):
@@ -381,7 +324,9 @@ def entry_of(kind: type[nn.Module], method: str, rev: bool | None) -> Entry | No
     if any(parameter.kind is parameter.VAR_POSITIONAL for parameter in parameters):
         return None
     takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
-    parameters = [parameter for parameter in parameters if parameter.kind is not parameter.VAR_KEYWORD]
+    parameters = [
+        parameter for parameter in parameters if parameter.kind is not parameter.VAR_KEYWORD
+    ]
     names = tuple(parameter.name for parameter in parameters)
     if not names or names[0] in FLAGS:
         return None
@@ -405,7 +350,14 @@ def entry_of(kind: type[nn.Module], method: str, rev: bool | None) -> Entry | No
     return replace(entry, options=tuple(options))
 
 
-def calls_of(kind: type[nn.Module]) -> Iterator[Call]:
-    """The ways in which a class may be meant to be called, by what its methods take."""
-    candidates = [Inner(), Transform(), Lazy(), Flag(), *(Pair(a, b) for a in _FORWARDS for b in _INVERSES)]
-    return (call for call in candidates if call.entries(kind))
+@cache
+def calls_of(kind: Any) -> tuple[Call, ...]:
+    """The ways in which a class of modules may be meant to be called, by what its methods take."""
+    candidates = [
+        Inner(),
+        Transform(),
+        Lazy(),
+        Flag(),
+        *(Pair(a, b) for a in _FORWARDS for b in _INVERSES),
+    ]
+    return tuple(call for call in candidates if call.entries(kind))

@@ -1,8 +1,8 @@
 """HostKernel: the WIC that answers for a layer of somebody else's model; the class that asks it.
 
 A layer that :func:`~wic_layers.swap_1x1` changed stays the object it is. Its class becomes a
-subclass of its own, made here, whose methods ask a :class:`HostKernel`. That one has no parameters:
-its kernel is a function of the layer's.
+subclass of its own, made here, whose methods ask a :class:`HostKernel`. That one has no
+parameters: its kernel is a function of the layer's.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import cache, partial
 from typing import Any, Literal
 
 import torch
@@ -23,10 +23,10 @@ from wic_layers.layer.functional import from_algebra, to_algebra
 from wic_layers.layer.kernel import RectangularKernel, wide_dtype
 from wic_layers.layer.pointwise import autocast_is_on, convolve, outside_autocast
 
-__all__ = ["HostKernel", "Layout", "Spec", "class_for", "spec_of"]
+__all__ = ["CONSTANT", "HostKernel", "Layout", "Spec", "class_for", "kernel_of", "spec_of"]
 
 _ENGINE = "_wic_kernel"
-_OWN = (_ENGINE,)
+CONSTANT = "wic_constant"
 # (matrix, bias or None) of a layer, both in the layer's dtype
 Read = Callable[[nn.Module], tuple[Tensor, Tensor | None]]
 
@@ -252,7 +252,7 @@ def _answering(entry: Entry, original: Callable[..., Any]) -> Callable[..., Any]
     def answered(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
         if entry.is_beyond(args, kwargs):
             return original(self, *args, **kwargs)
-        return entry.answer(kernel_of(self), args, kwargs)
+        return entry.answer(_answerer(self), args, kwargs)
 
     answered.__name__ = entry.method
     answered.__doc__ = original.__doc__
@@ -265,7 +265,7 @@ def _making(entries: tuple[Entry, ...], original: Callable[..., Any]) -> Callabl
 
     def made(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
         own = original(self, *args, **kwargs)
-        wic = kernel_of(self)
+        wic = _answerer(self)
         for entry in entries:  # the transform is the owner's, and lives for one call
             setattr(own, entry.method, partial(_transformed, entry, wic))
         return own
@@ -288,10 +288,15 @@ def kernel_of(layer: Any) -> HostKernel:
     return kernel
 
 
+def _answerer(layer: nn.Module) -> Any:
+    """The layer's HostKernel, or the constant that fuse put in its place."""
+    return layer._modules.get(CONSTANT) or kernel_of(layer)
+
+
 def _state(layer: nn.Module, state: Any) -> Any:
     """The state of a layer without what the swap put there."""
     if isinstance(state, dict):
-        return {key: value for key, value in state.items() if key not in _OWN}
+        return {key: value for key, value in state.items() if key != _ENGINE}
     return state
 
 
@@ -299,8 +304,9 @@ def _rebuilt(layer: nn.Module, memo: dict[int, Any] | None) -> nn.Module:
     """A copy of a layer that is changed like it; deep with a memo."""
     kind = type(layer)
     spec: Spec = kind._wic_spec  # type: ignore[attr-defined]
-    function, args, state, *_ = (*spec.owner.__reduce_ex__(layer, 4), None)  # type: ignore[misc]
-    twin: nn.Module = function(*args)  # type: ignore[operator]
+    reduced: Any = spec.owner.__reduce_ex__(layer, 4)
+    function, args, state = *reduced[:2], *(*reduced[2:3], None)[:1]
+    twin: Any = function(*args)
     state = _state(layer, state)
     if memo is not None:
         memo[id(layer)] = twin
@@ -311,7 +317,7 @@ def _rebuilt(layer: nn.Module, memo: dict[int, Any] | None) -> nn.Module:
     return twin
 
 
-@lru_cache(maxsize=None)
+@cache
 def class_for(spec: Spec) -> type[nn.Module]:
     """The class of a layer that is answered from its kernel: a subclass of its own."""
     owner = spec.owner
@@ -324,9 +330,10 @@ def class_for(spec: Spec) -> type[nn.Module]:
 
     def reduced(self: nn.Module, protocol: Any) -> Any:
         # a file knows the owner's class alone, and is read without this library
-        function, args, state, *rest = (*owner.__reduce_ex__(self, protocol), None)
+        reduction: Any = owner.__reduce_ex__(self, protocol)
+        function, args, state, rest = *reduction[:2], *(*reduction[2:3], None)[:1], reduction[3:]
         args = tuple(owner if isinstance(arg, type) and arg is type(self) else arg for arg in args)
-        return function, args, _state(self, state), *rest[:-1]
+        return function, args, _state(self, state), *rest
 
     def trained(self: nn.Module, mode: bool = True) -> nn.Module:  # noqa: FBT001, FBT002 - torch's
         kernel_of(self).clear_cache()
@@ -364,4 +371,6 @@ def class_for(spec: Spec) -> type[nn.Module]:
         namespace[maker] = _making(spec.entries, getattr(owner, maker))
     for entry in () if makers else spec.entries:
         namespace[entry.method] = _answering(entry, getattr(owner, entry.method))
-    return type(owner)(owner.__name__, (owner,), namespace)
+    metaclass: Any = type(owner)
+    kind: type[nn.Module] = metaclass(owner.__name__, (owner,), namespace)
+    return kind

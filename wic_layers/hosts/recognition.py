@@ -6,10 +6,8 @@ square matrix, or factors of one, and nothing that could be more than that.
 
 from __future__ import annotations
 
-import inspect
-import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -17,120 +15,38 @@ from torch.nn.utils.parametrize import type_before_parametrizations
 
 from wic_layers.errors import IllConditionedError, WICError
 from wic_layers.hosts.calls import Call, Entry, calls_of
-from wic_layers.hosts.engine import HostKernel, Layout, Spec, class_for, tensors_of
-from wic_layers.hosts.trial import Bench, Mismatch, perturb, read_off, twin_of, unit_vectors
+from wic_layers.hosts.engine import Layout, Spec, class_for, tensors_of
+from wic_layers.hosts.readers import Attribute, Measured, is_square, reader_of, registered_reader
+from wic_layers.hosts.trial import Bench, Mismatch, perturb, twin_of
 from wic_layers.layer.functional import condition_number
 from wic_layers.layer.kernel import CONDITION_LIMIT
 
-__all__ = ["Attribute", "Measured", "Method", "UserKernel", "fixed_spec", "is_candidate", "recognise"]
+__all__ = ["PERMUTATION", "fixed_spec", "is_candidate", "recognise"]
 
-_READERS = re.compile(r"weight|matrix|kernel|assemble|calc|^_?(get_)?w$", re.IGNORECASE)
-_NOT_READERS = re.compile(r"inv|det|init|reset|load|set_|save|register|remove", re.IGNORECASE)
 _CLOSE = 1e-5
 PERMUTATION = "a fixed permutation, for which an index is faster than a kernel"
 
 
-@dataclass(frozen=True)
-class Attribute:
-    """A tensor of the layer is its kernel."""
-
-    name: str
-    transposed: bool
-    bias: str = ""
-
-    def __call__(self, layer: nn.Module) -> tuple[Tensor, Tensor | None]:
-        """The kernel and bias."""
-        matrix = _attribute(layer, self.name)
-        matrix = matrix.view(matrix.shape[:2])
-        bias = _attribute(layer, self.bias).reshape(-1) if self.bias else None
-        return (matrix.mT if self.transposed else matrix), bias
-
-
-@dataclass(frozen=True)
-class Method:
-    """A method of the layer returns its kernel."""
-
-    name: str
-    transposed: bool
-    bias: str = ""
-
-    def __call__(self, layer: nn.Module) -> tuple[Tensor, Tensor | None]:
-        """The kernel and bias."""
-        matrix = getattr(layer, self.name)()
-        matrix = matrix.view(matrix.shape[:2])
-        bias = _attribute(layer, self.bias).reshape(-1) if self.bias else None
-        return (matrix.mT if self.transposed else matrix), bias
-
-
-@dataclass(frozen=True)
-class UserKernel:
-    """A function that the user registered returns the kernel."""
-
-    function: Callable[[nn.Module], Tensor]
-
-    def __call__(self, layer: nn.Module) -> tuple[Tensor, Tensor | None]:
-        """The kernel, without a bias."""
-        matrix = self.function(layer)
-        return matrix.reshape(matrix.shape[:2]), None
-
-
-@dataclass(frozen=True)
-class Measured:
-    """The layer's own forward, run on the unit vectors, is its kernel."""
-
-    owner: type[nn.Module]
-    entry: Entry
-    rev: bool
-    layout: Layout
-    rank: int
-    has_bias: bool
-
-    def __call__(self, layer: nn.Module) -> tuple[Tensor, Tensor | None]:
-        """The kernel and bias, with gradients to all that they are made of."""
-        like = next(t for t in tensors_of(layer).values() if t.is_floating_point())
-        groups = 2 if self.layout.kind == "groups" else 1
-        x = unit_vectors(self.layout.size, self.layout, self.rank, groups, like.device, like.dtype)
-        y = self.entry.run(layer, self.layout.unfold(x), rev=self.rev, owner=self.owner)
-        while not isinstance(y, Tensor):
-            y = y[0]  # type: ignore[index]
-        matrix, bias = read_off(self.layout.fold(y), self.rank)
-        return matrix, bias if self.has_bias else None
-
-
-def _attribute(layer: nn.Module, name: str) -> Tensor:
-    value: object = layer
-    for part in name.split("."):
-        value = getattr(value, part)
-    return value  # type: ignore[return-value]
-
-
-def _is_square(tensor: Tensor) -> bool:
-    shape = tensor.shape
-    return (
-        tensor.is_floating_point()
-        and len(shape) >= 2
-        and shape[0] == shape[1] > 1
-        and all(size == 1 for size in shape[2:])
-    )
-
-
 def _root(count: int) -> int:
-    """n of a triangle with so many entries, without or with its diagonal; 0 for others."""
+    """N of a triangle with so many entries, without or with its diagonal; 0 for others."""
     n = round((2 * count) ** 0.5)
     return max((size for size in (n, n + 1) if size * (size - 1) // 2 == count), default=0)
 
 
 def _is_torchs(layer: nn.Module) -> bool:
-    kind = type_before_parametrizations(layer)
-    return kind.__module__.startswith("torch.")
+    return type_before_parametrizations(layer).__module__.startswith("torch.")
+
+
+def _is_ours(layer: nn.Module) -> bool:
+    return type_before_parametrizations(layer).__module__.startswith("wic_layers.")
 
 
 def sizes_of(layer: nn.Module) -> list[int]:
-    """Numbers of channels that a layer may mix, by the tensors that it holds; likely ones first."""
-    if _is_torchs(layer) or getattr(type(layer), "_wic", None):
+    """Numbers of channels that a layer may mix, by the tensors that it holds; likely first."""
+    if _is_torchs(layer) or _is_ours(layer) or getattr(type(layer), "_wic", None):
         return []
     tensors = tensors_of(layer)
-    squares = [tensor.shape[0] for tensor in tensors.values() if _is_square(tensor)]
+    squares = [tensor.shape[0] for tensor in tensors.values() if is_square(tensor)]
     vectors = {t.numel() for t in tensors.values() if max(t.shape, default=0) == t.numel()}
     packed = [
         n
@@ -158,9 +74,11 @@ def fits(layer: nn.Module, n: int) -> bool:
 
 def is_candidate(layer: nn.Module) -> bool:
     """Whether a module may be a 1x1 convolution: it mixes channels, and is no container."""
-    calls = list(calls_of(type(layer)))
+    if _is_torchs(layer) or _is_ours(layer):
+        return False
+    calls = calls_of(type(layer))
     if any(call.is_inner for call in calls):
-        return not _is_torchs(layer)
+        return True
     if not calls or not any(fits(layer, n) for n in sizes_of(layer)):
         return False
     own = [t for t in vars(layer).values() if isinstance(t, Tensor)]
@@ -172,8 +90,7 @@ def is_candidate(layer: nn.Module) -> bool:
 
 def _is_flow(module: nn.Module) -> bool:
     """Whether a module of somebody's own runs both ways."""
-    kind = type(module)
-    return not _is_torchs(module) and any(True for _ in calls_of(kind))
+    return not _is_torchs(module) and bool(calls_of(type(module)))
 
 
 def recognise(
@@ -196,7 +113,7 @@ def recognise(
         IllConditionedError: If its kernel has no inverse.
     """
     reason = ""
-    calls = [call] if call is not None else list(calls_of(type(layer)))
+    calls = [call] if call is not None else calls_of(type(layer))
     for way in calls:
         if kernel is not None:
             sizes = [kernel(layer).shape[0]]
@@ -206,8 +123,8 @@ def recognise(
         missing = next((entry.unknown for entry in entries if entry.unknown), "")
         if missing:
             reason = (
-                f"its {entries[0].method} takes {missing}, so it may have another kernel for every "
-                "sample"
+                f"its {entries[0].method} takes {missing}, so it may have another kernel for "
+                "every sample"
             )
             continue
         for n in sizes:
@@ -228,7 +145,7 @@ def recognise(
 def _layouts(layer: nn.Module, n: int) -> Iterator[tuple[Layout, int]]:
     """Where the channels may stand, the likely places first."""
     ranks = [2, 1, 0, 3]
-    depth = max((t.ndim for t in tensors_of(layer).values() if _is_square(t)), default=2)
+    depth = max((t.ndim for t in tensors_of(layer).values() if is_square(t)), default=2)
     if depth == 3:
         ranks = [1, 2, 0, 3]
     if n % 2 == 0:
@@ -272,10 +189,11 @@ def _tried(
     spec = Spec(type(layer), resolved, bench.layout, Attribute("", transposed=False))
     samples = [*moved, (plain, matrix, bias)]
     if kernel is not None:
-        return replace(spec, read=_registered(kernel, samples))
+        return replace(spec, read=registered_reader(kernel, samples))
     has_bias = any(bool(each.abs().max() > 0) for _, _, each in samples)
-    measured = Measured(type(layer), _way(resolved, rev=False), False, bench.layout, bench.rank, has_bias)
-    return _with_reader(spec, samples, measured)
+    way = _way(resolved, rev=False)
+    measured = Measured(type(layer), way, bench.layout, bench.rank, has_bias)
+    return reader_of(spec, samples, measured)
 
 
 def _refuse_unmixed(matrices: list[Tensor]) -> None:
@@ -302,98 +220,8 @@ def _wrapped(bench: Bench, twin: nn.Module, entries: tuple[Entry, ...]) -> tuple
 
 def _way(entries: tuple[Entry, ...], *, rev: bool) -> Entry:
     return next(
-        entry
-        for entry in entries
-        if rev in entry.directions and not entry.results[0].is_log_det
+        entry for entry in entries if rev in entry.directions and not entry.results[0].is_log_det
     )
-
-
-def _registered(
-    kernel: Callable[[nn.Module], Tensor], samples: list[tuple[nn.Module, Tensor, Tensor]]
-) -> UserKernel:
-    read = UserKernel(kernel)
-    for twin, matrix, _ in samples:
-        own = read(twin)[0].to(matrix)
-        if own.shape != matrix.shape or not _agree(own, matrix):
-            what = "is the transpose of" if _agree(own.mT, matrix) else "is not"
-            off = float((own - matrix).abs().max()) if own.shape == matrix.shape else float("nan")
-            raise Mismatch(
-                f"the registered kernel {what} the matrix that its forward applies (off by "
-                f"{off:.3g})"
-            )
-    return read
-
-
-def _with_reader(
-    spec: Spec, samples: list[tuple[nn.Module, Tensor, Tensor]], measured: Measured
-) -> Spec:
-    """The spec with the cheapest function that gives the matrix on all copies."""
-    twin, matrix, bias = samples[0]
-    n = len(matrix)
-    vector = ""
-    if measured.has_bias:
-        vector = next(
-            (
-                name
-                for name, t in tensors_of(twin).items()
-                if t.numel() == n
-                and all(_agree(_attribute(one, name).reshape(-1), b) for one, _, b in samples)
-            ),
-            "",
-        )
-        if not vector:
-            return replace(spec, read=measured)
-    for reader in _readers(twin, n, vector):
-        for turned in (False, True):
-            if turned and vector:
-                continue
-            try:
-                fit = all(
-                    _agree(reader(one)[0], torch.linalg.inv(m) if turned else m)
-                    for one, m, _ in samples
-                )
-            except Exception:  # noqa: BLE001 - a method of somebody else's
-                break
-            if fit:
-                is_plain = isinstance(reader, Attribute) and reader.name in tensors_of(twin)
-                sources = (reader.name, vector) if vector else (reader.name,)
-                # a method may read anything, and a weight may be computed by a hook
-                names = sources if is_plain and _is_parameter(twin, reader.name) else None
-                return replace(spec, read=reader, turned=turned, sources=names)
-    return replace(spec, read=measured)
-
-
-def _is_parameter(layer: nn.Module, name: str) -> bool:
-    return any(name == own for own, _ in layer.named_parameters(remove_duplicate=False))
-
-
-def _readers(layer: nn.Module, n: int, bias: str) -> Iterator[Attribute | Method]:
-    names = [
-        name
-        for name, tensor in tensors_of(layer).items()
-        if _is_square(tensor) and tensor.shape[0] == n and "parametrizations." not in name
-    ]
-    for path, module in layer.named_modules():  # torch's parametrized tensors are properties
-        lists = module._modules.get("parametrizations")
-        names += [f"{path}.{name}".strip(".") for name in (lists or {})]  # type: ignore[union-attr]
-    for name in names:
-        for transposed in (False, True):
-            yield Attribute(name, transposed, bias)
-    for name, function in inspect.getmembers(type(layer), inspect.isfunction):
-        if not _READERS.search(name) or _NOT_READERS.search(name):
-            continue
-        parameters = list(inspect.signature(function).parameters.values())[1:]
-        if all(parameter.default is not parameter.empty for parameter in parameters):
-            for transposed in (False, True):
-                yield Method(name, transposed, bias)
-
-
-def _agree(a: object, b: Tensor) -> bool:
-    if not isinstance(a, Tensor) or a.numel() != b.numel() or not a.is_floating_point():
-        return False
-    a = a.to(b)
-    a = a.reshape(b.shape)
-    return float((a - b).abs().max()) <= 1e4 * torch.finfo(b.dtype).eps * float(b.abs().max())
 
 
 def compared(layer: nn.Module, spec: Spec, rank: int) -> str:
@@ -409,14 +237,16 @@ def compared(layer: nn.Module, spec: Spec, rank: int) -> str:
     changed.__class__ = class_for(spec)
     try:
         kernel, bias = spec.read(twin_of(layer, torch.float64))
-    except Exception:  # noqa: BLE001 - a host that cannot run in float64
+    except Exception:
         kernel, bias = spec.read(own)
     kernel = kernel.double()
     if spec.turned:
         kernel = torch.linalg.inv(kernel)
     dtype = next(t.dtype for t in tensors_of(layer).values() if t.is_floating_point())
     bench = Bench(layer, spec.layout, rank, dtype)
-    limit = max(_CLOSE, 32 * torch.finfo(dtype).eps) * max(1.0, float(condition_number(kernel)) ** 0.5)
+    limit = max(_CLOSE, 32 * torch.finfo(dtype).eps) * max(
+        1.0, float(condition_number(kernel)) ** 0.5
+    )
     notes = []
     for entry in spec.entries:
         for rev in entry.directions:
@@ -485,7 +315,10 @@ def fixed_spec(layer: nn.Module) -> tuple[Spec, Tensor]:
             if not bool(((matrix == 0) | (matrix == 1)).all()) or bool(bias.any()):
                 raise Mismatch("")
             spec = Spec(
-                type(layer), resolved, layout, Attribute("kernel_1x1", transposed=False),
+                type(layer),
+                resolved,
+                layout,
+                Attribute("kernel_1x1", transposed=False),
                 sources=("kernel_1x1",),
             )
             return spec, matrix

@@ -23,8 +23,8 @@ __all__ = ["Left", "Swap", "SwapReport", "register_1x1", "swap_1x1", "unswap_1x1
 
 _REGISTERED: dict[type[nn.Module], tuple[Callable[[Any], Tensor], Call | None]] = {}
 _REGISTER = (
-    "wic_layers.hosts.register_1x1({}, kernel=lambda layer: layer.matrix()), and call=Pair(...) or "
-    "Flag(...) of wic_layers.hosts.calls if its methods have names of their own"
+    "wic_layers.hosts.register_1x1({}, kernel=lambda layer: layer.matrix()), with call=Pair(...) "
+    "or Flag(...) of wic_layers.hosts.calls if its methods have names of their own"
 )
 
 
@@ -52,8 +52,8 @@ class Swap:
         return kernel_of(self.layer)
 
     def __str__(self) -> str:
-        size = self.wic.in_channels
-        text = f"{', '.join(self.names) or '(model)'}: {type(self.layer).__name__}, WIC({size}, {size})"
+        names, n = ", ".join(self.names) or "(model)", self.wic.in_channels
+        text = f"{names}: {type(self.layer).__name__}, WIC({n}, {n})"
         if not self.is_new:
             text += ", since an earlier call"
         if self.new_parameters:
@@ -315,8 +315,10 @@ def _trained(module: nn.Module, matrix: Tensor | None) -> tuple[tuple[str, nn.Pa
     own = [(n, p) for n, p in module.named_parameters() if p.is_floating_point()]
     if any(parameter.requires_grad for _, parameter in own):
         return ()
-    spec_names = [(n, p.requires_grad_()) for n, p in own if p.ndim >= 2][:1]
-    return tuple(spec_names)
+    kernels = [(name, parameter) for name, parameter in own if parameter.ndim >= 2][:1]
+    for _, parameter in kernels:
+        parameter.requires_grad_()
+    return tuple(kernels)
 
 
 def _bound_before(names: dict[nn.Module, list[str]]) -> dict[object, str]:

@@ -17,8 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from wic_layers._probe import random_numbers_restored
-from wic_layers.hosts.calls import Entry, LogDet, Result
+from wic_layers.hosts.calls import Entry
 from wic_layers.hosts.engine import Layout
+from wic_layers.hosts.results import LogDet, Result
 
 __all__ = ["Bench", "Mismatch", "Observation", "no_traces", "twin_of"]
 
@@ -273,11 +274,11 @@ def read_off(y: Tensor, rank: int) -> tuple[Tensor, Tensor]:
     return columns[:, :-1] - columns[:, -1:], columns[:, -1]
 
 
-def _parsed(out: object, is_log_det: bool) -> tuple[Tensor, Any, Result]:  # noqa: FBT001
+def _parsed(out: Any, is_log_det: bool) -> tuple[Tensor, Any, Result]:  # noqa: FBT001
     if isinstance(out, Tensor):
         return out, (out if is_log_det else None), Result(is_log_det=is_log_det)
-    if type(out) in (tuple, list) and len(out) == 2:  # type: ignore[arg-type]
-        first, second = out  # type: ignore[misc]
+    if type(out) in (tuple, list) and len(out) == 2:
+        first, second = out
         inner = type(first) if type(first) in (tuple, list) and len(first) == 1 else None
         y = first if inner is None else first[0]
         if isinstance(y, Tensor) and (second is None or isinstance(second, (Tensor, int, float))):
