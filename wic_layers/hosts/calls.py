@@ -350,9 +350,14 @@ def entry_of(kind: type[nn.Module], method: str, *, rev: bool | None) -> Entry |
     return replace(entry, options=tuple(options))
 
 
+def calls_of(kind: type[nn.Module]) -> tuple[Call, ...]:
+    """The ways in which a class may be meant to be called, by what its methods take."""
+    key: Any = kind
+    return _calls_of(key)
+
+
 @cache
-def calls_of(kind: Any) -> tuple[Call, ...]:
-    """The ways in which a class of modules may be meant to be called, by what its methods take."""
+def _calls_of(kind: Any) -> tuple[Call, ...]:
     candidates = [
         Inner(),
         Transform(),
