@@ -357,8 +357,8 @@ def class_for(spec: Spec) -> type[nn.Module]:
         reduction: Any = owner.__reduce_ex__(self, protocol)
         function, args = reduction[:2]
         state = reduction[2] if len(reduction) > 2 else None
-        if function is copyreg.__newobj__:  # which takes no other class than the object's
-            function, args = copyreg._reconstructor, (owner, object, None)
+        if function.__name__ == "__newobj__":  # which takes no other class than the object's
+            function, args = vars(copyreg)["_reconstructor"], (owner, object, None)
         args = tuple(owner if arg is type(self) else arg for arg in args)
         return function, args, _state(self, state), *reduction[3:]
 

@@ -143,9 +143,7 @@ def recognise(
                         spec = _tried(layer, entries, Bench(layer, layout, rank, dtype), kernel)
                         return spec, compared(layer, spec, rank)
                     except Mismatch as mismatch:
-                        reason = str(mismatch) or reason
-                        if str(mismatch):
-                            break
+                        reason = reason or str(mismatch)
     raise Mismatch(reason)
 
 
