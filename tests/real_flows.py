@@ -1,0 +1,147 @@
+"""The 1x1 layers of public flow code bases, as they are.
+
+    python tests/real_flows.py SOURCES
+
+The folder holds a copy of each repository as OWNER+NAME (nothing of them is kept here, and nothing is
+written there); ``SOURCES/../registry`` may hold packages that were installed with ``pip install
+--no-deps --target``. What is not there is skipped with a line. For every case the model is built and
+run in both directions.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+import traceback
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from real_flows_cases import CODE_BASES
+from real_flows_sources import Source
+from standins.flows.case import Case
+from torch import Tensor, nn
+
+
+def cases_of(source: Source, table: object, sources: Path) -> list[Case]:
+    """The cases of a code base; building a model makes the code base importable, if need be."""
+
+    def entering(case: Case) -> Case:
+        def build() -> nn.Module:
+            source.enter()
+            return case.build()
+
+        return dataclasses.replace(case, build=build)
+
+    return [entering(case) for case in table(source.load)]  # type: ignore[operator]
+
+
+def all_cases(sources: Path) -> Iterator[tuple[Source, Case | str]]:
+    """Every code base with each of its cases, or with why there is none."""
+    for source, table in CODE_BASES:
+        if not source.find(sources):
+            yield source, "not there"
+            continue
+        try:
+            cases = cases_of(source, table, sources)
+        except Exception as error:
+            yield source, f"does not load: {_line(error)}"
+            continue
+        for case in cases:
+            yield source, case
+
+
+def new_model(case: Case, seed: int = 0) -> nn.Module:
+    """The case's model as its owner builds it: in train mode, no batch seen."""
+    torch.manual_seed(seed)
+    np.random.seed(seed)
+    return case.build()
+
+
+def used_model(case: Case, seed: int = 0) -> nn.Module:
+    """A model that has seen a batch and whose couplings are not zero, in eval mode."""
+    model = new_model(case, seed)
+    torch.manual_seed(seed + 1)
+    with torch.no_grad():
+        case.forward(model, case.x())
+        changed = [module for name, module in model.named_modules() if name in case.layers]
+        own = {id(parameter) for module in changed for parameter in module.parameters()}
+        for parameter in model.parameters():
+            if parameter.is_floating_point() and id(parameter) not in own and not parameter.any():
+                parameter.add_(0.1 * torch.randn_like(parameter))
+    return model.eval()
+
+
+def round_trip(case: Case, model: nn.Module) -> tuple[float, float]:
+    """The largest errors of inverse(forward(x)), and of forward's log-det against the Jacobian's."""
+    torch.manual_seed(2)
+    x = case.x()
+    with torch.no_grad():
+        z, log_det = case.forward(model, x)
+        back = case.inverse(model, z)
+    error = float((back - x).abs().max())
+    if log_det is None:
+        return error, float("nan")
+    return error, float((_log_det(case, model, x) - log_det).abs().max())
+
+
+def _log_det(case: Case, model: nn.Module, x: Tensor) -> Tensor:
+    def forward(x: Tensor) -> Tensor:
+        return case.forward(model, x)[0].flatten(1)
+
+    # samples do not see each other in eval mode
+    whole = torch.autograd.functional.jacobian(lambda x: forward(x).sum(0), x)
+    each = whole.flatten(2).transpose(0, 1)
+    log_det = torch.linalg.slogdet(each.double())[1].float()
+    return log_det.sum() if case.units == "batch" else log_det
+
+
+def _line(error: BaseException) -> str:
+    where = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__}: {error} ({Path(where.filename).name}:{where.lineno})"
+
+
+def main(sources: Path) -> int:
+    warnings.filterwarnings("ignore")
+    torch.set_num_threads(1)
+    wrong = 0
+    for source, case in all_cases(sources):
+        if isinstance(case, str):
+            print(f"{source.name}: {case}")
+            wrong += case != "not there"
+            continue
+        label = f"{source.name} {source.commit}: {case.name} ({len(case.layers)} layers)"
+        try:
+            error, log_det = round_trip(case, used_model(case))
+            calls = failing_calls(case)
+        except Exception as failure:
+            print(f"{label}: {_line(failure)}")
+            wrong += 1
+            continue
+        wrong += bool(calls) or not error < 1e-3
+        print(f"{label}: there and back {error:.1e}, log-det {log_det:.1e}{calls}")
+    return wrong
+
+
+def failing_calls(case: Case) -> str:
+    """The calls of the layer by itself that raise, or do not undo each other."""
+    if not case.layers:
+        return ""
+    layer = used_model(case).get_submodule(case.layers[0])
+    words = []
+    for name, call in case.layer_calls.items():
+        torch.manual_seed(3)
+        try:
+            with torch.no_grad():
+                call(layer, case.layer_x())
+        except Exception as error:
+            words.append(f"; {name}: {_line(error)}")
+    return "".join(words)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit(__doc__)
+    sys.exit(bool(main(Path(sys.argv[1]).resolve())))
