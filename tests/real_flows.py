@@ -10,7 +10,10 @@ run in both directions.
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import dataclasses
+import io
 import sys
 import traceback
 import warnings
@@ -25,7 +28,7 @@ from standins.flows.case import Case
 from torch import Tensor, nn
 
 
-def cases_of(source: Source, table: object, sources: Path) -> list[Case]:
+def cases_of(source: Source, table: object) -> list[Case]:
     """The cases of a code base; building a model makes the code base importable, if need be."""
 
     def entering(case: Case) -> Case:
@@ -45,7 +48,8 @@ def all_cases(sources: Path) -> Iterator[tuple[Source, Case | str]]:
             yield source, "not there"
             continue
         try:
-            cases = cases_of(source, table, sources)
+            with contextlib.redirect_stdout(io.StringIO()):
+                cases = cases_of(source, table)
         except Exception as error:
             yield source, f"does not load: {_line(error)}"
             continue
@@ -70,32 +74,99 @@ def used_model(case: Case, seed: int = 0) -> nn.Module:
         own = {id(parameter) for module in changed for parameter in module.parameters()}
         for parameter in model.parameters():
             if parameter.is_floating_point() and id(parameter) not in own and not parameter.any():
-                parameter.add_(0.1 * torch.randn_like(parameter))
+                wide = parameter[0].numel() if parameter.dim() > 1 else 1
+                parameter.add_(0.1 * torch.randn_like(parameter) / wide**0.5)
     return model.eval()
 
 
-def round_trip(case: Case, model: nn.Module) -> tuple[float, float]:
-    """The largest errors of inverse(forward(x)), and of forward's log-det against the Jacobian's."""
+@dataclasses.dataclass
+class Facts:
+    """What a case does as it is.
+
+    Attributes:
+        there_and_back: Largest error of inverse(forward(x)).
+        log_det: Largest error of forward's log-det against the Jacobian's; None where it keeps none,
+            or where a word says why there is no Jacobian.
+        wrong: What its :class:`Case` says of it and is not so, and calls that raise.
+    """
+
+    there_and_back: float
+    log_det: float | str | None
+    wrong: list[str]
+
+    def __str__(self) -> str:
+        number = self.log_det if not isinstance(self.log_det, float) else f"{self.log_det:.1e}"
+        words = [f"there and back {self.there_and_back:.1e}", f"log-det {number}", *self.wrong]
+        return "; ".join(words)
+
+
+def facts(case: Case) -> Facts:
+    """Runs a case as its owner would."""
+    model = used_model(case)
+    names = dict(model.named_modules())
+    wrong = [f"no module {name!r}" for name in (*case.layers, *case.left) if name not in names]
     torch.manual_seed(2)
     x = case.x()
     with torch.no_grad():
         z, log_det = case.forward(model, x)
         back = case.inverse(model, z)
-    error = float((back - x).abs().max())
-    if log_det is None:
-        return error, float("nan")
-    return error, float((_log_det(case, model, x) - log_det).abs().max())
+    error: float | str | None = None
+    if log_det is not None:
+        try:
+            error = float((jacobian_log_det(case, model, x) - log_det).abs().max())
+        except RuntimeError as failure:
+            error = f"unknown ({_line(failure)[:90]})"
+    there_and_back = float((back - x).abs().max())
+    if not there_and_back < 1e-4 or (isinstance(error, float) and not error < 1e-3):
+        wrong.append("WRONG")
+    for fact, name in ((_pickles, "pickles"), (_copies, "copies")):
+        if fact(case) is not getattr(case, name):
+            wrong.append(f"{name} is not {getattr(case, name)}")
+    return Facts(there_and_back, error, wrong + failing_calls(case))
 
 
-def _log_det(case: Case, model: nn.Module, x: Tensor) -> Tensor:
-    def forward(x: Tensor) -> Tensor:
-        return case.forward(model, x)[0].flatten(1)
-
+def jacobian_log_det(case: Case, model: nn.Module, x: Tensor) -> Tensor:
+    """log |det| of the Jacobian of ``forward``, in the units of the case."""
     # samples do not see each other in eval mode
-    whole = torch.autograd.functional.jacobian(lambda x: forward(x).sum(0), x)
-    each = whole.flatten(2).transpose(0, 1)
-    log_det = torch.linalg.slogdet(each.double())[1].float()
+    whole = torch.autograd.functional.jacobian(
+        lambda x: case.forward(model, x)[0].flatten(1).sum(0), x
+    )
+    log_det = torch.linalg.slogdet(whole.flatten(2).transpose(0, 1).double())[1].float()
     return log_det.sum() if case.units == "batch" else log_det
+
+
+def _pickles(case: Case) -> bool:
+    try:
+        torch.save(used_model(case), io.BytesIO())
+    except Exception:
+        return False
+    return True
+
+
+def _copies(case: Case) -> bool:
+    model = used_model(case)
+    case.forward(model, case.x())
+    try:
+        copy.deepcopy(model)
+    except Exception:
+        return False
+    return True
+
+
+def failing_calls(case: Case) -> list[str]:
+    """The calls of the layer by itself that raise."""
+    if not case.layers:
+        return []
+    layer = used_model(case).get_submodule(case.layers[0])
+    words = []
+    for name, call in case.layer_calls.items():
+        torch.manual_seed(3)
+        try:
+            with torch.no_grad():
+                call(layer, case.layer_x())
+        except Exception as error:
+            words.append(f"{name}: {_line(error)}")
+    return words
 
 
 def _line(error: BaseException) -> str:
@@ -114,31 +185,16 @@ def main(sources: Path) -> int:
             continue
         label = f"{source.name} {source.commit}: {case.name} ({len(case.layers)} layers)"
         try:
-            error, log_det = round_trip(case, used_model(case))
-            calls = failing_calls(case)
+            with contextlib.redirect_stdout(io.StringIO()):  # some print while they are built
+                result = facts(case)
         except Exception as failure:
             print(f"{label}: {_line(failure)}")
             wrong += 1
             continue
-        wrong += bool(calls) or not error < 1e-3
-        print(f"{label}: there and back {error:.1e}, log-det {log_det:.1e}{calls}")
+        wrong += bool(result.wrong)
+        print(f"{label}: {result}")
+    print(f"{wrong} wrong")
     return wrong
-
-
-def failing_calls(case: Case) -> str:
-    """The calls of the layer by itself that raise, or do not undo each other."""
-    if not case.layers:
-        return ""
-    layer = used_model(case).get_submodule(case.layers[0])
-    words = []
-    for name, call in case.layer_calls.items():
-        torch.manual_seed(3)
-        try:
-            with torch.no_grad():
-                call(layer, case.layer_x())
-        except Exception as error:
-            words.append(f"; {name}: {_line(error)}")
-    return "".join(words)
 
 
 if __name__ == "__main__":

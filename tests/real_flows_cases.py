@@ -8,6 +8,7 @@ layers is there too.
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -56,7 +57,7 @@ class Latents:
         return [part.reshape(len(z), *shape) for part, shape in zip(parts, self.shapes, strict=True)]
 
 
-def where(build: Callable[[], nn.Module], *kinds: type[nn.Module]) -> tuple[str, ...]:
+def where(build: Callable[[], nn.Module], *kinds: Any) -> tuple[str, ...]:
     """The names of the modules of these classes: what a swap has to change."""
     return tuple(name for name, module in build().named_modules() if type(module) in kinds)
 
@@ -96,6 +97,7 @@ def _first(result: Any) -> Tensor:
 @code_base("chaiyujin/glow-pytorch")
 def chaiyujin(load: Load) -> list[Case]:
     models, modules = load("glow.models"), load("glow.modules")
+    chaiyujin_ = "chaiyujin/glow-pytorch"
 
     def cases(lu: bool) -> Case:
         build = functools.partial(
@@ -104,8 +106,15 @@ def chaiyujin(load: Load) -> list[Case]:
         left = {"layers.1.actnorm": NORM, "layers.1": COUPLING}
         return running(_named("FlowNet", lu), chaiyujin_, build, modules.InvertibleConv1x1, left=left)
 
-    chaiyujin_ = "chaiyujin/glow-pytorch"
-    return [cases(False), cases(True)]
+    def shuffle() -> nn.Module:
+        kind = {"flow_coupling": "affine", "flow_permutation": "shuffle"}
+        return models.FlowNet((4, 4, 3), 8, K=1, L=1, **kind)
+
+    left = {"layers.1.shuffle": "permutation", "layers.1.actnorm": NORM}
+    shuffled = running(
+        "FlowNet, shuffle", chaiyujin_, shuffle, None, left=left, layer_calls={}
+    )
+    return [cases(False), cases(True), shuffled]
 
 
 def _named(name: str, lu: bool) -> str:
@@ -138,6 +147,7 @@ def corenel(load: Load) -> list[Case]:
             functools.partial(model.FlowModel, (4, 4, 3), 8, 2, 1, coupling="affine"),
             module.Invertible1x1Conv,
             layer_calls=RUNNING,
+            notes="cannot be trained on its own either: its couplings write into what autograd keeps",
             left={"layers.1.actnorm": NORM, "layers.1": COUPLING},
         )
     ]
@@ -146,19 +156,19 @@ def corenel(load: Load) -> list[Case]:
 SR = ("natsort", "cv2", "torchvision")
 
 
-def super_resolution(load: Load, like: str) -> list[Case]:
+def super_resolution(load: Load, like: str, **given: Any) -> list[Case]:
     step, permutations = load("models.modules.FlowStep"), load("models.modules.Permutations")
     features = constant(1, 320, 2, 2)
 
     def run(model: Any, x: Tensor, reverse: bool) -> Any:
-        given = features.expand(len(x), -1, -1, -1)
-        return model(x, torch.zeros(len(x)), reverse=reverse, rrdbResults=given)
+        results = features.expand(len(x), -1, -1, -1)
+        return model(x, torch.zeros(len(x)), reverse=reverse, rrdbResults=results)
 
     return [
         running(
             "FlowStep, free",
             like,
-            functools.partial(step.FlowStep, 12, 8, flow_coupling="CondAffineSeparatedAndCond"),
+            functools.partial(step.FlowStep, 12, 8, flow_coupling="CondAffineSeparatedAndCond", **given),
             permutations.InvertibleConv1x1,
             x=STEP,
             forward=functools.partial(run, reverse=False),
@@ -175,7 +185,7 @@ def srflow(load: Load) -> list[Case]:
 
 @code_base("wyf0912/LLFlow", "code", absent=SR)
 def llflow(load: Load) -> list[Case]:
-    return super_resolution(load, "wyf0912/LLFlow")
+    return super_resolution(load, "wyf0912/LLFlow", opt={"le_curve": None})
 
 
 @code_base("JingyunLiang/HCFlow", "codes", absent=SR)
@@ -222,7 +232,12 @@ def style_gestures(load: Load) -> list[Case]:
         given = condition.expand(len(x), -1, -1)
         return model(x, given, logdet=torch.zeros(len(x)), reverse=reverse)
 
-    calls = {name: call for name, call in (RUNNING | WEIGHTS).items() if name != "reverse"}
+    # it looks for NaN in the log-det of the reverse direction, which must be a tensor
+    calls = {
+        name: call
+        for name, call in (RUNNING | WEIGHTS).items()
+        if name not in ("reverse", "reverse, log-det 0")
+    }
     return [
         running(
             _named("FlowNet", lu),
@@ -517,7 +532,7 @@ def speech(name: str, like: str, build: Any, kind: Any) -> Case:
     )
 
 
-@code_base("jaywalnut310/glow-tts", absent=("librosa", "monotonic_align"))
+@code_base("jaywalnut310/glow-tts", absent=("librosa", "monotonic_align.monotonic_align"))
 def glow_tts(load: Load) -> list[Case]:
     models, modules = load("models"), load("modules")
     build = functools.partial(models.FlowSpecDecoder, 4, 8, 3, 1, 2, 1)
@@ -546,19 +561,20 @@ def kamenbliznashki(load: Load) -> list[Case]:
 
     def forward(model: Any, x: Tensor) -> tuple[Tensor, Tensor]:
         zs, log_det = model(x)
-        return latents.pack(zs), log_det
+        # its preprocessing counts 256 levels, and only shifts
+        return latents.pack(zs), log_det + math.log(256) * x[0].numel()
 
     def case(lu: bool) -> Case:
         def build() -> nn.Module:
             with old_torch():
-                return glow.Glow(8, 2, 1, (3, 4, 4), lu_factorize=lu)
+                return glow.Glow(8, 2, 1, (3, 8, 8), lu_factorize=lu)
 
         return Case(
             name=_named("Glow", lu),
             like="kamenbliznashki/normalizing_flows",
             build=build,
             layers=where(build, glow.Invertible1x1Conv),
-            x=IMAGES,
+            x=random(4, 3, 8, 8),
             forward=forward,
             inverse=lambda model, z: model.inverse(latents.unpack(z))[0],
             layer_x=STEP,
@@ -571,14 +587,14 @@ def kamenbliznashki(load: Load) -> list[Case]:
     return [case(False), case(True)]
 
 
-@code_base("didriknielsen/survae_flows")
+@code_base("didriknielsen/survae_flows", absent=("torchvision",))
 def survae(load: Load) -> list[Case]:
-    survae = load("survae.transforms")
+    survae, layers = load("survae.transforms"), load("survae.nn.layers")
     like = "didriknielsen/survae_flows"
 
     def build() -> nn.Module:
         def net() -> nn.Module:
-            return nn.Conv2d(6, 12, 3, padding=1)
+            return nn.Sequential(nn.Conv2d(6, 12, 3, padding=1), layers.ElementwiseParams2d(2))
 
         steps = [survae.Squeeze2d()]
         for _ in range(2):
@@ -621,7 +637,7 @@ CONTEXT = INVERSE | {
 }
 
 
-def nflows_cases(load: Load, like: str) -> list[Case]:
+def nflows_cases(load: Load, like: str, *, naive: bool) -> list[Case]:
     transforms = load("nflows.transforms")
     conv, nets = load("nflows.transforms.conv"), load("nflows.nn.nets")
     svd, qr = load("nflows.transforms.svd"), load("nflows.transforms.qr")
@@ -668,18 +684,19 @@ def nflows_cases(load: Load, like: str) -> list[Case]:
         whole(False),
         whole(True),
         *(alone(name, like, functools.partial(kind, 4, **given), VECTORS, CONTEXT)
-          for name, kind, given in rows),
+          for name, kind, given in rows if naive or kind is not linear.NaiveLinear),
     ]  # fmt: skip
 
 
 @code_base("bayesiains/nflows", absent=("UMNN",))
 def nflows(load: Load) -> list[Case]:
-    return nflows_cases(load, "bayesiains/nflows")
+    return nflows_cases(load, "bayesiains/nflows", naive=True)
 
 
 @code_base("registry: nflows", absent=("UMNN",))
 def nflows_0_14(load: Load) -> list[Case]:
-    return nflows_cases(load, "nflows 0.14 of the registry")
+    # its NaiveLinear inverts with torch.solve, which is gone
+    return nflows_cases(load, "nflows 0.14 of the registry", naive=False)
 
 
 @code_base("unknownue/puflow")
@@ -802,7 +819,7 @@ def karpathy(load: Load) -> list[Case]:
             steps += [
                 flows.ActNorm(4),
                 flows.Invertible1x1Conv(4),
-                flows.AffineHalfFlow(4, parity=k % 2),
+                flows.MAF(4, parity=k % 2),  # the couplings undo themselves for 2 channels only
             ]
         return flows.NormalizingFlow(steps)
 
@@ -932,7 +949,32 @@ def pyro_cases(load: Load, like: str) -> list[Case]:
         kind = module.GeneralizedChannelPermute
         return nn.ModuleList([kind(12), spline.Spline(2, count_bins=2), kind(12)])
 
+    def conditional() -> nn.Module:
+        transform = module.conditional_generalized_channel_permute(2, 12)
+        transform.nn.layers[-1].bias.data += torch.eye(12).flatten()  # so that it has an inverse
+        return nn.ModuleList([transform])
+
+    def conditioned(model: Any) -> Any:
+        return model[0].condition(constant(2))
+
+    def per_condition(model: Any, x: Tensor) -> tuple[Tensor, Tensor]:
+        transform = conditioned(model)
+        z = transform(x)
+        return z, transform.log_abs_det_jacobian(x, z)
+
     return [
+        Case(
+            name="ConditionalGeneralizedChannelPermute",
+            like=like,
+            build=conditional,
+            layers=(),
+            x=STEP,
+            forward=per_condition,
+            inverse=lambda model, z: conditioned(model).inv(z),
+            layer_x=STEP,
+            layer_calls={},
+            left={"0": "a kernel per"},
+        ),
         Case(
             name="GeneralizedChannelPermute",
             like=like,
@@ -1052,7 +1094,8 @@ def freia_cases(load: Load, like: str) -> list[Case]:
     def matrix(n: int) -> Any:
         return lambda: torch.eye(n) + 0.3 * torch.randn(n, n)
 
-    soft, learned = {"permute_soft": True}, {"learned_householder_permutation": 2}
+    soft = {"permute_soft": True}  # without it main's Householder has no matrix to start from
+    learned = {"learned_householder_permutation": 2, **soft}
     images, vectors = (12, 2, 2), (4,)
     block = fm.AllInOneBlock
     return [

@@ -56,7 +56,7 @@ class _AbsentPackages(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         self.names = names
 
     def find_spec(self, name: str, path: Any, target: Any = None) -> Any:
-        if name.split(".")[0] in self.names:
+        if any(name == absent or name.startswith(f"{absent}.") for absent in self.names):
             return importlib.machinery.ModuleSpec(name, self, is_package=True)
         return None
 
@@ -90,8 +90,12 @@ class Source:
 
     @property
     def commit(self) -> str:
-        """Its commit, from ``COMMITS.md`` beside the code bases."""
+        """Its commit, from ``COMMITS.md`` beside the code bases, or its version."""
         assert self.root is not None
+        if self.name.startswith("registry: "):
+            package = self.name.removeprefix("registry: ").lower()
+            infos = [info.stem.lower() for info in self.root.glob("*.dist-info")]
+            return next((info.split("-")[1] for info in infos if info.startswith(package)), "")
         listed = self.root.parent / "COMMITS.md"
         lines = listed.read_text(encoding="utf-8").splitlines() if listed.exists() else []
         return next((line.split()[2][:9] for line in lines if f" {self.name} " in line), "")
@@ -155,7 +159,7 @@ class Source:
         return importlib.import_module(name)
 
     def _names(self) -> list[str]:
-        mine = {*self.owns, *self.absent}
+        mine = {*self.owns, *(absent.split(".")[0] for absent in self.absent)}
         return [
             name
             for name, module in sys.modules.items()
