@@ -417,6 +417,7 @@ def waveglow(load: Load) -> list[Case]:
             layer_calls=SOUND,
             left={"WN.0": "not square", "upsample": "not square"},
             units="batch",
+            copies=False,  # weight_norm keeps its last weight
             nan_below_zero=True,
         )
     ]
@@ -448,6 +449,7 @@ def softflow(load: Load) -> list[Case]:
             layer_x=random(4, 4, 6),
             layer_calls=SOUND,
             left={"actnorm.0": NORM, "WN.0": COUPLING},
+            copies=False,
             nan_below_zero=True,
         ),
         Case(
@@ -516,7 +518,7 @@ def _mask(x: Tensor) -> Tensor:
     return (torch.arange(x.shape[2]) < lengths[:, None]).unsqueeze(1).to(x.dtype)
 
 
-def speech(name: str, like: str, build: Any, kind: Any) -> Case:
+def speech(name: str, like: str, build: Any, kind: Any, **changes: Any) -> Case:
     return Case(
         name=name,
         like=like,
@@ -529,6 +531,7 @@ def speech(name: str, like: str, build: Any, kind: Any) -> Case:
         layer_calls=SPEECH,
         left={"flows.0": NORM, "flows.2": COUPLING},
         nan_below_zero=True,
+        **changes,
     )
 
 
@@ -536,14 +539,16 @@ def speech(name: str, like: str, build: Any, kind: Any) -> Case:
 def glow_tts(load: Load) -> list[Case]:
     models, modules = load("models"), load("modules")
     build = functools.partial(models.FlowSpecDecoder, 4, 8, 3, 1, 2, 1)
-    return [speech("FlowSpecDecoder", "jaywalnut310/glow-tts", build, modules.InvConvNear)]
+    return [
+        speech("FlowSpecDecoder", "jaywalnut310/glow-tts", build, modules.InvConvNear, copies=False)
+    ]
 
 
 @code_base("coqui-ai/TTS", bare=("TTS", "TTS.tts", "TTS.tts.layers"))
 def coqui(load: Load) -> list[Case]:
     decoder, glow = load("TTS.tts.layers.glow_tts.decoder"), load("TTS.tts.layers.glow_tts.glow")
     build = functools.partial(decoder.Decoder, 4, 8, 3, 1, 2, 1)
-    return [speech("Decoder", "coqui-ai/TTS", build, glow.InvConvNear)]
+    return [speech("Decoder", "coqui-ai/TTS", build, glow.InvConvNear, pickles=False)]
 
 
 # forward(x), inverse(z)
@@ -616,6 +621,7 @@ def survae(load: Load) -> list[Case]:
         layer_x=STEP,
         layer_calls=INVERSE,
         left={"transforms.1": NORM, "transforms.3": COUPLING},
+        pickles=False,
     )
     others = [
         alone("Conv1x1, not orthogonal, 1D", like,
@@ -637,7 +643,7 @@ CONTEXT = INVERSE | {
 }
 
 
-def nflows_cases(load: Load, like: str, *, naive: bool) -> list[Case]:
+def nflows_cases(load: Load, like: str, *, naive: bool, pickles: bool) -> list[Case]:
     transforms = load("nflows.transforms")
     conv, nets = load("nflows.transforms.conv"), load("nflows.nn.nets")
     svd, qr = load("nflows.transforms.svd"), load("nflows.transforms.qr")
@@ -669,6 +675,8 @@ def nflows_cases(load: Load, like: str, *, naive: bool) -> list[Case]:
             layer_x=STEP,
             layer_calls=CONTEXT,
             left={"_transforms.1": NORM, "_transforms.3": COUPLING},
+            pickles=pickles,
+            copies=not cached,
         )
 
     rows: list[tuple[str, Any, Any]] = [
@@ -683,20 +691,21 @@ def nflows_cases(load: Load, like: str, *, naive: bool) -> list[Case]:
     return [
         whole(False),
         whole(True),
-        *(alone(name, like, functools.partial(kind, 4, **given), VECTORS, CONTEXT)
+        *(alone(name, like, functools.partial(kind, 4, **given), VECTORS, CONTEXT,
+                copies="using_cache" not in given)
           for name, kind, given in rows if naive or kind is not linear.NaiveLinear),
     ]  # fmt: skip
 
 
 @code_base("bayesiains/nflows", absent=("UMNN",))
 def nflows(load: Load) -> list[Case]:
-    return nflows_cases(load, "bayesiains/nflows", naive=True)
+    return nflows_cases(load, "bayesiains/nflows", naive=True, pickles=False)
 
 
 @code_base("registry: nflows", absent=("UMNN",))
 def nflows_0_14(load: Load) -> list[Case]:
     # its NaiveLinear inverts with torch.solve, which is gone
-    return nflows_cases(load, "nflows 0.14 of the registry", naive=False)
+    return nflows_cases(load, "nflows 0.14 of the registry", naive=False, pickles=True)
 
 
 @code_base("unknownue/puflow")
@@ -861,6 +870,8 @@ def tatsy(load: Load) -> list[Case]:
                 "backward": lambda layer, x: layer.backward(x, torch.zeros(len(x))),
             },
             left={"net.layers.0": NORM, "net.layers.2": COUPLING},
+            pickles=False,
+            copies=False,
             no_jacobian_inverse=True,
         )
 
@@ -985,6 +996,7 @@ def pyro_cases(load: Load, like: str) -> list[Case]:
             inverse=inverse,
             layer_x=STEP,
             layer_calls=TRANSFORM,
+            copies=False,  # a transform keeps its last pair
         )
     ]
 
@@ -1065,7 +1077,7 @@ def convolutions(inputs: int, outputs: int) -> nn.Module:
     return nn.Conv2d(inputs, outputs, 3, padding=1)
 
 
-def freia_cases(load: Load, like: str) -> list[Case]:
+def freia_cases(load: Load, like: str, *, picklable: bool) -> list[Case]:
     ff, fm = load("FrEIA.framework"), load("FrEIA.modules")
 
     def sequence(dims: Any, x: Any, name: str, kind: Any, **given: Any) -> Case:
@@ -1074,8 +1086,7 @@ def freia_cases(load: Load, like: str) -> list[Case]:
             for _ in range(2):
                 values = {key: value() if key in ("M", "b") else value for key, value in given.items()}
                 inn.append(kind, **values)
-            net = dense if len(dims) == 1 else convolutions
-            inn.append(fm.GLOWCouplingBlock, subnet_constructor=net)
+            inn.append(fm.ActNorm)
             return inn
 
         return Case(
@@ -1088,7 +1099,9 @@ def freia_cases(load: Load, like: str) -> list[Case]:
             inverse=lambda model, z: model(z, rev=True)[0],
             layer_x=x,
             layer_calls=FREIA,
-            left={"module_list.2": COUPLING},
+            left={"module_list.2": NORM},
+            pickles=kind is not fm.AllInOneBlock or (picklable and "permute_soft" in given),
+            copies="learned_householder_permutation" not in given,
         )
 
     def matrix(n: int) -> Any:
@@ -1118,12 +1131,12 @@ def freia_cases(load: Load, like: str) -> list[Case]:
 
 @code_base("vislearn/FrEIA")
 def freia(load: Load) -> list[Case]:
-    return freia_cases(load, "vislearn/FrEIA")
+    return freia_cases(load, "vislearn/FrEIA", picklable=True)
 
 
 @code_base("registry: FrEIA")
 def freia_0_2(load: Load) -> list[Case]:
-    return freia_cases(load, "FrEIA 0.2 of the registry")
+    return freia_cases(load, "FrEIA 0.2 of the registry", picklable=False)
 
 
 @code_base(
@@ -1157,6 +1170,7 @@ def anomalib(load: Load) -> list[Case]:
             inverse=lambda model, z: model(z, rev=True)[0],
             layer_x=STEP,
             layer_calls=FREIA,
+            copies="learned_householder_permutation" not in given,
         )
 
     return [
