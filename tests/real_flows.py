@@ -2,10 +2,11 @@
 
     python tests/real_flows.py SOURCES
 
-The folder holds a copy of each repository as OWNER+NAME (nothing of them is kept here, and nothing is
-written there); ``SOURCES/../registry`` may hold packages that were installed with ``pip install
---no-deps --target``. What is not there is skipped with a line. For every case the model is built and
-run in both directions.
+The folder holds a copy of each repository as OWNER+NAME (nothing of them is kept here, and nothing
+is written there); ``SOURCES/../registry`` may hold packages that were installed with ``pip install
+--no-deps --target``. What is not there is skipped with a line. For every case the model is built,
+run in both directions, trained for a step, saved and copied: what it does before anything of it is
+changed.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ def all_cases(sources: Path) -> Iterator[tuple[Source, Case | str]]:
 def new_model(case: Case, seed: int = 0) -> nn.Module:
     """The case's model as its owner builds it: in train mode, no batch seen."""
     torch.manual_seed(seed)
-    np.random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002 -- half of them draw from it
     return case.build()
 
 
@@ -85,18 +86,21 @@ class Facts:
 
     Attributes:
         there_and_back: Largest error of inverse(forward(x)).
-        log_det: Largest error of forward's log-det against the Jacobian's; None where it keeps none,
-            or where a word says why there is no Jacobian.
+        log_det: Largest error of forward's log-det against the Jacobian's; None where it keeps
+            none, or a word that says why there is no Jacobian.
+        trains: Why a step of training fails; empty where it does not.
         wrong: What its :class:`Case` says of it and is not so, and calls that raise.
     """
 
     there_and_back: float
     log_det: float | str | None
+    trains: str
     wrong: list[str]
 
     def __str__(self) -> str:
         number = self.log_det if not isinstance(self.log_det, float) else f"{self.log_det:.1e}"
         words = [f"there and back {self.there_and_back:.1e}", f"log-det {number}", *self.wrong]
+        words += [f"does not train: {self.trains}"] if self.trains else []
         return "; ".join(words)
 
 
@@ -115,14 +119,14 @@ def facts(case: Case) -> Facts:
         try:
             error = float((jacobian_log_det(case, model, x) - log_det).abs().max())
         except RuntimeError as failure:
-            error = f"unknown ({_line(failure)[:90]})"
+            error = f"unknown ({_line(failure)[:90]}...)"
     there_and_back = float((back - x).abs().max())
     if not there_and_back < 1e-4 or (isinstance(error, float) and not error < 1e-3):
         wrong.append("WRONG")
     for fact, name in ((_pickles, "pickles"), (_copies, "copies")):
         if fact(case) is not getattr(case, name):
             wrong.append(f"{name} is not {getattr(case, name)}")
-    return Facts(there_and_back, error, wrong + failing_calls(case))
+    return Facts(there_and_back, error, _training(case), wrong + failing_calls(case))
 
 
 def jacobian_log_det(case: Case, model: nn.Module, x: Tensor) -> Tensor:
@@ -133,6 +137,23 @@ def jacobian_log_det(case: Case, model: nn.Module, x: Tensor) -> Tensor:
     )
     log_det = torch.linalg.slogdet(whole.flatten(2).transpose(0, 1).double())[1].float()
     return log_det.sum() if case.units == "batch" else log_det
+
+
+def _training(case: Case) -> str:
+    model = new_model(case)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
+    for _ in range(2):
+        z, log_det = case.forward(model, case.x())
+        loss = z.square().mean() - (0 if log_det is None else log_det.mean() / z[0].numel())
+        if not loss.requires_grad:
+            return "no parameter requires a gradient"
+        optimizer.zero_grad()
+        try:
+            loss.backward()
+        except RuntimeError as error:
+            return f"{_line(error)[:90]}..."
+        optimizer.step()
+    return ""
 
 
 def _pickles(case: Case) -> bool:

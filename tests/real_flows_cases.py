@@ -1,8 +1,8 @@
 """The 1x1 layers of public flow code bases: how each is built and called, as its owner does it.
 
-Every function below belongs to one code base. It gets ``load``, which imports a module of that code
-base, and returns the cases; whole models where one is easy to build, so that what stands around the
-layers is there too.
+Every function below belongs to one code base. It gets ``load``, which imports a module of that
+code base, and returns the cases; whole models where one is easy to build, so that what stands
+around the layers is there too.
 """
 
 from __future__ import annotations
@@ -41,7 +41,12 @@ def constant(*shape: int) -> Tensor:
     return torch.linspace(-1, 1, torch.Size(shape).numel()).sin().view(shape)
 
 
-IMAGES, STEP, SEQUENCES, VECTORS = random(4, 3, 4, 4), random(4, 12, 2, 2), random(4, 6, 5), random(4, 4)
+IMAGES, STEP, SEQUENCES, VECTORS = (
+    random(4, 3, 4, 4),
+    random(4, 12, 2, 2),
+    random(4, 6, 5),
+    random(4, 4),
+)
 NORM, COUPLING = "diagonal", "coupling"
 
 
@@ -54,7 +59,9 @@ class Latents:
 
     def unpack(self, z: Tensor) -> list[Tensor]:
         parts = z.split([shape.numel() for shape in self.shapes], 1)
-        return [part.reshape(len(z), *shape) for part, shape in zip(parts, self.shapes, strict=True)]
+        return [
+            part.reshape(len(z), *shape) for part, shape in zip(parts, self.shapes, strict=True)
+        ]
 
 
 def where(build: Callable[[], nn.Module], *kinds: Any) -> tuple[str, ...]:
@@ -97,23 +104,21 @@ def _first(result: Any) -> Tensor:
 @code_base("chaiyujin/glow-pytorch")
 def chaiyujin(load: Load) -> list[Case]:
     models, modules = load("glow.models"), load("glow.modules")
-    chaiyujin_ = "chaiyujin/glow-pytorch"
+    like, conv = "chaiyujin/glow-pytorch", modules.InvertibleConv1x1
 
     def cases(lu: bool) -> Case:
         build = functools.partial(
             models.FlowNet, (4, 4, 3), 8, K=2, L=1, flow_coupling="affine", LU_decomposed=lu
         )
         left = {"layers.1.actnorm": NORM, "layers.1": COUPLING}
-        return running(_named("FlowNet", lu), chaiyujin_, build, modules.InvertibleConv1x1, left=left)
+        return running(_named("FlowNet", lu), like, build, modules.InvertibleConv1x1, left=left)
 
     def shuffle() -> nn.Module:
         kind = {"flow_coupling": "affine", "flow_permutation": "shuffle"}
         return models.FlowNet((4, 4, 3), 8, K=1, L=1, **kind)
 
     left = {"layers.1.shuffle": "permutation", "layers.1.actnorm": NORM}
-    shuffled = running(
-        "FlowNet, shuffle", chaiyujin_, shuffle, None, left=left, layer_calls={}
-    )
+    shuffled = running("FlowNet, shuffle", like, shuffle, None, left=left, layer_calls={})
     return [cases(False), cases(True), shuffled]
 
 
@@ -147,7 +152,7 @@ def corenel(load: Load) -> list[Case]:
             functools.partial(model.FlowModel, (4, 4, 3), 8, 2, 1, coupling="affine"),
             module.Invertible1x1Conv,
             layer_calls=RUNNING,
-            notes="cannot be trained on its own either: its couplings write into what autograd keeps",
+            notes="its couplings write into what autograd keeps: no training",
             left={"layers.1.actnorm": NORM, "layers.1": COUPLING},
         )
     ]
@@ -158,7 +163,7 @@ SR = ("natsort", "cv2", "torchvision")
 
 def super_resolution(load: Load, like: str, **given: Any) -> list[Case]:
     step, permutations = load("models.modules.FlowStep"), load("models.modules.Permutations")
-    features = constant(1, 320, 2, 2)
+    features, coupling = constant(1, 320, 2, 2), "CondAffineSeparatedAndCond"
 
     def run(model: Any, x: Tensor, reverse: bool) -> Any:
         results = features.expand(len(x), -1, -1, -1)
@@ -168,7 +173,9 @@ def super_resolution(load: Load, like: str, **given: Any) -> list[Case]:
         running(
             "FlowStep, free",
             like,
-            functools.partial(step.FlowStep, 12, 8, flow_coupling="CondAffineSeparatedAndCond", **given),
+            functools.partial(
+                step.FlowStep, 12, 8, flow_coupling="CondAffineSeparatedAndCond", **given
+            ),
             permutations.InvertibleConv1x1,
             x=STEP,
             forward=functools.partial(run, reverse=False),
@@ -227,6 +234,7 @@ def invertible_isp(load: Load) -> list[Case]:
 def style_gestures(load: Load) -> list[Case]:
     models, modules = load("glow.models"), load("glow.modules")
     condition = constant(1, 4, 5)
+    net = {"flow_coupling": "affine", "network_model": "FF"}
 
     def run(model: Any, x: Tensor, reverse: bool) -> Any:
         given = condition.expand(len(x), -1, -1)
@@ -243,7 +251,13 @@ def style_gestures(load: Load) -> list[Case]:
             _named("FlowNet", lu),
             "simonalexanderson/StyleGestures",
             functools.partial(
-                models.FlowNet, 6, 8, 4, K=2, flow_coupling="affine", network_model="FF",
+                models.FlowNet,
+                6,
+                8,
+                4,
+                K=2,
+                flow_coupling="affine",
+                network_model="FF",
                 LU_decomposed=lu,
             ),  # fmt: skip
             modules.InvertibleConv1x1,
@@ -540,7 +554,9 @@ def glow_tts(load: Load) -> list[Case]:
     models, modules = load("models"), load("modules")
     build = functools.partial(models.FlowSpecDecoder, 4, 8, 3, 1, 2, 1)
     return [
-        speech("FlowSpecDecoder", "jaywalnut310/glow-tts", build, modules.InvConvNear, copies=False)
+        speech(
+            "FlowSpecDecoder", "jaywalnut310/glow-tts", build, modules.InvConvNear, copies=False
+        )
     ]
 
 
@@ -770,7 +786,9 @@ def normflows_cases(load: Load, like: str) -> list[Case]:
         for lu in (False, True)
     ]
     # the permutation and the linear layer are two modules of one; either may be what is changed
-    linear = case("LULinearPermute", flow(permuted, 4), (mixing.LULinearPermute,), VECTORS, CONTEXT)
+    linear = case(
+        "LULinearPermute", flow(permuted, 4), (mixing.LULinearPermute,), VECTORS, CONTEXT
+    )
     return [*blocks, *affines, linear]
 
 
@@ -872,7 +890,7 @@ def tatsy(load: Load) -> list[Case]:
             left={"net.layers.0": NORM, "net.layers.2": COUPLING},
             pickles=False,
             copies=False,
-            no_jacobian_inverse=True,
+            notes="backward runs without gradients",
         )
 
     def bright() -> Tensor:
@@ -892,13 +910,12 @@ def ikostrikov(load: Load) -> list[Case]:
         condition = constant(4, 2) if conditioned else None
 
         def build() -> nn.Module:
-            mask = torch.arange(4) % 2
-            return flows.FlowSequential(
-                flows.ActNorm(4), kind(4), flows.CouplingLayer(4, 8, mask, 2 if conditioned else None),
-                flows.ActNorm(4), kind(4), flows.CouplingLayer(4, 8, 1 - mask),
-            ) if not conditioned else flows.FlowSequential(
-                flows.ActNorm(4), kind(4), flows.CouplingLayer(4, 8, mask, 2), kind(4),
-            )  # fmt: skip
+            mask, inputs = torch.arange(4) % 2, 2 if conditioned else None
+            steps = []
+            for k in range(2):
+                coupling = flows.CouplingLayer(4, 8, 1 - mask if k else mask, inputs)
+                steps += [flows.ActNorm(4), kind(4), coupling]
+            return flows.FlowSequential(*steps)
 
         def run(model: Any, x: Tensor, mode: str) -> tuple[Tensor, Tensor]:
             given = None if condition is None else condition[:1].expand(len(x), -1)
@@ -997,7 +1014,7 @@ def pyro_cases(load: Load, like: str) -> list[Case]:
             layer_x=STEP,
             layer_calls=TRANSFORM,
             copies=False,  # a transform keeps its last pair
-        )
+        ),
     ]
 
 
@@ -1084,9 +1101,12 @@ def freia_cases(load: Load, like: str, *, picklable: bool) -> list[Case]:
         def build() -> nn.Module:
             inn = ff.SequenceINN(*dims)
             for _ in range(2):
-                values = {key: value() if key in ("M", "b") else value for key, value in given.items()}
+                values = {
+                    key: value() if key in ("M", "b") else value for key, value in given.items()
+                }
                 inn.append(kind, **values)
-            inn.append(fm.ActNorm)
+            if picklable:  # 0.2 cannot save its own ActNorm
+                inn.append(fm.ActNorm)
             return inn
 
         return Case(
@@ -1099,9 +1119,11 @@ def freia_cases(load: Load, like: str, *, picklable: bool) -> list[Case]:
             inverse=lambda model, z: model(z, rev=True)[0],
             layer_x=x,
             layer_calls=FREIA,
-            left={"module_list.2": NORM},
+            left={"module_list.2": NORM} if picklable else {},
             pickles=kind is not fm.AllInOneBlock or (picklable and "permute_soft" in given),
             copies="learned_householder_permutation" not in given,
+            # the host undoes it with its transpose, and counts no log-det of it
+            drifts=(".weights",) if kind is fm.OrthogonalTransform else (),
         )
 
     def matrix(n: int) -> Any:
@@ -1210,7 +1232,8 @@ def noise2noise(load: Load) -> list[Case]:
     for lu in (False, True):
         cases.append(
             alone(_named("Conv2d1x1", lu), like,
-                  functools.partial(module.Conv2d1x1, 4, LU_decomposed=lu), random(4, 4, 3, 3), calls)
+                  functools.partial(module.Conv2d1x1, 4, LU_decomposed=lu),
+                  random(4, 4, 3, 3), calls)
         )  # fmt: skip
         cases.append(
             alone(_named("ConditionalConv2d1x1", lu), like,

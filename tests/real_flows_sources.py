@@ -1,9 +1,9 @@
-"""Loads the layers of public flow code bases from a folder of their files, each in a world of its own.
+"""Loads public flow code bases from a folder of their files, each in a world of its own.
 
 Many of these code bases call their modules ``models``, ``utils`` or ``flows``, and import packages
 that need not be there for the layers. A :class:`Source` therefore keeps its own set of imported
-modules, puts an empty stand-in in the place of a package that is not installed, and takes itself out
-of ``sys.modules`` when the next one enters.
+modules, puts an empty stand-in in the place of a package that is not installed, and takes itself
+out of ``sys.modules`` when the next one enters.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import torch
 
 
 class _Anything(type):
-    """A class whose every attribute and call is itself, for names that are imported and not used."""
+    """A class whose every attribute and call is itself: names that are imported and not used."""
 
     def __getattr__(cls, name: str) -> Any:
         if name.startswith("__"):
@@ -134,6 +134,9 @@ class Source:
         self._finder = _AbsentPackages(missing)
         sys.meta_path.append(self._finder)
         importlib.invalidate_caches()
+        for package in self.bare:
+            if package not in sys.modules:
+                self._enter_bare(package)
 
     def leave(self) -> None:
         """Puts back what was there before."""
@@ -147,16 +150,16 @@ class Source:
     def load(self, name: str) -> ModuleType:
         """Imports one of its modules."""
         self.enter()
-        for package in self.bare:
-            if package not in sys.modules:
-                bare = ModuleType(package)
-                bare.__path__ = [f"{folder}/{package.replace('.', '/')}" for folder in self._path]
-                bare.__spec__ = importlib.machinery.ModuleSpec(package, None, is_package=True)
-                sys.modules[package] = bare
-                parent, _, child = package.rpartition(".")
-                if parent in sys.modules:
-                    setattr(sys.modules[parent], child, bare)
         return importlib.import_module(name)
+
+    def _enter_bare(self, package: str) -> None:
+        bare = ModuleType(package)
+        bare.__path__ = [f"{folder}/{package.replace('.', '/')}" for folder in self._path]
+        bare.__spec__ = importlib.machinery.ModuleSpec(package, None, is_package=True)
+        sys.modules[package] = bare
+        parent, _, child = package.rpartition(".")
+        if parent in sys.modules:
+            setattr(sys.modules[parent], child, bare)
 
     def _names(self) -> list[str]:
         mine = {*self.owns, *(absent.split(".")[0] for absent in self.absent)}
