@@ -104,7 +104,7 @@ def _first(result: Any) -> Tensor:
 @code_base("chaiyujin/glow-pytorch")
 def chaiyujin(load: Load) -> list[Case]:
     models, modules = load("glow.models"), load("glow.modules")
-    like, conv = "chaiyujin/glow-pytorch", modules.InvertibleConv1x1
+    like = "chaiyujin/glow-pytorch"
 
     def cases(lu: bool) -> Case:
         build = functools.partial(
@@ -173,9 +173,7 @@ def super_resolution(load: Load, like: str, **given: Any) -> list[Case]:
         running(
             "FlowStep, free",
             like,
-            functools.partial(
-                step.FlowStep, 12, 8, flow_coupling="CondAffineSeparatedAndCond", **given
-            ),
+            functools.partial(step.FlowStep, 12, 8, flow_coupling=coupling, **given),
             permutations.InvertibleConv1x1,
             x=STEP,
             forward=functools.partial(run, reverse=False),
@@ -250,16 +248,7 @@ def style_gestures(load: Load) -> list[Case]:
         running(
             _named("FlowNet", lu),
             "simonalexanderson/StyleGestures",
-            functools.partial(
-                models.FlowNet,
-                6,
-                8,
-                4,
-                K=2,
-                flow_coupling="affine",
-                network_model="FF",
-                LU_decomposed=lu,
-            ),  # fmt: skip
+            functools.partial(models.FlowNet, 6, 8, 4, K=2, LU_decomposed=lu, **net),
             modules.InvertibleConv1x1,
             x=SEQUENCES,
             forward=functools.partial(run, reverse=False),
