@@ -1,8 +1,8 @@
 """Small flows of our own, called as public code bases call theirs: ``CASES``.
 
-A file for each family of ways of being called; ``case.py`` says what a case is, ``parts.py`` holds the
-mathematics that the families share. The mathematics of a layer, the shapes of its parameters and
-what it returns are those of the code bases; the code is ours.
+A file for each family of ways of being called; ``case.py`` says what a case is, ``parts.py`` holds
+the mathematics that the families share. Names, shapes and order of a layer's parameters, what it
+keeps on itself and what it returns are those of the code bases; the code is ours.
 """
 
 from . import (

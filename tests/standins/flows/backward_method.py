@@ -214,7 +214,6 @@ def of_tatsy(name, build, x):
         inverse=lambda model, z: model.backward(z)[0],
         layer_x=x,
         layer_calls=CALLS,
-        no_jacobian_inverse=True,
     )
 
 

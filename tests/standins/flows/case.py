@@ -27,13 +27,12 @@ class Case:
     inverse: Callable[[nn.Module, Tensor], Tensor]
     layer_x: Callable[[], Tensor]  # a batch for the first of ``layers``, in either direction
     layer_calls: Mapping[str, Call]  # "direction or use": one call, its raw result
-    left: Mapping[str, str] = field(default_factory=dict)  # what the report names: word of the reason
-    units: str = "sample"  # the log-det is one sample's, as a scalar, (B,) or (B, 1); or "batch"
-    drifts: tuple[str, ...] = ()  # ends of names of parameters whose training makes the host wrong
+    left: Mapping[str, str] = field(default_factory=dict)  # module: word of the reason
+    units: str = "sample"  # whose log-det: "sample" (a scalar, (B,), (B, 1)) or "batch"
+    drifts: tuple[str, ...] = ()  # ends of parameters' names whose training makes the host wrong
     pickles: bool = True  # torch.save(model) works for the owner
     copies: bool = True  # deepcopy works after a forward pass with gradients
     nan_below_zero: bool = False  # the host's log-det is NaN where det W < 0
-    no_jacobian_inverse: bool = False  # the data's direction runs without gradients
     lines: int = 1  # what the owner writes; 1 is ``swap_1x1`` alone
     notes: str = ""
 

@@ -7,10 +7,8 @@ import warnings
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 from torch.nn.utils import parametrizations, parametrize, spectral_norm, weight_norm
 
-from . import parts
 from .case import Case
 from .running_logdet import CALLS, NAMED, InvertibleConv1x1, glow
 from .running_logdet import case as running

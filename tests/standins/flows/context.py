@@ -1,4 +1,4 @@
-"""``forward(inputs, context=None)``, ``inverse(inputs, context=None)``: weights, bias and a cache."""
+"""``forward`` and ``inverse`` of ``(inputs, context=None)``: a kernel, a bias and a cache."""
 
 import numpy as np
 import torch
@@ -119,7 +119,7 @@ class LULinear(Linear):
 
 
 class HouseholderSequence(nn.Module):
-    """Reflections one after another, called as any transform; its kernel is no square Parameter."""
+    """Reflections one after another, called as any transform; no square Parameter."""
 
     def __init__(self, features, num_transforms):
         super().__init__()
@@ -144,6 +144,7 @@ class QRLinear(Linear):
     def __init__(self, features, num_householder, using_cache=False):
         super().__init__(features, using_cache)
         self.upper_indices = np.triu_indices(features, k=1)
+        self.diag_indices = np.diag_indices(features)
         entries = features * (features - 1) // 2
         self.upper_entries = nn.Parameter(0.2 * torch.randn(entries))
         self.log_upper_diag = nn.Parameter(0.2 * torch.randn(features))

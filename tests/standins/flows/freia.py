@@ -19,7 +19,7 @@ class InvertibleModule(nn.Module):
 
 
 class Fixed1x1Conv(InvertibleModule):
-    """Kernel, inverse and a scalar log-det in Parameters without gradient (FrEIA 0.2) or buffers."""
+    """Kernel, inverse and a scalar log-det as Parameters without gradient."""
 
     def __init__(self, dims_in, dims_c=None, M=None):
         super().__init__(dims_in, dims_c)
@@ -34,7 +34,7 @@ class Fixed1x1Conv(InvertibleModule):
 
 
 class FixedLinearTransform(InvertibleModule):
-    """y = M x + b: ``self.M`` is M^T, what x is multiplied with from the right; buffers (FrEIA main)."""
+    """y = M x + b: ``self.M`` is M^T, which rows are multiplied with; buffers (FrEIA main)."""
 
     def __init__(self, dims_in, dims_c=None, M=None, b=None):
         super().__init__(dims_in, dims_c)
@@ -63,7 +63,7 @@ class OrthogonalTransform(InvertibleModule):
         self.weights = nn.Parameter(parts.orthogonal(self.width))
         self.bias = nn.Parameter(0.05 * torch.randn(1, self.width))
         self.scaling = nn.Parameter(0.02 * torch.randn(1, self.width))
-        self.register_full_backward_hook(correct)
+        self.register_backward_hook(correct)
 
     def log_scaling(self):
         return self.clamp * 0.636 * torch.atan(self.scaling / self.clamp)
@@ -126,8 +126,8 @@ class GLOWCouplingBlock(InvertibleModule):
 class AllInOneBlock(InvertibleModule):
     """A coupling, a diagonal with a shift, and a matrix behind them, which ``_permute`` applies.
 
-    The matrix is ``w_perm`` with ``w_perm_inv``: Parameters without gradient of shape (n, n, 1, 1),
-    or (n, n) for vectors. With reflections it is made at each forward as a plain attribute from
+    The matrix is ``w_perm`` with ``w_perm_inv``, Parameters without gradient: (n, n, 1, 1), or
+    (n, n) for vectors. With reflections it is made at each forward as a plain attribute from
     ``w_0`` and ``vk_householder``, and None before. A hard permutation is a matrix of zeros and
     ones (FrEIA 0.2, anomalib), or indices (``indices=True``, FrEIA main).
     """
@@ -145,6 +145,7 @@ class AllInOneBlock(InvertibleModule):
         super().__init__(dims_in, dims_c)
         n, rank = dims_in[0][0], len(dims_in[0]) - 1
         self.in_channels, self.input_rank, self.GIN = n, rank, gin_block
+        self.conditional, self.condition_channels, self.clamp = False, 0, 2.0
         self.splits = [n - n // 2, n // 2]
         self.reverse_pre_permute = reverse_permutation
         self.householder = learned_householder_permutation
@@ -152,6 +153,7 @@ class AllInOneBlock(InvertibleModule):
         if indices:
             self.permute_function = take
         self.softplus = nn.Softplus(beta=0.5)
+        self.global_scale_activation = self._softplus_global_scale_activation
         start = 2 * float(np.log(np.exp(5.0) - 1))
         self.global_scale = nn.Parameter(torch.full((1, n, *(1,) * rank), start))
         self.global_offset = nn.Parameter(torch.zeros(1, n, *(1,) * rank))
@@ -173,6 +175,9 @@ class AllInOneBlock(InvertibleModule):
         self.subnet = parts.net(self.splits[0], 2 * self.splits[1], n, rank)
         self.last_jac = None
 
+    def _softplus_global_scale_activation(self, a):
+        return 0.1 * self.softplus(a)
+
     def _construct_householder_permutation(self):
         w = self.w_0
         for v in self.vk_householder:
@@ -182,7 +187,7 @@ class AllInOneBlock(InvertibleModule):
     def _permute(self, x, rev=False):
         scale, perm_log_jac = 1.0, 0.0
         if not self.GIN:
-            scale = 0.1 * self.softplus(self.global_scale)
+            scale = self.global_scale_activation(self.global_scale)
             perm_log_jac = scale.log().sum()
         if rev:
             x = self.permute_function(x, self.w_perm_inv)
@@ -194,7 +199,7 @@ class AllInOneBlock(InvertibleModule):
 
     def _affine(self, x, a, rev=False):
         jac, shift = (0.1 * a).chunk(2, 1)
-        jac = 2 * torch.tanh(jac)
+        jac = self.clamp * torch.tanh(jac / self.clamp)
         if self.GIN:
             jac = jac - jac.flatten(1).mean(1).view(-1, *(1,) * (jac.dim() - 1))
         log_det = jac.flatten(1).sum(1)

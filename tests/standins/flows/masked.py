@@ -9,25 +9,22 @@ from .case import Case
 
 
 class InvConvNear(nn.Module):
-    """Glow-TTS: halves of n_split / 2 channels meet; ``weight_inv`` exists after ``store_inverse``."""
+    """Glow-TTS: halves of n_split / 2 channels meet; ``weight_inv`` from ``store_inverse`` on."""
 
     def __init__(self, channels, n_split=4, no_jacobian=False, **kwargs):
         super().__init__()
         self.channels, self.n_split, self.no_jacobian = channels, n_split, no_jacobian
         self.weight = nn.Parameter(parts.orthogonal(n_split, positive=True))
 
-    def stored(self):
-        return getattr(self, "weight_inv", None)
-
     def forward(self, x, x_mask=None, reverse=False, **kwargs):
         b, c, t = x.size()
-        n = self.n_split
+        n = len(self.weight)
         lengths = x.new_full((b,), t) if x_mask is None else x_mask.sum([1, 2])
         # channels (2, groups, n / 2) -> (2, n / 2, groups)
         x = x.view(b, 2, c // n, n // 2, t).transpose(2, 3).reshape(b, n, c // n, t)
         weight, logdet = self.weight, None
         if reverse:
-            weight = self.stored()
+            weight = getattr(self, "weight_inv", None)
             if weight is None:
                 weight = self.weight.float().inverse().to(self.weight.dtype)
         else:
@@ -41,28 +38,12 @@ class InvConvNear(nn.Module):
 
 
 class CoquiConvNear(InvConvNear):
-    """coqui-ai/TTS: ``weight_inv`` is None first, and a Parameter (a key) after ``store_inverse``."""
+    """coqui-ai/TTS: ``weight_inv`` is None, and a Parameter from ``store_inverse`` on."""
 
     def __init__(self, channels, num_splits=4, no_jacobian=False, **kwargs):
         super().__init__(channels, num_splits, no_jacobian)
         del self.n_split
         self.num_splits, self.weight_inv = num_splits, None
-
-    def forward(self, x, x_mask=None, reverse=False, **kwargs):
-        b, c, t = x.size()
-        n = self.num_splits
-        lengths = x.new_full((b,), t) if x_mask is None else x_mask.sum([1, 2])
-        x = x.view(b, 2, c // n, n // 2, t).transpose(2, 3).reshape(b, n, c // n, t)
-        if reverse:
-            stored = self.weight_inv
-            weight = self.weight.float().inverse() if stored is None else stored
-            logdet = None
-        else:
-            weight = self.weight
-            logdet = 0 if self.no_jacobian else torch.logdet(weight) * (c / n) * lengths
-        z = F.conv2d(x, weight.view(n, n, 1, 1))
-        z = z.view(b, 2, n // 2, c // n, t).transpose(2, 3).reshape(b, c, t)
-        return z if x_mask is None else z * x_mask, logdet
 
     def store_inverse(self):
         inverse = self.weight.float().inverse().to(self.weight.dtype)

@@ -85,7 +85,7 @@ class NoiseFlow(nn.Module):
 
 
 class InvISPBlock(nn.Module):
-    """Invertible-ISP: a lambda of the step by keywords, ``logdet=0``, dropped; ``s`` stays behind."""
+    """Invertible-ISP: a lambda of the step with ``logdet=0``, dropped; ``s`` stays behind."""
 
     def __init__(self, channel_num=3, channel_split_num=1):
         super().__init__()
@@ -143,7 +143,7 @@ class ConditionalConv1x1(nn.Module):
 
 
 class OfMeans(nn.Module):
-    """A kernel for each sample from the sample itself: the means that the layer leaves unchanged."""
+    """A kernel for each sample, from the mean of the channel that the layer leaves unchanged."""
 
     def __init__(self, channels):
         super().__init__()

@@ -1,6 +1,6 @@
-"""What the stand-ins share: mathematics of ActNorm, couplings and squeezes, without an interface.
+"""What the stand-ins share: mathematics of ActNorm, couplings and squeezes, no interface.
 
-Each family of stand-ins subclasses or calls these under the names and signatures of its code bases.
+Each family of stand-ins subclasses or calls these under the names and signatures of its own.
 """
 
 import torch
@@ -107,7 +107,8 @@ class Affine(nn.Module):
     def couple(self, x):
         first, second = x.split(self.sizes, self.dim)
         shift, scale = self.parameters_of(first)
-        return torch.cat([first, (second + shift) * scale], self.dim), scale.log().flatten(1).sum(1)
+        z = torch.cat([first, (second + shift) * scale], self.dim)
+        return z, scale.log().flatten(1).sum(1)
 
     def uncouple(self, z):
         first, second = z.split(self.sizes, self.dim)

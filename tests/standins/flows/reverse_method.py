@@ -35,8 +35,9 @@ class InvConv2dLU(nn.Module):
         self.register_buffer("l_mask", torch.ones_like(l).tril(-1))
         self.register_buffer("s_sign", u.diag().sign())
         self.register_buffer("l_eye", torch.eye(in_channel))
-        self.w_l, self.w_u = nn.Parameter(l), nn.Parameter(u.triu(1))
+        self.w_l = nn.Parameter(l)
         self.w_s = nn.Parameter(u.diag().abs().log())
+        self.w_u = nn.Parameter(u.triu(1))
 
     def calc_weight(self):
         lower = self.w_l * self.l_mask + self.l_eye
@@ -52,7 +53,7 @@ class InvConv2dLU(nn.Module):
 
 
 class ActNorm(parts.Norm):
-    """Called like the 1x1 layer; says in a buffer that it has seen a batch, and asks for no mode."""
+    """Called like the 1x1 layer; a buffer says that it has seen a batch, in any mode."""
 
     def __init__(self, in_channel):
         super().__init__(in_channel)

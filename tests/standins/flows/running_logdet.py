@@ -1,4 +1,4 @@
-"""``forward(x, logdet=None, reverse=False)`` -> (z, logdet): the log-det runs through the layers."""
+"""``forward(x, logdet=None, reverse=False)`` -> (z, logdet): the log-det runs through layers."""
 
 import torch
 from torch import nn
@@ -75,10 +75,11 @@ class LowerUpper(nn.Module):
         p, lower, upper = parts.lu(num_channels)
         self.register_buffer("p", p)
         self.register_buffer("sign_s", upper.diag().sign())
-        self.lower, self.upper = nn.Parameter(lower), nn.Parameter(upper.triu(1))
+        self.lower = nn.Parameter(lower)
         self.log_s = nn.Parameter(upper.diag().abs().log())
-        self.l_mask, self.eye = torch.ones(num_channels, num_channels).tril(-1), torch.eye(num_channels)
+        self.upper = nn.Parameter(upper.triu(1))
         self.w_shape, self.LU_decomposed = [num_channels, num_channels], LU_decomposed
+        self.l_mask, self.eye = torch.ones(self.w_shape).tril(-1), torch.eye(num_channels)
 
     def get_weight(self, input, reverse):
         b, c, h, w = input.shape
@@ -185,7 +186,7 @@ class FlowStep(nn.Module):
 
 
 class LambdaStep(FlowStep):
-    """y0ast: a lambda of the step's own, closed over the step: no pickle, and a copy calls the first."""
+    """y0ast: a lambda closed over the step: no pickle takes it, its copy calls the first step."""
 
     def __init__(self, layer, channels, rank=2):
         super().__init__(layer, channels, rank)
@@ -193,6 +194,17 @@ class LambdaStep(FlowStep):
 
     def permute(self, z, logdet, rev):
         return self.flow_permutation(z, logdet, rev)
+
+
+class BoundStep(FlowStep):
+    """The layer's method, taken once: what changes its class later does not reach it."""
+
+    def __init__(self, layer, channels, rank=2):
+        super().__init__(layer, channels, rank)
+        self.permute_with = self.invconv.forward
+
+    def permute(self, z, logdet, rev):
+        return self.permute_with(z, logdet, rev)
 
 
 class Glow(nn.Module):
@@ -238,6 +250,16 @@ def log_of_det():
 
 def sldj():
     return glow(InvConv)
+
+
+def shared():
+    """One layer in both steps."""
+    layer = InvertibleConv1x1(12)
+    return glow(lambda channels: layer)
+
+
+def bound():
+    return glow(InvertibleConv1x1, BoundStep)
 
 
 def shuffled():
@@ -303,7 +325,7 @@ def case(name, like, build, calls, x=images, layer_x=None, **options):
 
 
 CASES = [
-    case("(x, logdet, reverse), free", "chaiyujin, SRFlow, LLFlow, HCFlow", free, CALLS | NAMED),
+    case("(x, logdet, reverse), free", "chaiyujin, SRFlow, LLFlow", free, CALLS | NAMED),
     case("(x, logdet, reverse), LU", "chaiyujin, SRFlow, LLFlow, HCFlow", factors, CALLS | NAMED),
     case(
         "(x, logdet, reverse) through a lambda of the step, LU",
@@ -315,6 +337,21 @@ CASES = [
     case("(x, logdet, reverse), log-det kept in reverse", "HCFlow", keeps, CALLS | NAMED),
     case("(x, logdet, reverse), log |det W|", "corenel", log_of_det, CALLS),
     case("(x, sldj, reverse)", "chrischute", sldj, SLDJ),
+    case(
+        "(x, logdet, reverse), one layer in two places",
+        "any of them",
+        shared,
+        CALLS | NAMED,
+        layers=("layers.0.invconv",),
+    ),
+    case(
+        "(x, logdet, reverse) through a method taken before",
+        "any of them",
+        bound,
+        CALLS | NAMED,
+        layers=(),
+        left={"layers.0.invconv": "method", "layers.1.invconv": "method"},
+    ),
     case(
         "(x, logdet, reverse) beside a shuffle",
         "chaiyujin, y0ast, StyleGestures",

@@ -1,4 +1,4 @@
-"""``(z, reverse=False)`` or ``(z, inverse=False)``: (z, log-det) there, z alone back; kernel (n, n, 1).
+"""``(z, reverse=False)``, ``(z, inverse=False)``: (z, log-det) there, z back; kernel (n, n, 1).
 
 WaveGlow's log-det is that of the whole batch, SoftFlow's per sample, RAD-TTS's per position.
 """
@@ -19,7 +19,7 @@ def conv_with(c):
 
 
 class WaveGlowConv(nn.Module):
-    """NVIDIA/waveglow: the inverse stays on the layer from the first reverse on."""
+    """NVIDIA/waveglow: the inverse, detached, stays on the layer from the first reverse on."""
 
     def __init__(self, c):
         super().__init__()
@@ -30,7 +30,7 @@ class WaveGlowConv(nn.Module):
         W = self.conv.weight.squeeze()
         if reverse:
             if not hasattr(self, "W_inverse"):
-                self.W_inverse = W.float().inverse()[..., None].to(z.dtype)
+                self.W_inverse = W.float().inverse()[..., None].to(z.dtype).detach()
             return F.conv1d(z, self.W_inverse)
         return self.conv(z), batch_size * n_of_groups * torch.logdet(W)
 
@@ -45,7 +45,7 @@ class SoftFlowConv(nn.Module):
     def forward(self, z, reverse=False):
         W = self.conv.weight.squeeze()
         if reverse:
-            self.W_inverse = W.float().inverse()[..., None]
+            self.W_inverse = W.float().inverse()[..., None].detach()
             return F.conv1d(z, self.W_inverse)
         return self.conv(z), torch.ones_like(z[:, 0, 0]) * z.size(2) * torch.logdet(W)
 
@@ -142,7 +142,8 @@ class WaveGlow(nn.Module):
         for k in reversed(range(self.n_flows)):
             first, second = audio.chunk(2, 1)
             b, log_s = self.WN[k](first).chunk(2, 1)
-            audio = self.convinv[k](torch.cat([first, (second - b) / log_s.exp()], 1), reverse=True)
+            audio = torch.cat([first, (second - b) / log_s.exp()], 1)
+            audio = self.convinv[k](audio, reverse=True)
             if self.gives(k):
                 audio = torch.cat([early.pop(), audio], 1)
         return audio
@@ -155,9 +156,12 @@ class SoftFlow(nn.Module):
         self.convs = nn.ModuleList(SoftFlowConv(channels) for _ in range(2))
         self.couplings = nn.ModuleList(parts.Affine(channels, rank=1) for _ in range(2))
 
+    def steps(self):
+        return list(zip(self.norms, self.convs, self.couplings, strict=True))
+
     def forward(self, x):
         total = 0
-        for norm, conv, coupling in zip(self.norms, self.convs, self.couplings):
+        for norm, conv, coupling in self.steps():
             x, first = norm(x)
             x, second = conv(x)
             x, third = coupling.couple(x)
@@ -165,7 +169,7 @@ class SoftFlow(nn.Module):
         return x, total
 
     def reverse(self, z):
-        for norm, conv, coupling in list(zip(self.norms, self.convs, self.couplings))[::-1]:
+        for norm, conv, coupling in self.steps()[::-1]:
             z = norm(conv(coupling.uncouple(z), reverse=True), reverse=True)
         return z
 
@@ -184,7 +188,7 @@ class FlowStep(nn.Module):
 
 
 class RADTTS(nn.Module):
-    """The kernels' log-dets are per position: the loss counts the positions that are no padding."""
+    """The kernels' log-dets are per position: the loss counts those that are no padding."""
 
     def __init__(self, layer, channels=6, cache_inverse=False):
         super().__init__()

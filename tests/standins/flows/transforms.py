@@ -1,4 +1,4 @@
-"""torch.distributions: ``_call``, ``_inverse``, ``log_abs_det_jacobian``; layers go latent -> data."""
+"""torch.distributions: ``_call``, ``_inverse``, ``log_abs_det_jacobian``."""
 
 import torch
 from torch import nn

@@ -1,4 +1,4 @@
-"""Vectors ``x @ W``, and channels last (B, N, C): ``forward``, ``inverse``, both with a log-det."""
+"""Vectors ``x @ W`` and channels last (B, N, C): ``forward``, ``inverse``, both with log-dets."""
 
 import torch
 from torch import nn
@@ -16,9 +16,10 @@ class InvertibleAffine(nn.Module):
         if use_lu:
             p, lower, upper = parts.lu(num_channels)
             self.register_buffer("P", p)
-            self.L, self.U = nn.Parameter(lower), nn.Parameter(upper.triu(1))
+            self.L = nn.Parameter(lower)
             self.register_buffer("sign_S", upper.diag().sign())
             self.log_S = nn.Parameter(upper.diag().abs().log())
+            self.U = nn.Parameter(upper.triu(1))
             self.register_buffer("eye", torch.eye(num_channels))
         else:
             self.W = nn.Parameter(parts.orthogonal(num_channels))
@@ -159,7 +160,7 @@ class PointFlow(nn.Module):
 
 
 class ActNorm(parts.Norm):
-    """normflows: as the 1x1 layer, latent -> data; takes its first batch in any mode, either way."""
+    """normflows: as the 1x1 layer, latent -> data; takes its first batch in any mode."""
 
     def __init__(self, channels, rank):
         super().__init__(channels, rank, last=rank == 0)
