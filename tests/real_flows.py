@@ -200,12 +200,13 @@ def _line(error: BaseException) -> str:
 def main(sources: Path) -> int:
     warnings.filterwarnings("ignore")
     torch.set_num_threads(1)
-    wrong = 0
+    cases = wrong = 0
     for source, case in all_cases(sources):
         if isinstance(case, str):
             print(f"{source.name}: {case}")
             wrong += case != "not there"
             continue
+        cases += 1
         label = f"{source.name} {source.commit}: {case.name} ({len(case.layers)} layers)"
         try:
             with contextlib.redirect_stdout(io.StringIO()):  # some print while they are built
@@ -216,8 +217,8 @@ def main(sources: Path) -> int:
             continue
         wrong += bool(result.wrong)
         print(f"{label}: {result}")
-    print(f"{wrong} wrong")
-    return wrong
+    print(f"{cases} cases, {wrong} wrong")
+    return wrong or not cases
 
 
 if __name__ == "__main__":
