@@ -1007,12 +1007,12 @@ def pyro_cases(load: Load, like: str) -> list[Case]:
     ]
 
 
-@code_base("pyro-ppl/pyro", absent=("opt_einsum", "pyroapi", "tqdm"))
+@code_base("pyro-ppl/pyro", absent=("opt_einsum", "pyroapi"))
 def pyro(load: Load) -> list[Case]:
     return pyro_cases(load, "pyro-ppl/pyro")
 
 
-@code_base("registry: pyro", absent=("opt_einsum", "pyroapi", "tqdm"))
+@code_base("registry: pyro", absent=("opt_einsum", "pyroapi"))
 def pyro_1_9(load: Load) -> list[Case]:
     return pyro_cases(load, "pyro-ppl of the registry")
 
@@ -1087,6 +1087,9 @@ def freia_cases(load: Load, like: str, *, picklable: bool) -> list[Case]:
     ff, fm = load("FrEIA.framework"), load("FrEIA.modules")
 
     def sequence(dims: Any, x: Any, name: str, kind: Any, **given: Any) -> Case:
+        hard = kind is fm.AllInOneBlock and not given.get("permute_soft")
+        permutations = {"module_list.0": "permutation"} if hard else {}
+
         def build() -> nn.Module:
             inn = ff.SequenceINN(*dims)
             for _ in range(2):
@@ -1102,13 +1105,13 @@ def freia_cases(load: Load, like: str, *, picklable: bool) -> list[Case]:
             name=name,
             like=like,
             build=build,
-            layers=("module_list.0", "module_list.1"),
+            layers=() if hard else ("module_list.0", "module_list.1"),
             x=x,
             forward=lambda model, x: model(x),
             inverse=lambda model, z: model(z, rev=True)[0],
             layer_x=x,
             layer_calls=FREIA,
-            left={"module_list.2": NORM} if picklable else {},
+            left={**permutations, **({"module_list.2": NORM} if picklable else {})},
             pickles=kind is not fm.AllInOneBlock or (picklable and "permute_soft" in given),
             copies="learned_householder_permutation" not in given,
             # the host undoes it with its transpose, and counts no log-det of it
@@ -1175,12 +1178,13 @@ def anomalib(load: Load) -> list[Case]:
             name=f"AllInOneBlock, {name}",
             like="open-edge-platform/anomalib",
             build=build,
-            layers=("module_list.0", "module_list.1"),
+            layers=("module_list.0", "module_list.1") if given else (),
             x=STEP,
             forward=lambda model, x: model(x),
             inverse=lambda model, z: model(z, rev=True)[0],
             layer_x=STEP,
             layer_calls=FREIA,
+            left={} if given else {"module_list.0": "permutation"},
             copies="learned_householder_permutation" not in given,
         )
 

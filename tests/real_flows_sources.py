@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -74,7 +74,8 @@ class Source:
     Attributes:
         name: "owner/name" of the repository, or "registry: name" for an installed copy.
         folders: Where its imports start, relative to its folder.
-        absent: Packages that it imports and that the layers do not need.
+        absent: Packages that it imports and that the layers do not need; they are stood in for
+            where they are not installed.
         bare: Packages of its own whose ``__init__`` is not run.
     """
 
@@ -86,7 +87,7 @@ class Source:
     modules: dict[str, ModuleType] = field(default_factory=dict)
     owns: tuple[str, ...] = ()
 
-    entered: Any = None  # the source whose modules can be imported now; on the class
+    entered: ClassVar[Any] = None  # the source whose modules can be imported now
 
     @property
     def commit(self) -> str:
@@ -125,13 +126,13 @@ class Source:
         if Source.entered is not None:
             Source.entered.leave()
         Source.entered = self
+        self._missing = tuple(name for name in self.absent if _missing(name))
         self._outside = {name: sys.modules.pop(name) for name in self._names()}
         sys.modules.update(self.modules)
         assert self.root is not None
         self._path = [str(self.root / folder) for folder in self.folders]
         sys.path[:0] = self._path
-        missing = tuple(name for name in self.absent if _missing(name))
-        self._finder = _AbsentPackages(missing)
+        self._finder = _AbsentPackages(self._missing)
         sys.meta_path.append(self._finder)
         importlib.invalidate_caches()
         for package in self.bare:
@@ -162,7 +163,7 @@ class Source:
             setattr(sys.modules[parent], child, bare)
 
     def _names(self) -> list[str]:
-        mine = {*self.owns, *(absent.split(".")[0] for absent in self.absent)}
+        mine = {*self.owns, *(name.split(".")[0] for name in self._missing)}
         return [
             name
             for name, module in sys.modules.items()
