@@ -152,6 +152,7 @@ def corenel(load: Load) -> list[Case]:
             functools.partial(model.FlowModel, (4, 4, 3), 8, 2, 1, coupling="affine"),
             module.Invertible1x1Conv,
             layer_calls=RUNNING,
+            inverse=lambda model, z: model(z.clone(), reverse=True),  # changes its input
             notes="its couplings write into what autograd keeps: no training",
             left={"layers.1.actnorm": NORM, "layers.1": COUPLING},
         )
@@ -774,10 +775,8 @@ def normflows_cases(load: Load, like: str) -> list[Case]:
         case(_named("InvertibleAffine", lu), flow(affine(lu), 4), kinds, VECTORS, CONTEXT)
         for lu in (False, True)
     ]
-    # the permutation and the linear layer are two modules of one; either may be what is changed
-    linear = case(
-        "LULinearPermute", flow(permuted, 4), (mixing.LULinearPermute,), VECTORS, CONTEXT
-    )
+    linear = case("LULinearPermute", flow(permuted, 4), (mixing._LULinear,), VECTORS, CONTEXT,
+                  left={"flows.0.permutation": "permutation"})  # fmt: skip
     return [*blocks, *affines, linear]
 
 
