@@ -36,7 +36,7 @@ class Calling(nn.Module):
 
 
 def calling(model: nn.Module, method: str = "forward", **arguments: object) -> nn.Module:
-    """Returns a module whose forward is one call of a model: ``model.method(*inputs, **arguments)``.
+    """Returns a module whose forward is a call of a model: ``model.method(*inputs, **arguments)``.
 
     ``torch.export`` and ONNX take a module's forward; the way back of a flow is another method, or
     the same with a flag.
@@ -100,13 +100,17 @@ def export_model(
         model = model.half()
         tensors = tuple(x.half() if x.is_floating_point() else x for x in tensors)
     auto = torch.export.Dim.AUTO
-    shapes = [dict.fromkeys(range(x.ndim), auto) for x in tensors]
+    shapes = tuple(dict.fromkeys(range(x.ndim), auto) for x in tensors)
+    name = type(model).__name__
+    module = model if isinstance(model, Calling) else calling(model)
     with exporting(), torch.no_grad():
         try:
-            program = torch.export.export(model.eval(), tensors, dynamic_shapes={"inputs": shapes})
+            program = torch.export.export(
+                module.eval(), tensors, dynamic_shapes={"inputs": shapes}
+            )
         except Exception as error:
             raise WICArgumentError(
-                f"Expected a model that torch.export takes; {type(model).__name__} is not: "
+                f"Expected a model that torch.export takes; {name} is not: "
                 f"{error}. Export a model of wic_layers.deploy.fuse."
             ) from error
         made: Any = torch.onnx.export(program, dynamo=True, opset_version=OPSET, verbose=False)

@@ -18,6 +18,7 @@ from wic_layers.deploy.constants import Completed, Constant, Lower, put_constant
 from wic_layers.errors import WICArgumentError
 from wic_layers.hosts.recognition import PERMUTATION
 from wic_layers.hosts.swap import Left, NothingToSwapError, swap_1x1
+from wic_layers.hosts.trial import without_graphs
 from wic_layers.layer.conv import WIC
 
 __all__ = ["Direction", "check_direction", "fuse", "lowered"]
@@ -102,7 +103,7 @@ def fuse(model: nn.Module, direction: Direction | None = None) -> nn.Module:
 
 def _copied(model: nn.Module) -> nn.Module:
     """A deep copy whose functions, too, call the copy's modules and not the model's."""
-    memo: dict[int, Any] = {}
+    memo = without_graphs(model)
     copied = copy.deepcopy(model, memo)
     for module in copied.modules():
         for name, value in list(vars(module).items()):

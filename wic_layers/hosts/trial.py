@@ -21,7 +21,7 @@ from wic_layers.hosts.calls import Entry
 from wic_layers.hosts.engine import Layout
 from wic_layers.hosts.results import LogDet, Result
 
-__all__ = ["Bench", "Mismatch", "Observation", "no_traces", "twin_of"]
+__all__ = ["Bench", "Mismatch", "Observation", "no_traces", "twin_of", "without_graphs"]
 
 _HOOKS = ("_forward_hooks", "_backward_hooks", "_backward_pre_hooks")
 _SIZES = ((2, (3, 5, 2)), (3, (4, 2, 3)))  # of two batches: samples, and as many sides as needed
@@ -58,11 +58,8 @@ def twin_of(layer: nn.Module, dtype: torch.dtype | None = None) -> nn.Module:
     Raises:
         Mismatch: If it cannot be copied.
     """
-    memo: dict[int, Any] = {}
+    memo = without_graphs(layer)
     for module in layer.modules():
-        for value in _attributes(module):
-            if isinstance(value, Tensor) and not value.is_leaf:  # has a graph: cannot be copied
-                memo[id(value)] = value.detach().clone()
         for name in _HOOKS:
             memo[id(getattr(module, name))] = type(getattr(module, name))()
     try:
@@ -75,6 +72,16 @@ def twin_of(layer: nn.Module, dtype: torch.dtype | None = None) -> nn.Module:
                 del module._forward_pre_hooks[key]
     twin.requires_grad_(requires_grad=False).train().eval()  # train() is where hosts drop caches
     return twin if dtype is None else twin.to(dtype)
+
+
+def without_graphs(model: nn.Module) -> dict[int, Any]:
+    """A memo with which a model can be deep-copied that holds results of its last call."""
+    values = (value for module in model.modules() for value in _attributes(module))
+    return {
+        id(value): value.detach().clone()
+        for value in values
+        if isinstance(value, Tensor) and not value.is_leaf
+    }
 
 
 def _attributes(module: nn.Module) -> Iterator[object]:
