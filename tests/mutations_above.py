@@ -394,14 +394,14 @@ IMAGES = (
     ),
     Mutant(
         "warnings of every thread kept back",
-        "wic_layers/_quiet.py",
+        "wic_layers/pictures/reading.py",
         "        return _IS_QUIET.get()",
         "        return True",
         "tests/test_images.py -k keeps_its_own",
     ),
     Mutant(
         "own warnings let through",
-        "wic_layers/_quiet.py",
+        "wic_layers/pictures/reading.py",
         "        return _IS_QUIET.get()",
         "        return False",
         "tests/test_images.py -k keeps_its_own",

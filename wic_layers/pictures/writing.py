@@ -62,9 +62,8 @@ def write_png(
         WICFileError: As :func:`check_output`, or if writing fails. Nothing is left behind.
         WICDependencyError: If Pillow is not installed.
     """
-    target = check_output(path, force=force)
     content = encode_png(pixels, text=text)
-    write_whole(target, content, check=lambda: check_output(target, force=force))
+    write_whole(check_output(path, force=force), content)
 
 
 def encode_png(pixels: Tensor, *, text: str | None = None) -> bytes:
