@@ -373,14 +373,14 @@ IMAGES = (
     ),
     Mutant(
         "a mode switched where others see it",
-        "wic_layers/_probe.py",
+        "wic_layers/models/inspection.py",
         "        twin = copy.deepcopy(model, {id(value): value for value in shared})",
         "        twin = model",
         "tests/test_running.py -k nobody_sees",
     ),
     Mutant(
         "a copy of the weights",
-        "wic_layers/_probe.py",
+        "wic_layers/models/inspection.py",
         "        twin = copy.deepcopy(model, {id(value): value for value in shared})",
         "        twin = copy.deepcopy(model)",
         "tests/test_running.py -k shares_what",
