@@ -534,7 +534,7 @@ IMAGES = (
     ),
     Mutant(
         "images left on their device",
-        "wic_layers/codec/running.py",
+        "wic_layers/tasks/base.py",
         "pad_to(image.cpu(), size)",
         "pad_to(image, size)",
         "tests/test_running.py -k pixels_may_be",

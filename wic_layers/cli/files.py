@@ -95,10 +95,10 @@ class Conversion:
 
     def run(self, args: argparse.Namespace) -> int:
         """Runs the command on each of its files; one that fails does not stop the others."""
-        tasks = self.tasks(args)
         options: dict[str, Any] = {
             "model": _model(args), "tile": args.tile, "device": args.device, "fast": args.fast,
         }  # fmt: skip
+        tasks = self.tasks(args)
         task = tasks if isinstance(tasks, Task) else tasks[0]
         report = partial(self._print, args, task)
         if isinstance(task, Clip) and len(args.sources) == 1 and is_clip(args.sources[0]):
@@ -114,13 +114,13 @@ class Conversion:
         codec = Codec(tasks, **options)
         failed = 0
         with (
-            progress_bar(len(jobs), "file") as tick,
             protecting([file for job in jobs for file in job.inputs]),
+            progress_bar(len(jobs), "file") as tick,
+            progress_bar(0, "tile") as codec.progress,
         ):
             for job in jobs:
                 try:
-                    with progress_bar(0, "tile") as codec.progress:
-                        results = self._convert(codec, job, args)
+                    results = self._convert(codec, job, args)
                 except WICError as error:
                     if len(jobs) == 1:
                         raise
@@ -151,14 +151,15 @@ class Conversion:
     ) -> None:
         """Prints what was written."""
         if args.json:
-            print_line(_as_json(inputs, written))
+            lines = [_as_json(inputs, written)]
         elif not self.is_forward:
-            print_line(f"{written.path}: {_times(written.size)}")
+            lines = [f"{written.path}: {_times(written.size)}"]
         else:
-            print_line(self._forward_line(task, written))
-            notes = list(_notes(args, written)) if self.name == "hide" else []
-            if notes:
-                print_line(f"note: {'; '.join(notes)}")
+            lines = [self._forward_line(task, written)]
+            if notes := list(_notes(args, written)) if self.name == "hide" else []:
+                lines.append(f"note: {'; '.join(notes)}")
+        for line in lines:
+            print_line(line)
 
     def _forward_line(self, task: Task, written: Written) -> str:
         title = self.restored or task.titles[1]

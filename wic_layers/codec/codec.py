@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias, TypedDict, TypeVar, get_args
 
@@ -219,8 +219,9 @@ class Codec:
         """
         check_choice(check)
         target = check_output(out, inputs=paths, force=force)
+        foreground = self.task.foreground
         pixels = [
-            (read_layer if index == self.task.foreground else read_image)(path)
+            (read_layer if index == foreground else read_image)(path)
             for index, path in enumerate(paths)
         ]
         return self.encode_to_file(
@@ -239,27 +240,25 @@ class Codec:
         check: Check = "some",
     ) -> Written:
         """Writes the picture of images that were read, uint8 (3, H, W); see `encode_files`."""
-        picture, images, count = self._forward(pixels, refine, fit=fit)
         task, network = self._load(self.tasks, self.model)
-        sizes = tuple(map(size_of, images[-task.restored_count :][:count]))
-        weights = network.weights_id
-        mark = Mark(
-            task.name, network.preset, weights or "", sizes, size_of(picture), digest(picture)
+        picture, x, originals, sizes = self._forward(pixels, refine, fit=fit)
+        written = Written(
+            target, size_of(picture), size_of(pixels[0]), network.weights_id, returns=sizes
         )
+        if task.restored_count < task.images:  # secrets beside a cover
+            pairs = zip(originals, pixels[1:], strict=True)
+            reduced = [None if new is old else size_of(old) for new, old in pairs]
+            written = replace(written, reduced_from=tuple(reduced))
+        mark = Mark(
+            task.name, network.preset, written.weights or "", written.returns, written.size,
+            digest(picture),
+        )  # fmt: skip
         write_png(picture, target, text=mark.dumps() if marked else None, force=force)
         if check != "none":  # judged as whoever gets the file will see it
             picture = as_channels(read_carrier(target)[0], task.out_channels, str(target))
-        figures = judge(
-            task, network, images, picture,
-            count=count, check=check, tile=self.tile, progress=self.progress,
-        )  # fmt: skip
-        reduced: tuple[tuple[int, int] | None, ...] = ()
-        if task.restored_count < task.images:  # secrets beside a cover
-            pairs = zip(images[1:], pixels[1:], strict=True)
-            reduced = tuple(None if new is old else size_of(old) for new, old in pairs)
-        return Written(
-            target, size_of(picture), size_of(images[0]), weights, sizes, reduced_from=reduced,
-            **asdict(figures),
+        return judge(
+            written, task, network, x, originals, picture,
+            check=check, tile=self.tile, progress=self.progress,
         )  # fmt: skip
 
     def decode_file(
@@ -320,18 +319,19 @@ class Codec:
 
     def _forward(
         self, pixels: Sequence[Tensor], refine: int, *, fit: bool
-    ) -> tuple[Tensor, list[Tensor], int]:
-        """The picture, the images that went into the network, and how many of them come back."""
+    ) -> tuple[Tensor, Tensor, list[Tensor], tuple[tuple[int, int], ...]]:
+        """The picture, what went into the network, and the images that come back, with sizes."""
         task, network = self._load(self.tasks, self.model)
         images = task.prepare(*pixels, fit=fit)
-        # of a clip that was short of frames, those that it had
-        is_short = task.min_restored_count < task.restored_count
-        count = len(pixels) if is_short else task.restored_count
+        x = task.packed(*images)
+        originals = images[-task.restored_count :]
+        if task.fewer_will_do:
+            originals = originals[: len(pixels)]
+        sizes = tuple(map(size_of, originals))
         picture = forward_pixels(
-            task, network, *images,
-            tile=self.tile, progress=self.progress, refine=refine, count=count,
-        )  # fmt: skip
-        return picture, images, count
+            task, network, x, sizes, tile=self.tile, progress=self.progress, refine=refine
+        )
+        return picture, x, originals, sizes
 
     def _task_of(self, mark: Mark, path: PathLike) -> Task:
         for task in self.tasks:
