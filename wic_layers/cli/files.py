@@ -11,12 +11,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from wic_layers._files import protecting
 from wic_layers.cli.command import ERROR, Command, complain, path, print_line, progress_bar
 from wic_layers.cli.jobs import Job, plan
-from wic_layers.codec import Codec, Written
+from wic_layers.codec import Codec, Options, Written
 from wic_layers.codec.verbs import pack_clip
 from wic_layers.errors import WICArgumentError, WICError
 from wic_layers.models.presets import find_preset
@@ -95,15 +94,17 @@ class Conversion:
 
     def run(self, args: argparse.Namespace) -> int:
         """Runs the command on each of its files; one that fails does not stop the others."""
-        options: dict[str, Any] = {
+        options: Options = {
             "model": _model(args), "tile": args.tile, "device": args.device, "fast": args.fast,
         }  # fmt: skip
         tasks = self.tasks(args)
         task = tasks if isinstance(tasks, Task) else tasks[0]
         report = partial(self._print, args, task)
         if isinstance(task, Clip) and len(args.sources) == 1 and is_clip(args.sources[0]):
-            options |= {"refine": args.refine, "force": args.force, "check": args.check}
-            for written in pack_clip(args.task, args.sources[0], args.out, **options):
+            for written in pack_clip(
+                args.task, args.sources[0], args.out, refine=args.refine, force=args.force,
+                check=args.check, **options,
+            ):  # fmt: skip
                 report([args.sources[0]], written)
             return 0
         titles: tuple[str, ...] = ("cover", "secret")
@@ -226,7 +227,7 @@ def _decibel(value: float, *, about: bool = False) -> str:
 def _as_json(inputs: Sequence[Path], written: Written) -> str:
     """What was written, as a line of JSON; an infinite PSNR is the text "inf"."""
 
-    def plain(value: Any) -> Any:
+    def plain(value: object) -> object:
         if isinstance(value, float) and math.isinf(value):
             return "inf"
         if isinstance(value, (list, tuple)):

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -134,16 +133,12 @@ def spread(size: tuple[int, int]) -> list[tuple[int, int]]:
         | Martin Roberts, The Unreasonable Effectiveness of Quasirandom Sequences (2018)
     """
     columns, rows = (-(-side // TILE) for side in size)
-
-    def walk() -> Iterator[tuple[int, int]]:
-        cells: set[tuple[int, int]] = set()
-        step = 0
-        while len(cells) < min(columns * rows, TILES):
-            step += 1
-            x, y = (0.5 + step * part for part in (0.7548776662466927, 0.5698402909980532))
-            cell = int(y % 1 * rows), int(x % 1 * columns)
-            if cell not in cells:
-                cells.add(cell)
-                yield cell[0] * TILE, cell[1] * TILE
-
-    return list(islice(walk(), TILES))
+    cells: list[tuple[int, int]] = []
+    step = 0
+    while len(cells) < min(columns * rows, TILES):
+        step += 1
+        x, y = (0.5 + step * part for part in (0.7548776662466927, 0.5698402909980532))
+        cell = int(y % 1 * rows), int(x % 1 * columns)
+        if cell not in cells:
+            cells.append(cell)
+    return [(row * TILE, column * TILE) for row, column in cells]

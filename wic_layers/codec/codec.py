@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeAlias, TypedDict, TypeVar, get_args
+from typing import TypeAlias, TypedDict, TypeVar, get_args
 
 import torch
 from torch import Tensor, nn
@@ -33,7 +33,7 @@ from wic_layers.pictures import (
 from wic_layers.tasks.base import Task
 from wic_layers.tasks.registry import TASKS
 
-__all__ = ["Codec", "Options", "PathLike", "check_choice"]
+__all__ = ["Codec", "Options", "PathLike"]
 
 T = TypeVar("T")
 PathLike: TypeAlias = str | Path
@@ -123,7 +123,7 @@ class Codec:
 
     # ---------------------------------------------------------------------------------- in memory
 
-    def encode(self, *images: Any, refine: int = 0, fit: bool = False) -> Any:
+    def encode(self, *images: T, refine: int = 0, fit: bool = False) -> T:
         """Makes one picture of images, from which they come back.
 
         Args:
@@ -187,7 +187,7 @@ class Codec:
 
     def encode_files(
         self,
-        paths: Sequence[PathLike],
+        images: Sequence[PathLike | Tensor],
         out: PathLike,
         *,
         refine: int = 0,
@@ -199,7 +199,7 @@ class Codec:
         """Makes one image file of several, as :meth:`encode` does.
 
         Args:
-            paths: The image files.
+            images: The image files, or pixels that were read of them, uint8 (3, H, W).
             out: The PNG to write.
             refine: See :meth:`encode`.
             fit: See :meth:`encode`.
@@ -217,29 +217,14 @@ class Codec:
             WICArgumentError: As :meth:`encode`, or if ``check`` is another word.
             WICShapeError: As :meth:`encode`.
         """
-        check_choice(check)
+        if check not in get_args(Check):
+            raise WICArgumentError(f"Expected check 'all', 'some' or 'none'; got {check!r}.")
+        paths = [image for image in images if not isinstance(image, Tensor)]
         target = check_output(out, inputs=paths, force=force)
-        foreground = self.task.foreground
-        pixels = [
-            (read_layer if index == foreground else read_image)(path)
-            for index, path in enumerate(paths)
-        ]
-        return self.encode_to_file(
-            pixels, target, refine=refine, fit=fit, marked=marked, force=force, check=check
-        )
-
-    def encode_to_file(
-        self,
-        pixels: Sequence[Tensor],
-        target: Path,
-        *,
-        refine: int = 0,
-        fit: bool = False,
-        marked: bool = True,
-        force: bool = False,
-        check: Check = "some",
-    ) -> Written:
-        """Writes the picture of images that were read, uint8 (3, H, W); see `encode_files`."""
+        foreground, pixels = self.task.foreground, []
+        for index, image in enumerate(images):
+            read = read_layer if index == foreground else read_image
+            pixels.append(image if isinstance(image, Tensor) else read(image))
         task, network = self._load(self.tasks, self.model)
         picture, x, originals, sizes = self._forward(pixels, refine, fit=fit)
         written = Written(
@@ -291,7 +276,7 @@ class Codec:
         check_output(out, inputs=(path,), force=True)
         stored, text = read_carrier(path)
         if text is not None:
-            mark = Mark.of(text, path)
+            mark = Mark.loads(text, path)
             task = self._task_of(mark, path)
             mark.check(task, stored, path, sizes)
             model, sizes = self.model or mark.model_for(path), mark.sizes
@@ -349,16 +334,6 @@ class Codec:
             f"did, and its chunk was left out or lost, say so: `{backward} {path} --preset "
             f"{self.tasks[0].preset} --size 640x480`, with the size of what comes back."
         )
-
-
-def check_choice(check: str) -> None:
-    """Refuses another word than those of ``check`` in :meth:`Codec.encode_files`.
-
-    Raises:
-        WICArgumentError: If it is one.
-    """
-    if check not in get_args(Check):
-        raise WICArgumentError(f"Expected check 'all', 'some' or 'none'; got {check!r}.")
 
 
 def _task(task: str | Task) -> Task:

@@ -108,4 +108,4 @@ def as_kind(pixels: Tensor, like: _T) -> _T:
     if numpy is not None and isinstance(like, numpy.ndarray):
         last = pixels.permute(1, 2, 0) if len(pixels) == 3 else pixels[0]
         return last.contiguous().cpu().numpy()  # type: ignore[return-value]
-    return to_pil(pixels)
+    return to_pil(pixels)  # type: ignore[return-value]

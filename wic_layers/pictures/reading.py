@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -165,7 +166,7 @@ def _is_lossy_webp(path: Path) -> bool:
     return False
 
 
-def import_pillow() -> Any:
+def import_pillow() -> ModuleType:
     """Returns the module ``PIL.Image``."""
     try:
         from PIL import Image
@@ -283,7 +284,7 @@ class _WhereQuiet:
         return _IS_QUIET.get()
 
 
-_FILTER: Any = ("ignore", _WhereQuiet(), Warning, None, 0)
+_FILTER: tuple[object, ...] = ("ignore", _WhereQuiet(), Warning, None, 0)
 _LOCK = threading.Lock()
 _inside = 0
 
