@@ -388,8 +388,8 @@ IMAGES = (
     Mutant(
         "pixels left on their device",
         "wic_layers/pictures/kinds.py",
-        "pixels, layout = image.cpu(),",
-        "pixels, layout = image,",
+        "pixels, shape, layout = image.cpu(),",
+        "pixels, shape, layout = image,",
         "tests/test_running.py -k anywhere",
     ),
     Mutant(
