@@ -159,8 +159,7 @@ class Conversion:
             lines = [self._forward_line(task, written)]
             if notes := list(_notes(args, written)) if self.name == "hide" else []:
                 lines.append(f"note: {'; '.join(notes)}")
-        for line in lines:
-            print_line(line)
+        print_line("\n".join(lines))
 
     def _forward_line(self, task: Task, written: Written) -> str:
         title = self.restored or task.titles[1]
