@@ -118,5 +118,5 @@ def export_model(
     refuse_algebra(proto)
     onnx.checker.check_model(proto, full_check=True)
     content = proto.SerializeToString()
-    write_whole(target, content, check=lambda: check_onnx_target(target, force=force))
+    write_whole(check_onnx_target(target, force=force), content)  # others may have made it since
     return target

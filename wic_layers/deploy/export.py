@@ -15,7 +15,6 @@ from torch import Tensor, nn
 
 import wic_layers
 from wic_layers._files import check_place, write_whole
-from wic_layers._quiet import quiet
 from wic_layers.deploy.fusing import Direction, check_direction, fuse, lowered
 from wic_layers.errors import (
     WICArgumentError,
@@ -23,6 +22,7 @@ from wic_layers.errors import (
     WICError,
     WICFileError,
 )
+from wic_layers.pictures.reading import quiet
 
 if TYPE_CHECKING:
     from wic_layers.tasks import Task
@@ -276,7 +276,7 @@ def export_onnx(
     onnx.helper.set_model_props(proto, metadata)
     onnx.checker.check_model(proto, full_check=True)
     content = proto.SerializeToString()
-    write_whole(target, content, check=lambda: check_onnx_target(target, force=force))
+    write_whole(check_onnx_target(target, force=force), content)  # others may have made it since
     inputs, outputs = (
         {value.name: _shape(value) for value in values}
         for values in (proto.graph.input, proto.graph.output)

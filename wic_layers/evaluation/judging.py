@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from wic_layers._probe import in_evaluation_mode
 from wic_layers.codec.carrier import CARRIER
 from wic_layers.models import Network
+from wic_layers.models.inspection import in_evaluation_mode
 from wic_layers.pictures import psnr
 from wic_layers.tasks import Task
 

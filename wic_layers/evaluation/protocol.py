@@ -112,7 +112,8 @@ def _judge(
             yield compare(title + how, inner(image), inner(other))
 
     # what is written is what is read: the file's own bytes are decoded again
-    encoded = encode_png(forward_pixels(task, network, *inputs, tile=tile, refine=refine))
+    x = task.packed(*inputs)
+    encoded = encode_png(forward_pixels(task, network, x, sizes, tile=tile, refine=refine))
     picture = as_channels(_decode(encoded), task.out_channels)
     width, height = size_of(inputs[0]) if task.scale == 1 else size_of(picture)
     if task.scale > 1:
@@ -120,7 +121,7 @@ def _judge(
         large = task.pack(*(image[None] for image in inputs))[0, :3]
         reference = _bicubic(large, (width, height))
     else:
-        reference = reference_pixels(task, *inputs)[:, :height, :width]
+        reference = reference_pixels(task, x)[:, :height, :width]
     pixels = width * height
     cover = picture[:, :height, :width]
     yield compare(forward, cover, reference, bits=8 * len(encoded) / pixels)
@@ -131,13 +132,14 @@ def _judge(
         plain = 8 * len(encode_png(reference)) / pixels
         yield compare(f"{back} by bicubic", inner(enlarged), inner(large), bits=plain)
     # the same without rounding
-    exact = forward_pixels(task, network, *inputs, tile=tile, rounded=False, refine=refine)
+    exact = forward_pixels(task, network, x, sizes, tile=tile, rounded=False, refine=refine)
     yield compare(f"{forward}{FLOAT}", exact[:, :height, :width].clamp(0, 1), reference)
     floats = backward_pixels(task, network, exact, sizes, tile=tile)
     yield from compare_each(floats, originals, FLOAT)
     # a second round trip of what came back; covers are taken as they look
     covers = [cover] if task.restored_count < task.images else []
-    again = forward_pixels(task, network, *covers, *restored, tile=tile, refine=refine)
+    x = task.packed(*covers, *restored)
+    again = forward_pixels(task, network, x, sizes, tile=tile, refine=refine)
     second = backward_pixels(task, network, again, sizes, tile=tile)
     yield compare(f"{forward}, second time", again[:, :height, :width], reference)
     yield from compare_each(second, originals, ", second time")
