@@ -40,8 +40,8 @@ class InvertibleBlock(TwoWay):
     ``inverse`` of any other module. What else is asked of a block has a default, which a subclass
     replaces where it knows better:
 
-    - :meth:`shape_after`: what it does to channels and sides. By default a copy without data
-      (on the meta device) is run once.
+    - :attr:`keeps_shape` or :meth:`shape_after`: what it does to channels and sides. By default a
+      copy without data (on the meta device) is run once.
     - :attr:`reach`: how far it sees. By default all convolutions inside are taken to stand in a
       row, which is never too little where they run at the block's own resolution.
     - :attr:`is_exact`, :meth:`can_undo` and :meth:`undo`: whether what went in can be computed
@@ -53,10 +53,12 @@ class InvertibleBlock(TwoWay):
 
     Attributes:
         is_exact: Whether both directions give back what went into the other.
+        keeps_shape: Whether channels and sides stay as they are.
         networks: Names of the submodules that need no inverse: networks inside couplings.
     """
 
     is_exact = False
+    keeps_shape = False
     networks: tuple[str, ...] = ()
 
     def forward(self, x: Tensor, rev: bool = False) -> Tensor:  # noqa: FBT001, FBT002 - as IRN calls it
@@ -73,6 +75,8 @@ class InvertibleBlock(TwoWay):
             channels: Channels of its input.
             side: Sides of its input, over those of the network's input.
         """
+        if self.keeps_shape:
+            return channels, side
         try:
             x = torch.empty(1, channels, _PROBE, _PROBE, device="meta")
             with torch.no_grad():

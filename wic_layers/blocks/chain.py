@@ -39,6 +39,7 @@ class Chain(InvertibleBlock):
         True
     """
 
+    reach = 0  # of its own
     runner: Any = None  # what wic_layers.blocks.reversible.save_memory puts there
 
     def __init__(self, *blocks: nn.Module) -> None:
@@ -70,11 +71,6 @@ class Chain(InvertibleBlock):
         for block in self:
             channels, side = as_block(block).shape_after(channels, side)
         return channels, side
-
-    @property
-    def reach(self) -> int:
-        """None of its own."""
-        return 0
 
     def parts(
         self, channels: int, side: Fraction

@@ -177,10 +177,10 @@ class _Levels:
             blocks.append(
                 HalfCoupling(channels, self.out_channels, changes_first=is_odd, subnet=subnet)
             )
-        kept_channels = channels // 2 if levels > 1 else self.out_channels
+        split = channels // 2 if levels > 1 else self.out_channels
         flow = ConditionalFlow(
-            channels - kept_channels,
-            kept_channels + (self.width if levels > 1 else 0),
+            channels - split,
+            split + (self.width if levels > 1 else 0),
             steps=self.conditional_steps,
             width=self.width,
             depth=self.depth,
@@ -189,11 +189,9 @@ class _Levels:
         if self.z is None:
             with torch.no_grad():  # the flow's features expect a picture, there from the start
                 mix.weight.copy_(torch.eye(channels))
-            drop = WIC(
-                channels, kept_channels, completion=self.completion, parametrization="fixed"
-            )
+            drop = WIC(channels, split, completion=self.completion, parametrization="fixed")
         else:
-            drop = closing_z(channels, kept_channels, self.z, self.completion)
-        inner = Chain(*self.blocks(kept_channels, levels - 1)) if levels > 1 else None
-        blocks.append(ConditionalSplit(kept_channels, mix=mix, flow=flow, drop=drop, inner=inner))
+            drop = closing_z(channels, split, self.z, self.completion)
+        inner = Chain(*self.blocks(split, levels - 1)) if levels > 1 else None
+        blocks.append(ConditionalSplit(split, mix=mix, flow=flow, drop=drop, inner=inner))
         return blocks
