@@ -22,6 +22,7 @@ from wic_layers.errors import (
     WICDependencyError,
     WICError,
     WICFileError,
+    needing,
 )
 
 if TYPE_CHECKING:
@@ -253,7 +254,9 @@ def export_onnx(
         WICDependencyError: If onnx or onnxscript is not installed, or torch is older than 2.6.
     """
     target = _check_target(path, force=force)
-    onnx = _onnx()
+    with needing("Writing ONNX files needs {name}", "onnx"):
+        import onnx
+        import onnxscript  # noqa: F401 - torch's exporter needs it
     check_direction(direction)
     network, task = _network_and_task(model)
     program = _program(network, task, direction, precision)
@@ -282,18 +285,6 @@ def export_onnx(
         for values in (proto.graph.input, proto.graph.output)
     )
     return Exported(target, len(content), task.name, inputs, outputs, metadata)
-
-
-def _onnx() -> Any:
-    try:
-        import onnx
-        import onnxscript  # noqa: F401 - torch's exporter needs it
-    except ImportError as error:
-        raise WICDependencyError(
-            f"Writing ONNX files needs {error.name}, which is not installed. Run: pip install "
-            "'wic-layers[onnx]'"
-        ) from error
-    return onnx
 
 
 def _metadata(network: Any, task: Task, direction: str, precision: str) -> dict[str, str]:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 import wic_layers
 from wic_layers._files import write_whole
-from wic_layers.errors import WICArgumentError, WICDependencyError, WICFileError
+from wic_layers.errors import WICArgumentError, WICDependencyError, WICFileError, needing
 from wic_layers.layer.completion import CompletionName
 from wic_layers.layer.conv import WIC
 from wic_layers.models.presets import PRESETS, find_preset
@@ -43,25 +43,15 @@ _KINDS: Mapping[str, tuple[type, ...]] = {
 
 
 def _safetensors() -> ModuleType:
-    try:
+    with needing("Weights are stored as safetensors", "images"):
         import safetensors
         import safetensors.torch
-    except ImportError as error:
-        raise WICDependencyError(
-            "Weights are stored as safetensors, which is not installed. Run: pip install "
-            "'wic-layers[images]'"
-        ) from error
     return safetensors
 
 
 def _hub() -> ModuleType:
-    try:
+    with needing("Weights from the hub need huggingface_hub", "hub"):
         import huggingface_hub
-    except ImportError as error:
-        raise WICDependencyError(
-            "Weights from the hub need huggingface_hub, which is not installed. Run: pip install "
-            "'wic-layers[hub]'"
-        ) from error
     return huggingface_hub
 
 

@@ -18,7 +18,7 @@ from torch import Tensor
 
 import wic_layers
 from wic_layers._files import is_temporary
-from wic_layers.errors import WICArgumentError, WICDependencyError, WICFileError
+from wic_layers.errors import WICArgumentError, WICFileError, needing
 from wic_layers.evaluation.judging import Judgement
 from wic_layers.models import NETWORKS, Network, from_pretrained
 from wic_layers.models.presets import PRESETS, find_preset
@@ -257,15 +257,10 @@ def fit(model: Network, task: Task, settings: Settings, args: argparse.Namespace
     Returns:
         The result; None in all processes but the first.
     """
-    try:
+    with needing("Training needs {name}", "train"):
         import tensorboard  # noqa: F401 - now, not after the first step
         from lightning_fabric.utilities.rank_zero import rank_zero_only
         from tqdm import tqdm
-    except ImportError as error:
-        raise WICDependencyError(
-            f"Training needs {error.name}, which is not installed. Run: pip install "
-            f"'wic-layers[train]'"
-        ) from error
     if settings.crop % task.multiple:
         raise WICArgumentError(
             f"Expected a crop divisible by {task.multiple} for {task.name}; got {settings.crop}."
