@@ -579,9 +579,9 @@ DEPLOYED = (
     ),
     Mutant(
         "exported images padded with their border",
-        "wic_layers/deploy/export.py",
-        "index = last - (torch.arange(side) - last).abs()",
-        "index = torch.arange(side).clamp(max=last)",
+        "wic_layers/pictures/pixels.py",
+        "return (last - (torch.arange(target) - last).abs()).clamp(min=0)",
+        "return torch.arange(target).clamp(max=last)",
         "tests/test_deploy.py::test_programs_take_small_images_and_round_to_the_same_pixels",
     ),
     Mutant(
@@ -662,11 +662,11 @@ DEPLOYED = (
         "tests/test_deploy.py::test_half_precision_inside_couplings",
     ),
     Mutant(
-        "fused shifts into the opposite direction",
+        "fused shifts in half precision",
         "wic_layers/deploy/constants.py",
-        "reach - step for step in offset",
-        "reach + step for step in offset",
-        "tests/test_deploy.py::test_any_layer",
+        'self.networks = () if isinstance(completion, Shift) else ("completion",)',
+        'self.networks = ("completion",)',
+        "tests/test_deploy.py::test_half_precision_inside_couplings",
     ),
 )
 

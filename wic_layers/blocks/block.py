@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator
 from fractions import Fraction
-from typing import Any
+from typing import Any, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,7 @@ from wic_layers.layer.two_way import TwoWay, has_hooks
 __all__ = [
     "Gradients",
     "InvertibleBlock",
+    "Named",
     "as_block",
     "check_channels",
     "check_divisible",
@@ -27,8 +28,13 @@ __all__ = [
     "title_of",
 ]
 
+Named: TypeAlias = list[tuple[str, Any]]
+"""Modules with ``forward`` and ``inverse``, with their names."""
+
 Gradients = dict[Tensor, Tensor]
 """Gradients by their parameters, to which those of a block are added."""
+
+_Result = TypeVar("_Result")
 
 _PROBE = 48  # side of the image on which an unknown block is measured
 
@@ -219,7 +225,7 @@ def gradient_of(
     return torch.zeros_like(x) if back is None else back
 
 
-def run_named(name: str, function: Callable[..., Any], *arguments: Any) -> Any:
+def run_named(name: str, function: Callable[..., _Result], *arguments: object) -> _Result:
     """Calls a part of a module; its errors say its name."""
     if torch.compiler.is_compiling():
         return function(*arguments)

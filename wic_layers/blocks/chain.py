@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from wic_layers.blocks.block import (
     Gradients,
     InvertibleBlock,
+    Named,
     as_block,
     check_invertible,
     run_named,
@@ -54,7 +55,7 @@ class Chain(InvertibleBlock):
     def _inverse(self, y: Tensor) -> Tensor:
         return self._through(self._blocks()[::-1], y, rev=True)
 
-    def _through(self, blocks: list[tuple[str, Any]], x: Tensor, *, rev: bool = False) -> Tensor:
+    def _through(self, blocks: Named, x: Tensor, *, rev: bool = False) -> Tensor:
         """Runs blocks with their names, in this order."""
         if self.runner is not None and self.runner.is_wanted():
             return self.runner(blocks, x, rev=rev)
@@ -62,7 +63,7 @@ class Chain(InvertibleBlock):
             x = run_named(name, block.inverse if rev else block, x)
         return x
 
-    def _blocks(self) -> list[tuple[str, Any]]:
+    def _blocks(self) -> Named:
         # not named_children(), which leaves out the second use of a block
         return list(self._modules.items())
 

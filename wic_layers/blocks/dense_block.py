@@ -278,7 +278,11 @@ class _Dense(torch.autograd.Function):
 
 
 def _again(
-    x: Tensor, slope: float, parameters: list[Tensor], gradient: Tensor, needs_gradient: Any
+    x: Tensor,
+    slope: float,
+    parameters: list[Tensor],
+    gradient: Tensor,
+    needs_gradient: Sequence[bool],
 ) -> tuple[Tensor | None, ...]:
     """The gradients by plain autograd, which can be differentiated again."""
     out, _ = _convolved(x, slope, _paired(parameters), F.leaky_relu)

@@ -54,7 +54,7 @@ class LongTermMemory(InvertibleBlock):
     def _inverse(self, y: Tensor) -> Tensor:
         return self._around(y, self.inner.inverse)
 
-    def _around(self, x: Tensor, function: Callable[[Tensor], Any]) -> Tensor:
+    def _around(self, x: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
         if x.shape[1] <= self.channels:
             raise WICShapeError(
                 f"LongTermMemory: expected more than {self.channels} channels; got shape "

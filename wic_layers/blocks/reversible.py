@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from wic_layers.blocks.block import Gradients, as_block, run_named
+from wic_layers.blocks.block import Gradients, Named, as_block, run_named
 from wic_layers.blocks.chain import Chain
 from wic_layers.blocks.dense_block import DenseBlock
 from wic_layers.errors import WICError
@@ -77,7 +77,7 @@ class _Runner:
             and not is_transformed()
         )
 
-    def __call__(self, blocks: Sequence[tuple[str, Any]], x: Tensor, *, rev: bool) -> Tensor:
+    def __call__(self, blocks: Named, x: Tensor, *, rev: bool) -> Tensor:
         """Maps ``x`` through blocks with their names, in this order."""
         rest = list(blocks)
         while rest:
@@ -109,7 +109,7 @@ def _can_take_part(block: nn.Module, *, rev: bool) -> bool:
 class _Piece:
     """Exact blocks in the order in which they run, and how to undo them."""
 
-    def __init__(self, blocks: Sequence[tuple[str, Any]], *, rev: bool, check: bool) -> None:
+    def __init__(self, blocks: Named, *, rev: bool, check: bool) -> None:
         self.blocks = list(blocks)
         self.rev = rev
         self.check = check

@@ -26,11 +26,10 @@ def fuse(model: nn.Module, direction: Direction = "forward") -> nn.Module:
     r"""Returns one direction of a model as a module of its own, free of linear algebra.
 
     The model is copied, and every WIC in it becomes a constant convolution, on the way back
-    together with its completion; a zero, repeated or shifted completion is part of the constant.
-    What is returned is in ``eval()`` mode and without gradients, goes through ``torch.export`` and
+    together with its completion; a zero or repeated completion is part of the constant. What is
+    returned is in ``eval()`` mode and without gradients, goes through ``torch.export`` and
     ``torch.onnx.export`` with any batch, height and width, and gives what the model gives, to the
-    rounding of its dtype; what ``Network.optimize`` sets is left behind. On CUDA the convolution
-    of a shifted completion rounds as torch's convolutions are told to (TF32).
+    rounding of its dtype; what ``Network.optimize`` sets is left behind.
 
     It takes networks of :mod:`wic_layers.models`, blocks, a :class:`~wic_layers.WellPosed`, a
     FrEIA graph (``reverse`` is ``rev=True``; conditions follow the input), a normflows model

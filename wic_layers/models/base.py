@@ -116,7 +116,7 @@ def _with_config(init: Callable[..., None]) -> Callable[..., None]:
     signature = inspect.signature(init)
 
     @functools.wraps(init)
-    def build(network: Network, *args: Any, **arguments: Any) -> None:
+    def build(network: Network, *args: object, **arguments: object) -> None:
         init(network, *args, **arguments)
         if "config" not in vars(network):
             bound = signature.bind(network, *args, **arguments)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -15,6 +15,9 @@ from wic_layers._probe import in_evaluation_mode, random_numbers_restored
 from wic_layers.blocks import Chain
 from wic_layers.blocks.block import as_block
 from wic_layers.layer.conv import WIC
+
+if TYPE_CHECKING:
+    from wic_layers.models.base import Network
 
 __all__ = ["Inspection", "Step", "flow", "flow_table", "inspect", "receptive_field"]
 
@@ -80,7 +83,7 @@ def _flow(block: nn.Module, name: str, channels: int, side: Fraction) -> list[St
 def flow_table(steps: Sequence[Step], conditions: dict[str, float] | None = None) -> str:
     """Returns the steps as lines of text; equal ones in a row are written as one."""
     rows: list[list[str]] = []
-    previous: tuple[Any, ...] | None = None
+    previous: tuple[object, ...] | None = None
     for step in steps:
         depth = step.name.count(".inner")
         title = f"{type(step.block).__name__}({as_block(step.block).summary()})"
@@ -139,7 +142,7 @@ def receptive_field(model: Chain, in_channels: int) -> int:
 
 
 @torch.no_grad()
-def inspect(model: Any, side: int = 36) -> Inspection:
+def inspect(model: Network, side: int = 36) -> Inspection:
     """Measures a network.
 
     Args:

@@ -8,9 +8,10 @@ import dataclasses
 import json
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -109,12 +110,12 @@ def split_off(paths: list[Path], held_out: int) -> tuple[list[Path], list[Path]]
 
 
 def _judged(
-    task: Task, paths: list[Path], smallest: int, shared: Mapping[str, Any]
+    task: Task, paths: list[Path], smallest: int, decode: Callable[..., Photographs]
 ) -> Photographs:
     """The held-out photographs; without those that are smaller than a crop, if any is not."""
     with contextlib.suppress(WICFileError):
-        return Photographs(paths, smallest=smallest, **shared)
-    return Photographs(paths, smallest=task.source_side(task.multiple), **shared)
+        return decode(paths, smallest=smallest)
+    return decode(paths, smallest=task.source_side(task.multiple))
 
 
 def pack_middles(task: Task, images: Photographs) -> Tensor:
@@ -271,14 +272,15 @@ def fit(model: Network, task: Task, settings: Settings, args: argparse.Namespace
     if not getattr(rank_zero_only, "rank", 0):  # the others wait for it in the launch
         check_folder(args)
     fabric.launch()
-    shared: dict[str, Any] = {
-        "reduce": settings.reduce if settings.reduce == "auto" else int(settings.reduce),
-        "cache": None if settings.cache is None else Path(settings.cache),
-    }
+    decode = partial(
+        Photographs,
+        reduce="auto" if settings.reduce == "auto" else int(settings.reduce),
+        cache=None if settings.cache is None else Path(settings.cache),
+    )
     with fabric.rank_zero_first(local=True):  # the others find what it decoded
         around = task.source_side(settings.crop + 2 * margin(task))
-        images = Photographs(chosen, levels=settings.levels, smallest=around, **shared)
-        held_out = pack_middles(task, _judged(task, judged_paths, around, shared))
+        images = decode(chosen, levels=settings.levels, smallest=around)
+        held_out = pack_middles(task, _judged(task, judged_paths, around, decode))
 
     columns = min(shutil.get_terminal_size().columns, 160)
     monitor: Monitor | None = None

@@ -12,10 +12,11 @@ import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -39,7 +40,7 @@ __all__ = [
 _FORMAT = 1
 _PIXELS, _INDEX = "pixels.bin", "index.json"
 Reduce = Literal["auto"] | int
-Pixels = np.ndarray[Any, np.dtype[np.uint8]]
+Pixels: TypeAlias = NDArray[np.uint8]
 
 
 class Crops(NamedTuple):
@@ -162,7 +163,7 @@ class Photographs:
     def __iter__(self) -> Iterator[Pixels]:
         return (self[index] for index in range(len(self)))
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         """Every process maps the file for itself."""
         return {**self.__dict__, "_mapped": None}
 

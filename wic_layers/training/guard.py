@@ -21,6 +21,7 @@ from wic_layers.training.optimizers import own_optimizer
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
+    from torch.distributed.checkpoint.stateful import Stateful
 
 __all__ = ["Guard", "Incident"]
 
@@ -103,7 +104,7 @@ class Guard:
         *,
         every: int | None = 100,
         clip: float = 10.0,
-        also: Sequence[Any] = (),
+        also: Sequence[Stateful] = (),
         fabric: Fabric | None = None,
         report: Callable[[Incident], None] | None = None,
     ) -> None:

@@ -38,21 +38,21 @@ def make_optimizer(
     model: nn.Module, settings: Settings, fabric: Fabric | None = None
 ) -> Optimizer:
     """Returns the optimizer that settings ask for, its state shared out among processes."""
-    arguments: dict[str, Any] = {
+    arguments: Group = {
         "lr": settings.learning_rate,
         "weight_decay": settings.weight_decay,
         "fused": next(model.parameters()).device.type in ("cpu", "cuda"),
     }
     kind: type[Optimizer] = torch.optim.AdamW
-    parameters: Any = model.parameters()
+    groups: list[Group] = [{"params": list(model.parameters())}]
     if settings.optimizer == "muon":
-        kind, parameters = Muon, Muon.groups(model)
+        kind, groups = Muon, Muon.groups(model)
     if not settings.shard or fabric is None or fabric.world_size == 1:
-        return kind(parameters, **arguments)
+        return kind(groups, **arguments)
     from torch.distributed.optim import ZeroRedundancyOptimizer
 
     # every process keeps the moments of its share of the parameters
-    return ZeroRedundancyOptimizer(parameters, kind, **arguments)
+    return ZeroRedundancyOptimizer(groups, kind, **arguments)
 
 
 Tensors = tuple[Tensor, ...] | list[Tensor]
