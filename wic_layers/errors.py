@@ -31,8 +31,8 @@ class WICError(Exception):
         self.parts: tuple[str, ...] = ()
 
     def inside(self, name: str) -> WICError:
-        """Notes that the error came from the part ``name`` of a larger module; returns itself."""
-        self.parts = (name, *self.parts)
+        """Notes from which part of a module it came, if not from the whole; returns itself."""
+        self.parts = (name, *self.parts) if name else self.parts
         return self
 
     def __str__(self) -> str:

@@ -206,15 +206,7 @@ def gradient_of(
     out_gradients: tuple[Tensor, ...],
     gradients: Gradients,
 ) -> Tensor:
-    """Returns the gradient of ``x``; those of the modules' parameters are added to ``gradients``.
-
-    Args:
-        outs: What the modules made of ``x``.
-        x: What went in, which requires a gradient.
-        modules: The modules.
-        out_gradients: The gradients of ``outs``.
-        gradients: By parameter.
-    """
+    """Returns the gradient of ``x``, of which modules made ``outs``; adds those of parameters."""
     every = (p for module in modules for p in module.parameters() if p.requires_grad)
     parameters = list(dict.fromkeys(every))  # G and H may share some
     inputs = [x, *parameters]

@@ -15,15 +15,7 @@ __all__ = ["AffineCoupling", "Coupling", "with_condition"]
 
 
 class Coupling(InvertibleBlock):
-    """Base of couplings: two halves of the channels.
-
-    Args:
-        channels: Channels of the input.
-        split: Channels of the first half.
-
-    Raises:
-        WICArgumentError: If a half is empty.
-    """
+    """Base of couplings: ``channels`` in two halves, the first one of ``split`` channels."""
 
     is_exact = True
     keeps_shape = True
@@ -38,11 +30,7 @@ class Coupling(InvertibleBlock):
         self.sizes = (split, channels - split)
 
     def halves(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns the halves of an input.
-
-        Raises:
-            WICShapeError: If it has another number of channels.
-        """
+        """Returns the halves of an input."""
         if x.ndim < 2 or x.shape[1] != self.channels:
             raise WICShapeError(
                 f"{title_of(self)}: expected {self.channels} channels; got shape {tuple(x.shape)}."

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from fractions import Fraction
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from wic_layers._probe import naming
 from wic_layers.blocks import DenseBlock, InvertibleBlock
+from wic_layers.blocks.block import run_named
 from wic_layers.errors import WICArgumentError, WICError
 from wic_layers.layer.completion import Completion, Gaussian, Shift
 from wic_layers.layer.conv import WIC
@@ -20,11 +21,7 @@ __all__ = ["Completed", "Constant", "Lower", "Matrix", "put_constants"]
 
 
 class Matrix(nn.Module):
-    """A constant 1x1 convolution.
-
-    Args:
-        matrix: Shape (M, n).
-    """
+    """A constant 1x1 convolution by a matrix (M, n)."""
 
     matrix: Tensor
 
@@ -43,12 +40,7 @@ class Matrix(nn.Module):
 
 
 class Completed(nn.Module):
-    """A matrix on y and what a completion makes of it.
-
-    Args:
-        matrix: Shape (n, M), on the channels of [y; c(y)].
-        completion: c.
-    """
+    """A matrix (n, M) on the channels of [y; c(y)], with a completion c."""
 
     def __init__(self, matrix: Tensor, completion: Completion) -> None:
         super().__init__()
@@ -138,12 +130,7 @@ class Constant(nn.Module):
 
 
 def put_constants(model: nn.Module, *, reverse: bool) -> None:
-    """Exchanges every WIC inside a module, in place, and forgets what ``optimize`` set.
-
-    Args:
-        model: The module.
-        reverse: In which of its directions it will run.
-    """
+    """Exchanges every WIC inside a module for one direction, and forgets what ``optimize`` set."""
     _exchange(model, "", reverse, {})
 
 
@@ -163,8 +150,8 @@ def _exchange(
         backward = reverse != turned and name not in networks
         if isinstance(child, WIC):
             if child not in constants:
-                with naming(place):
-                    constants[child] = Constant(child, backward=backward)
+                constant = partial(Constant, backward=backward)
+                constants[child] = run_named(place, constant, child)
             parent._modules[name] = constants[child]
         elif child not in constants:
             constants[child] = None  # which is kept

@@ -310,11 +310,7 @@ def _metadata(network: Network, task: Task, direction: str, precision: str) -> d
 
 
 def _clean(proto: ModelProto) -> None:
-    """Leaves what runs: no traces of the export, no inner shapes, sides by the images' names.
-
-    Raises:
-        WICError: If there is an operator that deployed networks must not have.
-    """
+    """Leaves what runs: no traces of the export, no inner shapes, sides by the images' names."""
     graph = proto.graph
     for node in graph.node:
         if node.domain or node.op_type in _ALGEBRA:

@@ -86,15 +86,7 @@ def check_direction(direction: str) -> None:
 
 
 class OneWay(nn.Module):
-    """A module of which one direction is called, and tensors alone are returned.
-
-    Args:
-        module: The module, which keeps its own code.
-        reverse: The direction.
-
-    Raises:
-        WICArgumentError: If the module does not run backwards.
-    """
+    """A module of which one direction is called, and tensors alone are returned."""
 
     def __init__(self, module: nn.Module, *, reverse: bool) -> None:
         super().__init__()
@@ -127,11 +119,7 @@ class OneWay(nn.Module):
 
 
 def _start(model: nn.Module) -> None:
-    """Takes the wait for a first batch out of a host's layers, which would stay in what is made.
-
-    Raises:
-        WICArgumentError: If one still waits.
-    """
+    """Takes the wait for a first batch, which would stay, out of a host's layers."""
     normflows = sys.modules.get("normflows")
     for name, module in model.named_modules():
         waits = getattr(module, "init_on_next_batch", False)  # FrEIA's

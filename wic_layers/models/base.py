@@ -133,11 +133,7 @@ def closing(
     random_z: bool,
     completion: CompletionName | Completion | None,
 ) -> WIC:
-    """The layer at the end of a network that was published with a random z, or with a WIC there.
-
-    Raises:
-        WICArgumentError: If ``random_z`` comes with a completion.
-    """
+    """The end of a network that was published with a random z: that, or a WIC there."""
     if not random_z:
         last = WIC(channels, out_channels, completion=completion)
         with torch.no_grad():  # these networks have their picture in the first channels

@@ -199,13 +199,7 @@ class ConditionalFlow(nn.Module):
         self.prior = _ZeroConv(width, 2 * channels)
 
     def forward(self, a: Tensor, features: Tensor, *, rev: bool = False) -> Tensor:
-        """Maps a to z, (B, channels, H, W), given features (B, width, H, W); or z to a.
-
-        Args:
-            a: The channels; z with ``rev``.
-            features: Of the channels that are kept.
-            rev: The way back.
-        """
+        """Maps a to z (B, channels, H, W), or z to a, given features (B, width, H, W)."""
         mean, scale = _shift_and_scale(self.prior(features).to(a.dtype))
         if rev:
             a = mean + scale.exp() * a
@@ -261,12 +255,9 @@ class ConditionalSplit(InvertibleBlock):
         *,
         with_features: bool = False,
     ) -> Any:
-        """Maps ``x`` forward, or back with ``rev=True``: brings the dropped channels back.
+        """Maps ``x`` (B, C, H, W) forward, or back, which brings the dropped channels back.
 
-        Args:
-            x: Shape (B, C, H, W).
-            rev: The way back.
-            with_features: Whether to return what :meth:`descend` and :meth:`ascend` do.
+        ``with_features`` to return what :meth:`descend` and :meth:`ascend` do.
         """
         result = (self.ascend if rev else self.descend)(x)
         return result if with_features else result[0]

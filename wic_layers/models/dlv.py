@@ -69,11 +69,7 @@ def closing_z(
     z: Z | None,
     completion: CompletionName | Completion | None,
 ) -> WIC:
-    """The layer at the end of a network that was published with this z, or with a WIC there.
-
-    Raises:
-        WICArgumentError: If there is no such z, or a completion comes with one.
-    """
+    """The end of a network that was published with this z: that, or a WIC there."""
     if z not in (None, "zero", "drawn"):
         raise WICArgumentError(f'Expected z "zero", "drawn" or None (a WIC); got {z!r}.')
     if z is not None and completion is not None:
@@ -151,11 +147,7 @@ class DLVIRN(DualLatent, Network):
 
 
 def check_rescaling(in_channels: int, out_channels: int, scale: int) -> None:
-    """Checks the arguments of a network for rescaling by 2 or 4.
-
-    Raises:
-        WICArgumentError: If the scale is another one, or the result is no picture of the input.
-    """
+    """Checks the arguments of a network for rescaling by 2 or 4."""
     if scale not in (2, 4):
         raise WICArgumentError(f"Expected scale 2 or 4; got {scale!r}.")
     if not 0 < out_channels <= in_channels:

@@ -102,17 +102,8 @@ class DLVHCFlow(DualLatent, Network):
         w ------+
 
     Args:
-        in_channels: Channels of the input image.
-        out_channels: Channels of the result.
-        scale: 2 or 4 (the paper's).
-        steps: See :class:`HCFlow`.
-        growth: See :class:`HCFlow`.
-        conditional_steps: See :class:`HCFlow`.
-        width: See :class:`HCFlow`.
-        depth: See :class:`HCFlow`.
         w_channels: Channels C_w of w, per pixel of the input.
-        z: See :class:`HCFlow`. The DLV paper finds zeros better, for DLV-IRN.
-        completion: See :class:`HCFlow`.
+        z: See :class:`HCFlow`, as of all others. The DLV paper finds zeros better, for DLV-IRN.
 
     Shape:
         (B, in_channels, H, W) to (B, out_channels, H/scale, W/scale); H and W divisible by

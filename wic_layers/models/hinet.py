@@ -72,11 +72,7 @@ class HiNet(Network):
 
 
 def hiding_images(in_channels: int, out_channels: int) -> int:
-    """Returns how many images a network hides and hides in.
-
-    Raises:
-        WICArgumentError: If the channels are no images of ``out_channels``.
-    """
+    """Returns how many images a network hides and hides in, if the channels are those of some."""
     if out_channels < 1 or in_channels % out_channels or in_channels <= out_channels:
         raise WICArgumentError(
             f"Expected the channels of several images of {out_channels} channels, the first "

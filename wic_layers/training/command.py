@@ -75,12 +75,7 @@ def _settings(args: argparse.Namespace) -> Settings:
 
 
 def gather(args: argparse.Namespace, defaults: Mapping[str, object]) -> Settings:
-    """What the command line says, over --config or, to resume, the settings beside --out.
-
-    Args:
-        args: Of a command with ``--out``, ``--resume``, ``--config`` and every setting.
-        defaults: Settings where nobody says otherwise.
-    """
+    """What the command line says, over --config or, to resume, the settings beside --out."""
     values: Values = dict(defaults)
     if args.resume:
         if not (args.out / CHECKPOINT).is_file():
@@ -160,12 +155,7 @@ def _network(settings: Settings, *, resume: bool) -> Network:
 
 
 def check_folder(args: argparse.Namespace) -> None:
-    """Refuses to write to --out what would take the place of something that is no training.
-
-    Raises:
-        WICFileError: If it is no folder, or holds a training and ``--force`` is not given, or
-            holds other things.
-    """
+    """Refuses to write to --out what would take the place of something that is no training."""
     out = args.out
     if out.exists() and not out.is_dir():
         raise WICFileError(f"Expected a folder as --out; {out} is a file.")
@@ -213,15 +203,7 @@ def clear_folder(out: Path) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Trains, and writes weights, settings, checkpoint and log into ``--out``.
-
-    Raises:
-        WICArgumentError: If a setting is out of range.
-        WICFileError: If there are no images, or ``--out`` holds a training and neither
-            ``--resume`` nor ``--force`` is given.
-        WICDependencyError: If a package of the extra ``train`` is not installed.
-        WICError: If the checkpoint is of other settings, or the training exploded too often.
-    """
+    """Trains, and writes weights, settings, checkpoint and log into ``--out``."""
     settings = _settings(args)
     task = TASKS[find_preset(settings.preset).task]
     torch.manual_seed(settings.seed)
@@ -233,27 +215,15 @@ def run(args: argparse.Namespace) -> int:
 
 
 class Fitted(NamedTuple):
-    """What :func:`fit` gives.
+    """What :func:`fit` gives."""
 
-    Attributes:
-        model: The trained network, on the CPU.
-        held_out: Packed images (B, C, H, W) that it was not trained on.
-        card: What to say about its weights.
-    """
-
-    model: Network
-    held_out: Tensor
-    card: dict[str, str]
+    model: Network  # on the CPU
+    held_out: Tensor  # packed images (B, C, H, W) that it was not trained on
+    card: dict[str, str]  # what to say about its weights
 
 
 def fit(model: Network, task: Task, settings: Settings, args: argparse.Namespace) -> Fitted | None:
     """Trains ``model`` on ``settings.data``, with a progress bar, into the folder ``args.out``.
-
-    Args:
-        model: The network.
-        task: What it is for.
-        settings: Everything that decides the result.
-        args: ``out``, ``resume`` and ``force`` of the command line.
 
     Returns:
         The result; None in all processes but the first.

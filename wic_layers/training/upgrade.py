@@ -66,14 +66,7 @@ def _cells(row: Judgement) -> list[str]:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Reads a checkpoint, puts a WIC where z or the channel squeeze was, fine-tunes and compares.
-
-    Raises:
-        WICFileError: If the checkpoint cannot be read or is of another network, or ``--out`` is
-            not empty.
-        WICArgumentError: If a setting is out of range, or it is not clear what the network is for.
-        WICDependencyError: If a package of the extra ``train`` is not installed.
-    """
+    """Reads a checkpoint, puts a WIC where z or the channel squeeze was, fine-tunes, compares."""
     original = load_official(args.checkpoint)
     if type(original) is not NETWORKS[KINDS[args.kind]]:
         raise WICFileError(
