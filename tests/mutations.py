@@ -831,8 +831,8 @@ BLOCKS = (
     Mutant(
         "weights that change before the way back",
         "wic_layers/blocks/reversible.py",
-        "ctx.save_for_backward(*piece.weights, y, *inputs)",
-        "ctx.save_for_backward(*(w.detach().clone() for w in piece.weights), y, *inputs)",
+        "ctx.save_for_backward(*piece.weights, x, *inputs)",
+        "ctx.save_for_backward(*(w.detach().clone() for w in piece.weights), x, *inputs)",
         "tests/test_reversible.py::test_weights_that_change_before_the_way_back_are_an_error",
     ),
     Mutant(

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from functools import partial
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from wic_layers.blocks import AffineCoupling, Chain, Haar, InverseHaar, Latent
-from wic_layers.blocks.dense_block import DenseBlock
+from wic_layers.blocks import Chain, Haar, InverseHaar, Latent
 from wic_layers.errors import WICArgumentError
 from wic_layers.layer.completion import Completion, CompletionName
 from wic_layers.layer.conv import WIC
-from wic_layers.models.base import Network, closing
+from wic_layers.models.base import Network, affine_couplings, closing
 from wic_layers.models.hinet import hiding_images, hinet_couplings
 
 __all__ = ["DLVIRN", "DLVHiNet", "DualLatent", "Z", "closing_z"]
@@ -118,7 +115,7 @@ class DLVIRN(DualLatent, Network):
         | et al., 2022), Section 3.3 and Fig. 2
     """
 
-    closed_by: ClassVar[Mapping[str, object]] = {"z": None}
+    closed_by = ("z", None)
 
     def __init__(
         self,
@@ -133,16 +130,12 @@ class DLVIRN(DualLatent, Network):
         completion: CompletionName | Completion | None = None,
     ) -> None:
         check_rescaling(in_channels, out_channels, scale)
-        subnet = partial(DenseBlock, growth=growth)
         blocks: list[nn.Module] = [Latent(w_channels)]
         channels = in_channels + w_channels
         for _ in range(scale // 2):
             channels *= 4
             blocks.append(Haar(mean=True))
-            blocks += [
-                AffineCoupling(channels, split=out_channels, subnet=subnet)
-                for _ in range(couplings)
-            ]
+            blocks += affine_couplings(couplings, channels, growth, split=out_channels)
         super().__init__(*blocks, closing_z(channels, out_channels, z, completion))
 
 
@@ -192,7 +185,7 @@ class DLVHiNet(DualLatent, Network):
         | all networks here do.
     """
 
-    closed_by: ClassVar[Mapping[str, object]] = {"z": None}
+    closed_by = ("z", None)
 
     def __init__(
         self,

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar
 
 import torch
 from torch import nn
@@ -69,7 +67,7 @@ class HCFlow(Network):
         | pictures to [0, 1]; here the one that is written or judged is.
     """
 
-    closed_by: ClassVar[Mapping[str, object]] = {"z": None}
+    closed_by = ("z", None)
 
     def __init__(
         self,
@@ -119,7 +117,7 @@ class DLVHCFlow(DualLatent, Network):
         | are counted with.
     """
 
-    closed_by: ClassVar[Mapping[str, object]] = {"z": None}
+    closed_by = ("z", None)
 
     def __init__(
         self,
