@@ -11,6 +11,7 @@ import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Literal, NamedTuple, TypeAlias
 
@@ -262,17 +263,11 @@ def _decode_into(folder: Path, paths: Sequence[Path], reduce: Reduce, levels: in
     index: list[list[int]] = []
     failed: list[WICFileError] = []
     offset = 0
-
-    def sizes_of(path: Path) -> list[Pixels] | WICFileError:
-        try:
-            return _sizes(path, reduce, levels)
-        except WICFileError as error:
-            return error
-
+    read = partial(_sizes, reduce=reduce, levels=levels)
     readers = min(os.cpu_count() or 1, 4)
     with (folder / _PIXELS).open("wb") as file, ThreadPoolExecutor(readers) as pool:
         for start in range(0, len(paths), readers):  # not all at once: they stay in memory
-            for sizes in pool.map(sizes_of, paths[start : start + readers]):
+            for sizes in pool.map(read, paths[start : start + readers]):
                 if isinstance(sizes, WICFileError):
                     failed.append(sizes)
                     continue
@@ -293,10 +288,13 @@ def _decode_into(folder: Path, paths: Sequence[Path], reduce: Reduce, levels: in
     (folder / _INDEX).write_text(json.dumps(index))
 
 
-def _sizes(path: Path, reduce: Reduce, levels: int) -> list[Pixels]:
-    """Reads an image and returns it at each of its sizes; those of no pixels are left out."""
-    image = as_kind(read_image(path), Image.new("RGB", (1, 1)))
-    first = reduce if reduce != "auto" else 2 if has_halved_chroma(path) else 1
+def _sizes(path: Path, reduce: Reduce, levels: int) -> list[Pixels] | WICFileError:
+    """Reads an image and returns it at each of its sizes, but for those of no pixels."""
+    try:
+        image = as_kind(read_image(path), Image.new("RGB", (1, 1)))
+        first = reduce if reduce != "auto" else 2 if has_halved_chroma(path) else 1
+    except WICFileError as error:
+        return error
     sizes = []
     for level in range(levels):
         factor = first * 2**level

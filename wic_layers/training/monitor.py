@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 
+from wic_layers.codec.carrier import CARRIER
 from wic_layers.errors import needing
 from wic_layers.evaluation.judging import Judgement
 from wic_layers.layer.conv import WIC
@@ -63,7 +63,7 @@ class Monitor:
             self._add_images(f"{name}, residual x{RESIDUAL:g}", residual, step)
 
     def _add_images(self, name: str, images: Tensor, step: int) -> None:
-        pixels = (images[:PICTURES] * 255).round().to(torch.uint8).cpu()
+        pixels = CARRIER.pixels(images[:PICTURES]).cpu()
         self._writer.add_images(name, pixels.expand(-1, 3, -1, -1), step)
 
     def close(self) -> None:
