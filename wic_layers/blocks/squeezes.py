@@ -37,7 +37,7 @@ class Squeezing(InvertibleBlock):
 
 
 class Turned(Squeezing):
-    """Goes before such a block among the bases of one whose directions are exchanged."""
+    """Exchanges the directions of such a block: the base before it of a class of both."""
 
     def _forward(self, x: Tensor) -> Tensor:
         return super()._inverse(x)
