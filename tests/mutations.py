@@ -578,10 +578,17 @@ DEPLOYED = (
         "tests/test_deploy.py::test_programs_take_small_images_and_round_to_the_same_pixels",
     ),
     Mutant(
-        "exported images padded with their border",
+        "images padded with their border",
         "wic_layers/pictures/pixels.py",
         "return (last - (torch.arange(target) - last).abs()).clamp(min=0)",
         "return torch.arange(target).clamp(max=last)",
+        "tests/test_images.py::test_padding_keeps_the_image_and_reflects",
+    ),
+    Mutant(
+        "exported images padded at one side only",
+        "wic_layers/deploy/export.py",
+        "1, continued(image.shape[1], columns)",
+        "1, continued(image.shape[1], image.shape[1])",
         "tests/test_deploy.py::test_programs_take_small_images_and_round_to_the_same_pixels",
     ),
     Mutant(
