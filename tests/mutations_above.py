@@ -639,7 +639,7 @@ TRAINING = (
     Mutant(
         "Guard does not clip",
         "wic_layers/training/guard.py",
-        "        _clip(parameters, self.clip, norm)\n",
+        "        torch._foreach_mul_(gradients, (self.clip / (norm + 1e-6)).clamp(max=1))\n",
         "",
         "tests/test_training_guard.py -k no_longer_than_clip",
     ),

@@ -29,7 +29,7 @@ from wic_layers.blocks import (
     Squeeze,
 )
 from wic_layers.deploy import export_program, fuse
-from wic_layers.deploy.constants import Completed, Matrix, Shifted
+from wic_layers.deploy.constants import Completed, Matrix
 from wic_layers.deploy.fusing import lowered
 from wic_layers.errors import IllConditionedError, WICArgumentError, WICShapeError
 from wic_layers.hosts.swap import register_1x1
@@ -127,7 +127,7 @@ def test_any_layer(n, m, completion, rows, sizes, decades):
 
 @torch.no_grad()
 def test_what_becomes_one_constant():
-    kinds = {"zero": Matrix, "repeat": Matrix, "shift": Shifted, "learned": Completed}
+    kinds = {"zero": Matrix, "repeat": Matrix, "shift": Completed, "learned": Completed}
     for completion, kind in kinds.items():
         fused = fuse(Chain(WIC(12, 3, completion=completion)), "reverse")
         assert type(fused.module[0].back) is kind
@@ -415,6 +415,10 @@ def test_half_precision_inside_couplings():
     require_close(y, model(x), 0.05)
     learned = lowered(fuse(WIC(6, 3, completion="learned"), "reverse"), torch.bfloat16)
     assert learned(torch.rand(1, 3, 4, 4)).dtype == torch.float32
+    shifted = Chain(AffineCoupling(6), WIC(6, 3, completion="shift")).eval()
+    y = torch.rand(1, 3, 4, 4)
+    last = lowered(fuse(shifted, "reverse"), torch.bfloat16).module[-1]
+    require_close(last.inverse(y), shifted[-1].inverse(y))
 
 
 def test_one_direction_holds_its_own_networks_only():
@@ -464,7 +468,7 @@ def test_exports_keep_back_what_torch_says_of_itself_alone(monkeypatch):
 
 def test_representations():
     text = repr(fuse(WIC(6, 3, completion="shift"), "reverse"))
-    for part in ("Shifted(3, 6, reach=1)", "Matrix(6, 3)"):
+    for part in ("Shift(3, 3, order='nearest')", "Matrix(6, 3)"):
         assert part in text
     model = WINNaive(6, 3, couplings=1, growth=4)
     assert repr(model).splitlines()[1:3] == repr(fuse(model, "forward").module).splitlines()[1:3]

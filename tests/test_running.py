@@ -19,12 +19,12 @@ from wic_layers import WIC, tasks
 from wic_layers.blocks import AffineCoupling, Chain, Squeeze, Unsqueeze
 from wic_layers.codec.mark import digest
 from wic_layers.codec.running import backward_pixels, forward_pixels, reference_pixels
+from wic_layers.evaluation.judging import Judgement
 from wic_layers.evaluation.metrics import compare
 from wic_layers.models import WINNaive, inspect
 from wic_layers.models.inspection import in_evaluation_mode, receptive_field
 from wic_layers.pictures import as_pixels
 from wic_layers.tasks import TASKS
-from wic_layers.training import judge
 
 pytestmark = pytest.mark.filterwarnings("ignore:What came back:wic_layers.errors.WICWarning")
 
@@ -211,7 +211,7 @@ class Patient(WINNaive):
 
 RUNS = {
     "down": lambda network: tasks.down(random_pixels((16, 12)), model=network),
-    "judge": lambda network: judge(network, TASKS["rescaling-x2"], torch.rand(1, 3, 8, 8)),
+    "judge": lambda network: Judgement(network, TASKS["rescaling-x2"], torch.rand(1, 3, 8, 8)),
     "inspect": lambda network: inspect(network, 8),
 }
 

@@ -11,7 +11,7 @@ from typing import TypeGuard, TypeVar
 import torch
 from torch import Tensor, nn
 
-from wic_layers.errors import ContractError, WICError
+from wic_layers.errors import ContractError
 from wic_layers.layer.completion import Learned
 from wic_layers.layer.conv import WIC
 from wic_layers.layer.functional import condition_number, to_algebra
@@ -101,15 +101,6 @@ def left_as_found(model: nn.Module) -> Iterator[None]:
     finally:
         for module, mode in modes:
             module.training = mode
-
-
-@contextmanager
-def naming(name: str) -> Iterator[None]:
-    """Prepends the name of a layer to an error."""
-    try:
-        yield
-    except WICError as error:
-        raise (error.inside(name) if name else error) from None
 
 
 def state_of(model: nn.Module) -> dict[str, Tensor]:

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 import torch
 from torch import Tensor, nn
@@ -21,10 +22,15 @@ from wic_layers.errors import (
     WICDependencyError,
     WICError,
     WICFileError,
+    needing,
 )
+from wic_layers.pictures.pixels import continued
 from wic_layers.pictures.reading import quiet
 
 if TYPE_CHECKING:
+    from onnx import ModelProto, ValueInfoProto
+
+    from wic_layers.models import Network
     from wic_layers.tasks import Task
 
 __all__ = ["OPSET", "Exported", "Precision", "export_onnx", "export_program"]
@@ -51,7 +57,12 @@ class _Images(nn.Module):
         first = images[0]
         cell = self.task.multiple
         rows, columns = ((side + cell - 1) // cell * cell for side in first.shape[:2])
-        padded = [_padded(_padded(image, 0, rows), 1, columns) for image in images]
+        padded = [  # as pad_to does; a side that is longer is cut
+            image.index_select(0, continued(image.shape[0], rows)).index_select(
+                1, continued(image.shape[1], columns)
+            )
+            for image in images
+        ]
         return (_to_image(self.fused(self.task.pack(*map(_to_tensor, padded)))),)
 
 
@@ -62,13 +73,6 @@ class _Picture(_Images):
         """Maps the picture, (H, W, 3) or (H, W), uint8, to the images that come back."""
         images = self.task.restored(self.fused(_to_tensor(picture)))
         return tuple(map(_to_image, images))
-
-
-def _padded(image: Tensor, dim: int, side: int) -> Tensor:
-    """See :func:`wic_layers.pictures.pad_to`; a side that is longer is cut."""
-    last = image.shape[dim] - 1
-    index = last - (torch.arange(side) - last).abs()
-    return image.index_select(dim, index.clamp(min=0))
 
 
 def _to_tensor(image: Tensor) -> Tensor:
@@ -145,20 +149,20 @@ def export_program(
     return _program(network, task, direction, precision)
 
 
-def _network_and_task(model: str | Path | nn.Module) -> tuple[Any, Task]:
+def _network_and_task(model: str | Path | nn.Module) -> tuple[Network, Task]:
     from wic_layers.models import PRESETS, from_pretrained
     from wic_layers.tasks import TASKS
 
-    network: Any = model if isinstance(model, nn.Module) else from_pretrained(model)
+    network = cast("Network", model) if isinstance(model, nn.Module) else from_pretrained(model)
     if not hasattr(network, "config"):
         raise TypeError(
             f"Expected a network of wic_layers.models; got {type(network).__name__}. For others "
             "there is torch.onnx.export(fuse(model, direction), ...)."
         )
-    if network.preset in PRESETS:
-        return network, TASKS[PRESETS[network.preset].task]
-    if getattr(network, "task", None) in TASKS:
-        return network, TASKS[network.task]
+    preset = PRESETS.get(network.preset or "")
+    stated = TASKS.get((preset.task if preset else network.task) or "")
+    if stated is not None:
+        return network, stated
     config = network.config
     channels = (config["in_channels"], config["out_channels"], config.get("scale", 1))
     for task in TASKS.values():
@@ -284,20 +288,16 @@ def export_onnx(
     return Exported(target, len(content), task.name, inputs, outputs, metadata)
 
 
-def onnx_module() -> Any:
+def onnx_module() -> ModuleType:
     """The package onnx, which torch's exporter needs besides onnxscript."""
-    try:
+    with needing("Writing ONNX files needs {name}", "onnx"):
         import onnx
         import onnxscript  # noqa: F401 - torch's exporter needs it
-    except ImportError as error:
-        raise WICDependencyError(
-            f"Writing ONNX files needs {error.name}, which is not installed. Run: pip install "
-            "'wic-layers[onnx]'"
-        ) from error
-    return onnx
+    module: ModuleType = onnx
+    return module
 
 
-def _metadata(network: Any, task: Task, direction: str, precision: str) -> dict[str, str]:
+def _metadata(network: Network, task: Task, direction: str, precision: str) -> dict[str, str]:
     from wic_layers.models.inspection import receptive_field
 
     cell = 1 if direction == "forward" else task.multiple // task.scale
@@ -317,12 +317,8 @@ def _metadata(network: Any, task: Task, direction: str, precision: str) -> dict[
     }
 
 
-def _clean(proto: Any) -> None:
-    """Leaves what runs: no traces of the export, no inner shapes, sides by the images' names.
-
-    Raises:
-        WICError: If there is an operator that deployed networks must not have.
-    """
+def _clean(proto: ModelProto) -> None:
+    """Leaves what runs: no traces of the export, no inner shapes, sides by the images' names."""
     refuse_algebra(proto)
     graph = proto.graph
     for part in (proto, graph, *graph.node, *graph.initializer, *graph.input, *graph.output):
@@ -335,7 +331,7 @@ def _clean(proto: Any) -> None:
             dim.dim_param = f"{value.name}_{side}"
 
 
-def refuse_algebra(proto: Any) -> None:
+def refuse_algebra(proto: ModelProto) -> None:
     """Raises WICError for an operator that deployed networks must not have."""
     for node in proto.graph.node:
         if node.domain or node.op_type in _ALGEBRA:
@@ -345,7 +341,7 @@ def refuse_algebra(proto: Any) -> None:
             )
 
 
-def _shape(value: Any) -> tuple[str | int, ...]:
+def _shape(value: ValueInfoProto) -> tuple[str | int, ...]:
     dims = value.type.tensor_type.shape.dim
     return tuple(
         dim.dim_value if index > 1 else ("height", "width")[index]

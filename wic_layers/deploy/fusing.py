@@ -29,14 +29,13 @@ Direction = Literal["forward", "reverse"]
 def fuse(model: nn.Module, direction: Direction | None = None) -> nn.Module:
     r"""Returns a copy of a model in which nothing is left to be inverted.
 
-    Every WIC becomes a constant convolution, on the way back together with its completion; a zero,
-    repeated or shifted completion is part of the constant. So do the modules of
+    Every WIC becomes a constant convolution, on the way back together with its completion; a zero
+    or repeated completion is part of the constant. So do the modules of
     :mod:`wic_layers.freia` and :mod:`wic_layers.normflows`, and the invertible 1x1 convolutions of
     other people's models, which :func:`~wic_layers.swap_1x1` finds (the model itself is not
     changed), with their log-determinants. What is returned is in ``eval()`` mode and without
     gradients, and gives what the model gives, to the rounding of its dtype; what
-    ``Network.optimize`` sets is left behind. On CUDA the convolution of a shifted completion
-    rounds as torch's convolutions are told to (TF32).
+    ``Network.optimize`` sets is left behind.
 
     Without a direction the copy is a model of the same class, whose methods go on:
     ``model.reverse(z)``, ``model(z, reverse=True)``, ``model.infer(z)``. For ``torch.export`` and
@@ -132,15 +131,7 @@ def check_direction(direction: str) -> None:
 
 
 class OneWay(nn.Module):
-    """A module of which one direction is called, and tensors alone are returned.
-
-    Args:
-        module: The module, which keeps its own code.
-        reverse: The direction.
-
-    Raises:
-        WICArgumentError: If the module does not run backwards.
-    """
+    """A module of which one direction is called, and tensors alone are returned."""
 
     def __init__(self, module: nn.Module, *, reverse: bool) -> None:
         super().__init__()
@@ -173,11 +164,7 @@ class OneWay(nn.Module):
 
 
 def _start(model: nn.Module) -> None:
-    """Takes the wait for a first batch out of a host's layers, which would stay in what is made.
-
-    Raises:
-        WICArgumentError: If one still waits.
-    """
+    """Takes the wait for a first batch, which would stay, out of a host's layers."""
     normflows = sys.modules.get("normflows")
     for name, module in model.named_modules():
         waits = getattr(module, "init_on_next_batch", False)  # FrEIA's

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from wic_layers.codec.carrier import CARRIER
 from wic_layers.codec.running import backward_pixels, forward_pixels, reference_pixels
 from wic_layers.errors import WICArgumentError
 from wic_layers.evaluation.metrics import METRICS, Row, compare
@@ -90,7 +91,7 @@ def _compose(task: Task, images: Sequence[Tensor]) -> list[Tensor]:
         torch.manual_seed(0)
         sample = task.compose(*sources)
     height, width = (side // task.multiple * task.multiple for side in sample[0].shape[2:])
-    return [(x[0, :, :height, :width] * 255).round().to(torch.uint8) for x in sample]
+    return [CARRIER.pixels(x[0, :, :height, :width]) for x in sample]
 
 
 def _judge(

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,9 @@ from wic_layers._probe import random_numbers_restored
 from wic_layers.blocks import Chain
 from wic_layers.blocks.block import as_block
 from wic_layers.layer.kernel import kernels_of
+
+if TYPE_CHECKING:
+    from wic_layers.models.base import Network
 
 __all__ = [
     "Inspection",
@@ -93,7 +96,7 @@ def _flow(block: nn.Module, name: str, channels: int, side: Fraction) -> list[St
 def flow_table(steps: Sequence[Step], conditions: dict[str, float] | None = None) -> str:
     """Returns the steps as lines of text; equal ones in a row are written as one."""
     rows: list[list[str]] = []
-    previous: tuple[Any, ...] | None = None
+    previous: tuple[object, ...] | None = None
     for step in steps:
         depth = step.name.count(".inner")
         title = f"{type(step.block).__name__}({as_block(step.block).summary()})"
@@ -184,7 +187,7 @@ def in_evaluation_mode(model: _Module) -> _Module:
 
 
 @torch.no_grad()
-def inspect(model: Any, side: int = 36) -> Inspection:
+def inspect(model: Network, side: int = 36) -> Inspection:
     """Measures a network.
 
     Args:
