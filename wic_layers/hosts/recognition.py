@@ -6,6 +6,7 @@ square matrix, or factors of one, and nothing that could be more than that.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
@@ -17,7 +18,7 @@ from wic_layers.errors import IllConditionedError, WICError
 from wic_layers.hosts.calls import Call, Entry, calls_of
 from wic_layers.hosts.engine import Layout, Spec, class_for, tensors_of
 from wic_layers.hosts.readers import Attribute, Measured, is_square, reader_of, registered_reader
-from wic_layers.hosts.trial import Bench, Mismatch, perturb, twin_of
+from wic_layers.hosts.trial import Bench, Mismatch, perturb, run_pre_hooks, twin_of
 from wic_layers.layer.functional import condition_number
 from wic_layers.layer.kernel import CONDITION_LIMIT
 
@@ -182,12 +183,14 @@ def _tried(
     for seed, flip in ((0, False), (1, True)):
         twin = twin_of(layer, bench.dtype)
         perturb(twin, layer, seed, flip=flip)
-        moved.append((twin, *bench.matrix(twin, along, rev=False)))
+        # what a forward leaves on the layer is no kernel to read: the owner's code runs no more
+        moved.append((twin, *bench.matrix(copy.deepcopy(twin), along, rev=False)))
+        run_pre_hooks(twin)
     _refuse_unmixed([m for _, m, _ in moved])
     kernels = [(twin, each) for twin, each, _ in moved] + [(plain, matrix)]
     resolved = tuple(bench.resolved(entry, kernels) for entry in entries)
     spec = Spec(type(layer), resolved, bench.layout, Attribute("", transposed=False))
-    samples = [*moved, (plain, matrix, bias)]
+    samples = [*moved, (run_pre_hooks(twin_of(layer, bench.dtype)), matrix, bias)]
     if kernel is not None:
         return replace(spec, read=registered_reader(kernel, samples))
     has_bias = any(bool(each.abs().max() > 0) for _, _, each in samples)
@@ -236,9 +239,9 @@ def compared(layer: nn.Module, spec: Spec, rank: int) -> str:
     own, changed = twin_of(layer), twin_of(layer)
     changed.__class__ = class_for(spec)
     try:
-        kernel, bias = spec.read(twin_of(layer, torch.float64))
+        kernel, bias = spec.read(run_pre_hooks(twin_of(layer, torch.float64)))
     except Exception:
-        kernel, bias = spec.read(own)
+        kernel, bias = spec.read(run_pre_hooks(twin_of(layer)))
     kernel = kernel.double()
     if spec.turned:
         kernel = torch.linalg.inv(kernel)

@@ -21,7 +21,7 @@ from wic_layers.hosts.calls import Entry
 from wic_layers.hosts.engine import Layout
 from wic_layers.hosts.results import LogDet, Result
 
-__all__ = ["Bench", "Mismatch", "Observation", "no_traces", "twin_of"]
+__all__ = ["Bench", "Mismatch", "Observation", "no_traces", "run_pre_hooks", "twin_of"]
 
 _HOOKS = ("_forward_hooks", "_backward_hooks", "_backward_pre_hooks")
 _SIZES = ((2, (3, 5, 2)), (3, (4, 2, 3)))  # of two batches: samples, and as many sides as needed
@@ -75,6 +75,13 @@ def twin_of(layer: nn.Module, dtype: torch.dtype | None = None) -> nn.Module:
                 del module._forward_pre_hooks[key]
     twin.requires_grad_(requires_grad=False).train().eval()  # train() is where hosts drop caches
     return twin if dtype is None else twin.to(dtype)
+
+
+def run_pre_hooks(twin: nn.Module) -> nn.Module:
+    """A copy with the weights that torch's older utilities compute before each call."""
+    for hook in twin._forward_pre_hooks.values():
+        hook(twin, None)
+    return twin
 
 
 def _attributes(module: nn.Module) -> Iterator[object]:
@@ -139,8 +146,7 @@ class Bench:
         Raises:
             Mismatch: If it does not run, or returns something else.
         """
-        for hook in twin._forward_pre_hooks.values():
-            hook(twin, None)
+        run_pre_hooks(twin)
         try:
             with torch.no_grad():
                 out = entry.run(twin, self.layout.unfold(x), rev=rev, **extra)
