@@ -8,6 +8,7 @@ parameters: its kernel is a function of the layer's.
 from __future__ import annotations
 
 import copy
+import copyreg
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
@@ -323,7 +324,16 @@ def class_for(spec: Spec) -> type[nn.Module]:
     owner = spec.owner
 
     def deepcopied(self: nn.Module, memo: dict[int, Any]) -> nn.Module:
-        return _rebuilt(self, memo)
+        own: Any = getattr(owner, "__deepcopy__", None)  # torch's parametrized classes have one
+        if own is None:
+            return _rebuilt(self, memo)
+        kernel = self.__dict__.pop(_ENGINE, None)
+        try:
+            twin: nn.Module = own(self, memo)
+        finally:
+            if kernel is not None:
+                self.__dict__[_ENGINE] = kernel
+        return twin
 
     def copied(self: nn.Module) -> nn.Module:
         return _rebuilt(self, None)
@@ -333,6 +343,8 @@ def class_for(spec: Spec) -> type[nn.Module]:
         reduction: Any = owner.__reduce_ex__(self, protocol)
         function, args, state, rest = *reduction[:2], *(*reduction[2:3], None)[:1], reduction[3:]
         args = tuple(owner if isinstance(arg, type) and arg is type(self) else arg for arg in args)
+        if args == (owner,):  # pickle compares the class that copyreg.__newobj__ is given
+            function, args = copyreg._reconstructor, (owner, object, None)  # type: ignore[attr-defined]
         return function, args, _state(self, state), *rest
 
     def trained(self: nn.Module, mode: bool = True) -> nn.Module:  # noqa: FBT001, FBT002 - torch's
