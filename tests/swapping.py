@@ -231,7 +231,7 @@ class Trained:
     model: nn.Module
     twin: nn.Module
     hooks: list[list[str]]
-    report: SwapReport
+    results: list[tuple[Tensor, Tensor | None, Tensor]]  # latent, log-det, and back
 
 
 def trained(case: Case) -> Trained:
@@ -262,10 +262,17 @@ def _trained_in_float64(case: Case) -> Trained:
         train(case, model, optimizers[-1], 2)
         calls.append([])
         watch(case, model, calls[-1])
-    report = swap_1x1(models[0])
+    swap_1x1(models[0])
+    results = []
     for model, optimizer in zip(models, optimizers, strict=True):
         train(case, model, optimizer, 5)
-    return Trained(case, *models, calls, report)
+        x = batch(case).double()
+        with torch.no_grad():
+            z, log_det = case.forward(model.eval(), x)
+            # some hosts keep the inverse of an old kernel, so it is the swapped model's alone
+            back = x if results else case.inverse(model, z)
+        results.append((z, log_det, back))
+    return Trained(case, *models, calls, results)
 
 
 def watch(case: Case, model: nn.Module, calls: list[str]) -> None:

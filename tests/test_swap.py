@@ -142,14 +142,9 @@ def test_training_goes_on_as_in_an_unswapped_twin(case):
         if old.grad is not None and not name.endswith(case.drifts or ("\0",)):
             require_close(new.grad, old.grad, 1e-6)
     assert both.hooks[0] == both.hooks[1]
-    x = batch(case).double()
-    with torch.no_grad():
-        z, log_det = case.forward(both.twin.eval(), x)
-        new_z, new_log_det = case.forward(both.model.eval(), x)
-        require_close(new_z, z, 1e-6)
-        if log_det is not None:
-            require_close(new_log_det, log_det, 1e-6)
-        require_close(case.inverse(both.model, new_z).view_as(x), x, 1e-5)
+    (z, log_det, back), (old_z, old_log_det, x) = both.results
+    require_alike((z, log_det), (old_z, old_log_det), 1e-6)
+    require_close(back.view_as(x), x, 1e-5)
 
 
 @WITH_LAYERS
@@ -176,6 +171,7 @@ def test_checkpoints_load_both_ways(case):
 @torch.no_grad()
 def test_copies_stay_swapped_and_are_independent(case):
     pair, x = swapped(case), batch(case)
+    case.forward(pair.twin, x)  # some hosts keep results, whose gradients cannot be copied
     z, log_det = case.forward(pair.model, x)
     average = AveragedModel(pair.model)
     average.update_parameters(pair.model)
@@ -245,8 +241,12 @@ def test_the_losses_reach_the_owners_factors(case):
     for layer in pair.layers.values():
         kernel = kernel_of(layer).weight.double()
         expected += 2 * torch.slogdet(kernel)[1].abs()
+    case.forward(pair.model, batch(case))  # torch's older utilities compute a weight in it
     loss = det_loss(pair.model)
     require_close(loss, expected)
+    if not loss.requires_grad:
+        assert not any(p.requires_grad for one in pair.layers.values() for p in one.parameters())
+        return
     pair.model.zero_grad()
     loss.backward()
     inside = {
