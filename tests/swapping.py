@@ -136,6 +136,7 @@ def require_alike(new: object, old: object, limit: float = 1e-5) -> None:
 
 def require_close(new: Tensor, old: Tensor, limit: float = 1e-5) -> None:
     """Requires values relative to the largest, or to 1."""
+    new, old = new.detach(), old.detach()
     assert new.shape == old.shape
     assert not new.isnan().any()
     if old.numel():

@@ -12,7 +12,7 @@ from swapping import batch, built, moved, named, require_close
 from torch import nn
 
 from wic_layers import WIC, det_loss, swap_1x1
-from wic_layers.errors import ContractError, IllConditionedError, WICArgumentError
+from wic_layers.errors import IllConditionedError, WICArgumentError
 from wic_layers.hosts import register_1x1, unswap_1x1
 from wic_layers.hosts.calls import Call, Flag, Pair, entry_of
 from wic_layers.hosts.engine import kernel_of, spec_of
@@ -198,7 +198,7 @@ class Reversed(nn.Module):
         return x[:, self.order.argsort() if rev else self.order]
 
 
-FIXED = ("(x,), rev, jac, fixed with a bias, vectors", "LU behind a permutation, children")
+FIXED = ("(x,), rev, jac, fixed with a bias, vectors", "(inputs, cond_inputs, mode), free")
 
 
 class TestTrainFixed:
@@ -229,16 +229,15 @@ class TestTrainFixed:
         for swap, kernel in zip(new, kernels, strict=True):
             assert not torch.equal(swap.wic.weight, kernel)
             assert swap.layer.kernel_1x1 is swap.new_parameters[0][1]
-        with torch.no_grad():
-            z, log_det = case.forward(model, x)
-            require_close(case.inverse(model, z).view_as(x), x, 1e-4)
+        z, log_det = case.forward(model, x)
+        require_close(case.inverse(model, z).view_as(x), x, 1e-4)
 
-            def flat(values):
-                return case.forward(model, values.view_as(x))[0].flatten()
+        def flat(values):
+            return case.forward(model, values.view_as(x))[0].flatten()
 
-            jacobian = torch.autograd.functional.jacobian(flat, x.flatten())
-            expected = torch.slogdet(jacobian.double())[1].float()
-            require_close(log_det.expand(len(x)).sum(), expected, 1e-4)
+        jacobian = torch.autograd.functional.jacobian(flat, x.flatten())
+        expected = torch.slogdet(jacobian.double())[1].float()
+        require_close(log_det.expand(len(x)).sum().detach(), expected, 1e-4)
 
     def test_without_it_they_are_left_with_the_line_to_write(self):
         case = named("(inputs, cond_inputs, mode), free")
@@ -344,8 +343,8 @@ class TestWhatIsTold:
         assert list(found) == list(case.layers)
         assert all(trip.error < trip.limit for trip in found.values())
         with torch.no_grad():
-            model.flows[1].invconv.w_s.fill_(-60).view(-1)[0] = 0
-        with pytest.raises((IllConditionedError, ContractError), match=r"flows\.1\.invconv"):
+            model.flows[1].invconv.w_s[0] = torch.nan
+        with pytest.raises(IllConditionedError, match=r"flows\.1\.invconv: .*not finite"):
             check(model)
 
     def test_training_and_inspection_name_them(self):
