@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 import torch
-from swapping import batch, built, moved, named, objective
+from swapping import batch, built, latent, moved, named, objective
 from torch import distributed, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
@@ -34,20 +34,22 @@ def main(how, folder):
     for name in NAMES:
         case = named(name)
         model = moved(case, built(case))
+        for parameter in model.parameters():  # fully_shard takes no others
+            parameter.data = parameter.data.contiguous()
         swap_1x1(model)
         if how == "ddp":
             run = DistributedDataParallel(Run(model, case))
         else:
             run = fully_shard(Run(model, case), mesh=init_device_mesh("cpu", (2,)))
         optimizer = torch.optim.SGD(run.parameters(), 0.05)
-        x = batch(case)
+        x, z = batch(case), latent(case)
         for _ in range(2):
             optimizer.zero_grad()
             run(x.chunk(2)[rank]).backward()
             optimizer.step()
         with torch.no_grad():
-            run(x, rev=True)
-            sample = run(x, rev=True)
+            run(z, rev=True)
+            sample = run(z, rev=True)
         state = {
             key: value.full_tensor() if hasattr(value, "full_tensor") else value
             for key, value in model.state_dict().items()

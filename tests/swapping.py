@@ -41,6 +41,13 @@ def batch(case: Case, seed: int = 2) -> Tensor:
     return case.x()
 
 
+@torch.no_grad()
+def latent(case: Case, seed: int = 5) -> Tensor:
+    """A batch of latents of a case."""
+    z, _ = case.forward(moved(case, built(case)), batch(case, seed))
+    return z
+
+
 def layer_batch(case: Case, seed: int = 3) -> Tensor:
     """A batch of a case's first layer, the same for the same seed."""
     torch.manual_seed(seed)
