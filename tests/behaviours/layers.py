@@ -329,7 +329,7 @@ def _swapped(run):
     import FrEIA.modules as modules
     import normflows as nf
 
-    from wic_layers import WIC, swap_1x1
+    from wic_layers import swap_1x1
 
     def keep(report, model):
         run.keep("names", [list(swap.names) for swap in report])
@@ -353,7 +353,7 @@ def _swapped(run):
         y, log_det = sequence(torch.randn(2, 6, 4, 4))
         run.keep("numbers", [y, log_det, *sequence(y, rev=True)], ROUNDING)
     with run.case("swap, IICNet's and one's own"):
-        at("register_1x1")(Turn, lambda layer: WIC.from_kernel(layer.w))
+        at("register_1x1")(Turn, lambda layer: layer.w)
         model = nn.ModuleList([InvertibleConv1x1(3), Turn()])
         keep(swap_1x1(model), model)
         y = torch.randn(1, 3, 4, 4)

@@ -347,7 +347,16 @@ def class_for(spec: Spec) -> type[nn.Module]:
     owner = spec.owner
 
     def deepcopied(self: nn.Module, memo: dict[int, Any]) -> nn.Module:
-        return _rebuilt(self, memo)
+        own: Any = getattr(owner, "__deepcopy__", None)  # torch's parametrized classes have one
+        if own is None:
+            return _rebuilt(self, memo)
+        kernel = self.__dict__.pop(_ENGINE, None)
+        try:
+            twin: nn.Module = own(self, memo)
+        finally:
+            if kernel is not None:
+                self.__dict__[_ENGINE] = kernel
+        return twin
 
     def copied(self: nn.Module) -> nn.Module:
         return _rebuilt(self, None)

@@ -6,6 +6,7 @@ square matrix, or factors of one, and nothing that could be more than that.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
@@ -24,7 +25,7 @@ from wic_layers.hosts.readers import (
     registered_reader,
     volume_of,
 )
-from wic_layers.hosts.trial import Bench, Mismatch, perturb, twin_of
+from wic_layers.hosts.trial import Bench, Mismatch, perturb, run_pre_hooks, twin_of
 from wic_layers.layer.functional import condition_number
 from wic_layers.layer.kernel import CONDITION_LIMIT
 
@@ -190,12 +191,14 @@ def _tried(
     for seed, flip in ((0, False), (1, True)):
         twin = twin_of(layer, bench.dtype)
         perturb(twin, layer, seed, flip=flip)
-        moved.append((twin, *bench.matrix(twin, along, rev=False)))
-    _refuse_unmixed([m for _, m, _ in moved])
+        # what a forward leaves on the layer is no kernel to read: the owner's code runs no more
+        moved.append((twin, *bench.matrix(copy.deepcopy(twin), along, rev=False)))
+        run_pre_hooks(twin)
+    _refuse_unmixed([m for _, m, _ in moved], is_trained=bench.is_trained)
     kernels = [(twin, each) for twin, each, _ in moved] + [(plain, matrix)]
     resolved = tuple(bench.resolved(entry, kernels) for entry in entries)
     spec = Spec(type(layer), resolved, bench.layout, Attribute("", transposed=False))
-    samples = [*moved, (plain, matrix, bias)]
+    samples = [*moved, (run_pre_hooks(twin_of(layer, bench.dtype)), matrix, bias)]
     if kernel is not None:
         return replace(spec, read=registered_reader(kernel, samples))
     has_bias = any(bool(each.abs().max() > 0) for _, _, each in samples)
@@ -205,11 +208,12 @@ def _tried(
     return volume_of(spec, samples) if bench.is_trained else spec
 
 
-def _refuse_unmixed(matrices: list[Tensor]) -> None:
+def _refuse_unmixed(matrices: list[Tensor], *, is_trained: bool) -> None:
     """Raises Mismatch for kernels that mix no channels, whatever is trained."""
-    if all(bool((m == m.diagonal().diag()).all()) for m in matrices):
+    if is_trained and all(bool((m == m.diagonal().diag()).all()) for m in matrices):
         raise Mismatch("")
-    if all(bool(((m != 0).sum(0) == 1).all()) for m in matrices):
+    are_permuted = all(bool(((m != 0).sum(0) == 1).all()) for m in matrices)
+    if are_permuted and (is_trained or bool((matrices[0].amax(0) == 1).all())):
         raise Mismatch(PERMUTATION)
 
 
@@ -245,9 +249,9 @@ def compared(layer: nn.Module, spec: Spec, rank: int) -> str:
     own, changed = twin_of(layer), twin_of(layer)
     changed.__class__ = class_for(spec)
     try:
-        kernel, bias = spec.read(twin_of(layer, torch.float64))
+        kernel, bias = spec.read(run_pre_hooks(twin_of(layer, torch.float64)))
     except Exception:
-        kernel, bias = spec.read(own)
+        kernel, bias = spec.read(run_pre_hooks(twin_of(layer)))
     kernel = kernel.double()
     if spec.turned:
         kernel = torch.linalg.inv(kernel)

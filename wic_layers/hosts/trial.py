@@ -21,7 +21,15 @@ from wic_layers.hosts.calls import Entry
 from wic_layers.hosts.engine import Layout
 from wic_layers.hosts.results import LogDet, Result
 
-__all__ = ["Bench", "Mismatch", "Observation", "no_traces", "twin_of", "without_graphs"]
+__all__ = [
+    "Bench",
+    "Mismatch",
+    "Observation",
+    "no_traces",
+    "run_pre_hooks",
+    "twin_of",
+    "without_graphs",
+]
 
 _HOOKS = ("_forward_hooks", "_backward_hooks", "_backward_pre_hooks")
 _SIZES = ((2, (3, 5, 2)), (3, (4, 2, 3)))  # of two batches: samples, and as many sides as needed
@@ -82,6 +90,13 @@ def without_graphs(model: nn.Module) -> dict[int, Any]:
         for value in values
         if isinstance(value, Tensor) and not value.is_leaf
     }
+
+
+def run_pre_hooks(twin: nn.Module) -> nn.Module:
+    """A copy with the weights that torch's older utilities compute before each call."""
+    for hook in twin._forward_pre_hooks.values():
+        hook(twin, None)
+    return twin
 
 
 def _attributes(module: nn.Module) -> Iterator[object]:
@@ -146,8 +161,7 @@ class Bench:
         Raises:
             Mismatch: If it does not run, or returns something else.
         """
-        for hook in twin._forward_pre_hooks.values():
-            hook(twin, None)
+        run_pre_hooks(twin)
         try:
             with torch.no_grad():  # some change their input in place
                 out = entry.run(twin, self.layout.unfold(x).clone(), rev=rev, **extra)

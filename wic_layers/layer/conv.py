@@ -111,6 +111,7 @@ class WIC(RectangularKernel):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
+        _refuse_dims(in_channels)
         in_channels = _whole(in_channels, 1, "in_channels as an int of at least 1")
         out_channels = _whole(out_channels, 1, "out_channels as an int of at least 1")
         if layout not in ("compact", "published"):
@@ -372,6 +373,15 @@ class WIC(RectangularKernel):
         # tensors: those of the recorded part must not be among them.
         with torch.autograd.graph.saved_tensors_hooks(_keep, _keep):
             return convolve(x, rest)
+
+
+def _refuse_dims(in_channels: object) -> None:
+    """Raises for what FrEIA's graphs give a module in place of a number of channels."""
+    if isinstance(in_channels, (list, tuple)):
+        raise WICArgumentError(
+            f"Expected in_channels as an int of at least 1; got {in_channels!r}. FrEIA's graphs "
+            "give such sizes: write wic_layers.freia.WIC there."
+        )
 
 
 def _whole(value: object, least: int, expected: str) -> int:
