@@ -37,7 +37,7 @@ from wic_layers._probe import (
 from wic_layers.errors import ContractError, IllConditionedError, WICArgumentError
 from wic_layers.layer.conv import WIC
 from wic_layers.layer.functional import condition_number, to_algebra
-from wic_layers.layer.kernel import CONDITION_LIMIT
+from wic_layers.layer.kernel import CONDITION_LIMIT, kernels_of
 from wic_layers.layer.losses import det_loss, is_recording, record_wic, shift_loss
 
 __all__ = [
@@ -102,7 +102,7 @@ def check(
         >>> round(round_trip.digits, 1)
         6.9
     """
-    layers = [(name, module) for name, module in model.named_modules() if is_layer(module)]
+    layers = [(name, layer) for name, layer in kernels_of(model) if is_layer(layer)]
     if not layers:
         raise WICArgumentError(
             f"Expected a model with at least one WIC; {type(model).__name__} has none."

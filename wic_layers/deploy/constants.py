@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from wic_layers._probe import naming
 from wic_layers.blocks import DenseBlock, InvertibleBlock
 from wic_layers.errors import WICArgumentError, WICError, WICShapeError
+from wic_layers.hosts.engine import CONSTANT, HostKernel, kernel_of, spec_of
 from wic_layers.layer.completion import Completion, Gaussian, Shift, mirrored
 from wic_layers.layer.conv import WIC
 from wic_layers.layer.functional import from_algebra
@@ -210,7 +211,10 @@ def _exchange(
             continue
         place = f"{path}.{name}" if path else name
         backward = reverse != turned and name not in networks
-        if isinstance(child, WIC):
+        if spec_of(child) is not None:
+            with naming(place):
+                child._modules[CONSTANT] = HostConstant(kernel_of(child), backward=backward)
+        elif isinstance(child, WIC):
             if child not in constants:
                 with naming(place):
                     constants[child] = Constant(child, backward=backward)
@@ -220,6 +224,39 @@ def _exchange(
             if isinstance(child, DenseBlock):
                 child.optimize(None)
             _exchange(child, place, backward, constants)
+
+
+class HostConstant(nn.Module):
+    """What answers for a host's layer where nothing is to be inverted.
+
+    Args:
+        wic: The :class:`~wic_layers.hosts.engine.HostKernel` of the layer.
+        backward: Whether its inverse is sure to be needed.
+    """
+
+    bias: Tensor | None
+
+    def __init__(self, wic: HostKernel, *, backward: bool) -> None:
+        super().__init__()
+        self.constant = Constant(wic, backward=backward and not wic.spec.turned)
+        self.layout, self.turned = wic.spec.layout, wic.spec.turned
+        bias = wic.bias
+        self.register_buffer("bias", None if bias is None else bias.detach().clone())
+
+    def run(
+        self, x: Tensor, *, rev: bool, with_volume: bool = True
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """See :meth:`wic_layers.hosts.engine.HostKernel.run`."""
+        folded = self.layout.fold(x)
+        sides = (1,) * (folded.ndim - 2)
+        shift = 0 if self.bias is None else self.bias.to(x.dtype).view(-1, *sides)
+        if rev != self.turned:
+            y = self.constant.inverse(folded - shift)
+        else:
+            y = self.constant(folded) + shift
+        volume = -self.constant.volume if self.turned else self.constant.volume
+        dtype = torch.promote_types(x.dtype, torch.float32)
+        return self.layout.unfold(y), x.new_full((), volume, dtype=dtype), folded
 
 
 class Lower(nn.Module):

@@ -1,6 +1,21 @@
 """Other people's models: :func:`swap_1x1` and :class:`WellPosed`; ``freia`` and ``normflows``."""
 
-from wic_layers.hosts.swap import Swap, SwapReport, register_1x1, swap_1x1
+from wic_layers.hosts.swap import (
+    Left,
+    Swap,
+    SwapReport,
+    register_1x1,
+    swap_1x1,
+    unswap_1x1,
+)
 from wic_layers.hosts.well_posed import WellPosed
 
-__all__ = ["Swap", "SwapReport", "WellPosed", "register_1x1", "swap_1x1"]
+__all__ = [
+    "Left",
+    "Swap",
+    "SwapReport",
+    "WellPosed",
+    "register_1x1",
+    "swap_1x1",
+    "unswap_1x1",
+]

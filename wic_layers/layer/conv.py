@@ -44,11 +44,11 @@ class WIC(RectangularKernel):
     :math:`\kappa(K) \, \lVert K \rVert \, \lVert W^{+} \rVert` stands for :math:`\kappa(K)`.
 
     The algebra runs in float64, on the CPU where the device has none, and the convolution in
-    the input's dtype, both outside autocast. The inverse is cached in ``eval()`` with gradients
-    off, and dropped by ``train()``, ``eval()``, ``.to()`` and loading; it is never in the state
-    dict. On a CPU the cache compares the kernel with a copy, so that any edit is seen; on other
-    devices an edit that bypasses autograd's version counter while in ``eval()`` (``.data``, fused
-    optimizers) needs :meth:`clear_cache`.
+    the input's dtype, both outside autocast. With gradients off the inverse is cached, and
+    dropped by ``train()``, ``eval()``, ``.to()`` and loading; it is never in the state dict. On a
+    CPU the cache compares the kernel with a copy, so that any edit is seen; on other devices
+    there is one in ``eval()`` only, and an edit that bypasses autograd's version counter there
+    (``.data``, fused optimizers) needs :meth:`clear_cache`.
 
     Args:
         in_channels: Channels n of the input of ``forward``.

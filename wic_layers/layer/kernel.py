@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 import torch
@@ -32,7 +32,7 @@ from wic_layers.layer.pointwise import (
 )
 from wic_layers.layer.two_way import TwoWay
 
-__all__ = ["CONDITION_LIMIT", "RectangularKernel", "wide_dtype"]
+__all__ = ["CONDITION_LIMIT", "RectangularKernel", "kernels_of", "wide_dtype"]
 
 _Self = TypeVar("_Self", bound="RectangularKernel")
 
@@ -43,9 +43,9 @@ CONDITION_LIMIT = 1 / torch.finfo(torch.float64).eps
 class RectangularKernel(TwoWay):
     """What WIC does with its kernel to run backwards and to measure it; not for use by itself.
 
-    What is computed from the kernel is cached in ``eval()`` with gradients off, outside of
-    compile, tracing and functorch, and forgotten by ``train()``, ``eval()``, ``.to()`` and
-    loading.
+    What is computed from the kernel is cached with gradients off, in ``train()`` on a CPU only,
+    outside of compile, tracing and functorch, and forgotten by ``train()``, ``eval()``, ``.to()``
+    and loading.
     """
 
     in_channels: int
@@ -143,13 +143,13 @@ class RectangularKernel(TwoWay):
             return F.pad(matrix, (0, -self.rows % m)).unflatten(1, (-1, m)).sum(1)
         return matrix
 
-    def _checked_inverse(self, entries: Entries | None) -> Tensor:
+    def _checked_inverse(self, entries: Entries | None, kernel: Tensor | None = None) -> Tensor:
         """The inverse of the kernel, in float64 and on the device of the algebra."""
-        weight = self._kernel(entries)
+        weight = self._kernel(entries) if kernel is None else kernel
         kind = weight.device.type
         if autocast_is_on(kind):
             with torch.autocast(kind, enabled=False):
-                return self._checked_inverse(entries)
+                return self._checked_inverse(entries, kernel)
         high = to_algebra(weight)
         matrix = self._inverse_matrix(high, weight.dtype)
         with torch.no_grad():
@@ -243,12 +243,16 @@ class RectangularKernel(TwoWay):
 
     def _may_cache(self) -> bool:
         return not (
-            self.training
-            or torch.is_grad_enabled()
+            torch.is_grad_enabled()
             or torch.compiler.is_compiling()
             or torch.autograd.forward_ad._current_level >= 0  # a dual kernel equals its primal
             or "_is_replica" in self.__dict__  # nn.DataParallel's, which live for one call
+            # a fused optimizer's step is seen by value only
+            or (self._is_training() and not all(source.is_cpu for source in self._sources()))
         )
+
+    def _is_training(self) -> bool:
+        return self.training
 
     def train(self: _Self, mode: bool = True) -> _Self:  # noqa: FBT001, FBT002 - torch's own signature
         """Switches between training and evaluation, and forgets what was computed."""
@@ -287,6 +291,19 @@ def _parametrized(kind: type[nn.Module], names: tuple[str, ...]) -> nn.Module:
         module.register_parameter(name, nn.Parameter(torch.empty(1)))
         parametrize.register_parametrization(module, name, nn.Identity())
     return module
+
+
+def kernels_of(model: nn.Module) -> Iterator[tuple[str, Any]]:
+    """The layers of a model that have a kernel, each once, with their names in it.
+
+    They have ``gram_logdet()``, ``condition_number()`` and ``weight``: a :class:`~wic_layers.WIC`,
+    or what answers for a layer that :func:`~wic_layers.swap_1x1` changed.
+    """
+    for name, module in model.named_modules():
+        if getattr(type(module), "_wic", None) is not None:
+            yield name, module._wic
+        elif callable(getattr(module, "gram_logdet", None)):
+            yield name, module
 
 
 def wide_dtype(first: torch.dtype, second: torch.dtype) -> torch.dtype:

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from wic_layers.errors import WICArgumentError, WICError, WICShapeError
+from wic_layers.layer.kernel import kernels_of
 
 __all__ = ["Record", "Records", "charbonnier", "det_loss", "record_wic", "shift_loss"]
 
@@ -192,7 +193,8 @@ def det_loss(model: nn.Module) -> Tensor:
     r"""Returns L_det: :math:`|\log\det K^\top K|`, summed over the layers.
 
     It is zero for kernels with unit volume, such as orthogonal ones. Layers are found by their
-    method ``gram_logdet()``; a shared layer counts once. The logarithm is taken factor by factor,
+    method ``gram_logdet()``, those that :func:`~wic_layers.swap_1x1` changed too; a shared layer
+    counts once. The logarithm is taken factor by factor,
     so that neither many channels nor tiny or huge weights over- or underflow.
 
     Args:
@@ -214,8 +216,7 @@ def det_loss(model: nn.Module) -> Tensor:
         >>> det_loss(WIC(3, 12)).item() < 1e-4
         True
     """
-    found = (getattr(module, "gram_logdet", None) for module in model.modules())
-    terms = [gram_logdet().abs() for gram_logdet in found if callable(gram_logdet)]
+    terms = [layer.gram_logdet().abs() for _, layer in kernels_of(model)]
     if not terms:
         raise WICArgumentError(
             f"Expected a model with at least one WIC; {type(model).__name__} has none."

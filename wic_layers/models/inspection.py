@@ -14,7 +14,7 @@ from torch import nn
 from wic_layers._probe import in_evaluation_mode, random_numbers_restored
 from wic_layers.blocks import Chain
 from wic_layers.blocks.block import as_block
-from wic_layers.layer.conv import WIC
+from wic_layers.layer.kernel import kernels_of
 
 __all__ = ["Inspection", "Step", "flow", "flow_table", "inspect", "receptive_field"]
 
@@ -171,9 +171,5 @@ def inspect(model: Any, side: int = 36) -> Inspection:
         parameters=_count(model),
         flops=(counted[0], counted[1]),
         receptive_field=2 * receptive_field(model, channels) + cell,
-        conditions={
-            name: float(module.condition_number())
-            for name, module in model.named_modules()
-            if isinstance(module, WIC)
-        },
+        conditions={name: float(layer.condition_number()) for name, layer in kernels_of(model)},
     )

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from wic_layers.errors import WICError
-from wic_layers.layer.conv import WIC
+from wic_layers.layer.kernel import kernels_of
 
 __all__ = ["diagnose"]
 
@@ -40,11 +40,10 @@ def diagnose(model: nn.Module, rerun: Callable[[], object] | None = None) -> str
         else of the parameter with the largest gradient (not a finite one, if there is such). None
         if there is nothing to go by.
     """
-    for name, module in model.named_modules():
-        if isinstance(module, WIC):
-            condition = float(module.condition_number())
-            if not condition < 1 / torch.finfo(module.weight.dtype).eps:
-                return f"{_plain(name)} (condition number {condition:.3g})"
+    for name, layer in kernels_of(model):
+        condition = float(layer.condition_number())
+        if not condition < 1 / torch.finfo(layer.weight.dtype).eps:
+            return f"{_plain(name)} (condition number {condition:.3g})"
     for name, parameter in model.named_parameters():
         if _is_bad(parameter):
             return _plain(name)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from wic_layers.errors import WICDependencyError
 from wic_layers.evaluation.judging import Judgement
-from wic_layers.layer.conv import WIC
+from wic_layers.layer.kernel import kernels_of
 from wic_layers.training.objective import Losses
 
 __all__ = ["Monitor"]
@@ -54,10 +54,9 @@ class Monitor:
         """Writes the PSNR through 8 bits, the kernels' condition numbers, and pictures."""
         self._writer.add_scalar("PSNR/forward", judgement.psnr_forward, step)
         self._writer.add_scalar("PSNR/back", judgement.psnr_back, step)
-        for name, module in model.named_modules():
-            if isinstance(module, WIC):
-                condition = float(module.condition_number().detach())
-                self._writer.add_scalar(f"condition number/{name}", condition, step)
+        for name, layer in kernels_of(model):
+            condition = float(layer.condition_number().detach())
+            self._writer.add_scalar(f"condition number/{name}", condition, step)
         pairs = {"forward": (judgement.forward, judgement.reference)}
         images = zip(judgement.back.split(3, 1), judgement.original.split(3, 1), strict=True)
         several = judgement.back.shape[1] > 3

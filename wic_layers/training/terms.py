@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from wic_layers.blocks import Chain, ChannelMean, Haar
 from wic_layers.errors import WICArgumentError
+from wic_layers.layer.kernel import kernels_of
 from wic_layers.layer.losses import Records, det_loss, shift_loss, squared
 
 __all__ = [
@@ -105,7 +106,7 @@ def _reverse(run: Pass) -> Tensor:
 @term("det", weight=0.1)
 def _det(run: Pass) -> Tensor:
     """L_det of every WIC; IICNet as published has none."""
-    has_kernels = any(hasattr(module, "gram_logdet") for module in run.network.modules())
+    has_kernels = any(True for _ in kernels_of(run.network))
     return det_loss(run.network) if has_kernels else run.zero()
 
 

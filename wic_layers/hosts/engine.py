@@ -1,0 +1,376 @@
+"""HostKernel: the WIC that answers for a layer of somebody else's model; the class that asks it.
+
+A layer that :func:`~wic_layers.swap_1x1` changed stays the object it is. Its class becomes a
+subclass of its own, made here, whose methods ask a :class:`HostKernel`. That one has no
+parameters: its kernel is a function of the layer's.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache, partial
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from wic_layers.hosts.calls import Entry
+from wic_layers.layer.cache import computed
+from wic_layers.layer.conv import WIC
+from wic_layers.layer.functional import from_algebra, to_algebra
+from wic_layers.layer.kernel import RectangularKernel, wide_dtype
+from wic_layers.layer.pointwise import autocast_is_on, convolve, outside_autocast
+
+__all__ = ["CONSTANT", "HostKernel", "Layout", "Spec", "class_for", "kernel_of", "spec_of"]
+
+_ENGINE = "_wic_kernel"
+CONSTANT = "wic_constant"
+# (matrix, bias or None) of a layer, both in the layer's dtype
+Read = Callable[[nn.Module], tuple[Tensor, Tensor | None]]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where the channels of a host's tensors stand.
+
+    Attributes:
+        kind: ``"first"``, dimension 1; ``"last"``; or ``"groups"``, as Glow-TTS has them: the
+            channels of both halves, taken in groups of ``size`` that share the kernel.
+        size: Channels of the kernel.
+    """
+
+    kind: Literal["first", "last", "groups"]
+    size: int
+
+    def fold(self, x: Tensor) -> Tensor:
+        """The tensor with the kernel's channels in dimension 1."""
+        if self.kind == "last":
+            return x.movedim(-1, 1) if x.ndim > 2 else x
+        if self.kind == "groups":
+            batch, channels, *sizes = x.shape
+            split = x.view(batch, 2, channels // self.size, self.size // 2, *sizes)
+            return split.transpose(2, 3).reshape(batch, self.size, channels // self.size, *sizes)
+        return x
+
+    def unfold(self, y: Tensor) -> Tensor:
+        """The way back of :meth:`fold`."""
+        if self.kind == "last":
+            return y.movedim(1, -1).contiguous() if y.ndim > 2 else y
+        if self.kind == "groups":
+            batch, _, groups, *sizes = y.shape
+            split = y.view(batch, 2, self.size // 2, groups, *sizes)
+            return split.transpose(2, 3).reshape(batch, groups * self.size, *sizes)
+        return y
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What is known of a layer.
+
+    Attributes:
+        owner: Its own class.
+        entries: The methods that are answered.
+        layout: Where its channels stand.
+        read: Its matrix and bias.
+        turned: Whether that matrix is what its way back applies.
+        sources: Tensors that they are read from, by name; None for all that the layer holds.
+    """
+
+    owner: type[nn.Module]
+    entries: tuple[Entry, ...]
+    layout: Layout
+    read: Read
+    turned: bool = False
+    sources: tuple[str, ...] | None = None
+
+
+def spec_of(module: nn.Module) -> Spec | None:
+    """What is known of a layer that was changed; None for another."""
+    spec: Spec | None = getattr(type(module), "_wic_spec", None)
+    return spec
+
+
+class HostKernel(WIC):
+    """A square WIC whose kernel, and bias if there is one, are those of a host's layer.
+
+    ``forward(x)`` is :math:`Kx + b`. It stays outside of the host's modules, so that their names,
+    parameters and state dict are what they were.
+
+    Args:
+        host: The layer.
+        spec: What is known of it.
+    """
+
+    def __init__(self, host: nn.Module, spec: Spec) -> None:
+        RectangularKernel.__init__(self)
+        self.spec = spec
+        self.in_channels = self.out_channels = self.rows = spec.layout.size
+        self.layout: Literal["compact", "published"] = "compact"
+        self.completion = None
+        self.bijective = True
+        self.parametrization = "free"
+        self.host = host
+
+    @property
+    def weight(self) -> Tensor:  # type: ignore[override]
+        """The kernel, shape (n, n)."""
+        return self._kernel(self._entries())
+
+    @property
+    def bias(self) -> Tensor | None:
+        """What is added behind the kernel, shape (n,); None where nothing is."""
+        return self._read()[1]
+
+    def extra_repr(self) -> str:
+        return f"{self.in_channels}, {self.out_channels}, of {self.spec.owner.__name__}"
+
+    def run(
+        self, x: Tensor, *, rev: bool, with_volume: bool = True
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Runs the host's forward, or its way back.
+
+        Args:
+            x: The host's tensor.
+            rev: Whether to run its way back.
+            with_volume: Whether the log-volume is wanted.
+
+        Returns:
+            The result in the host's layout and dtype; the log-volume of the host's forward, a
+            scalar; and the input with the channels in dimension 1.
+        """
+        kind = x.device.type
+        lower: torch.dtype | None = None
+        if autocast_is_on(kind) and x.dtype != torch.float64:
+            lower = torch.get_autocast_dtype(kind)
+            with torch.autocast(kind, enabled=False):
+                y, volume, folded = self.run(x.float(), rev=rev, with_volume=with_volume)
+            return y.to(lower), volume, folded
+        folded = self.spec.layout.fold(x)
+        entries = self._entries()
+        pair = self._pair(entries)
+        if rev != self.spec.turned:
+            self._check(folded, self.out_channels, "input")
+            y = self._back(folded, entries, pair)
+        else:
+            self._check(folded, self.in_channels, "input")
+            y = self._along(folded, pair)
+        volume = self._signed_volume(entries, pair[0], x) if with_volume else x.new_zeros(())
+        return self.spec.layout.unfold(y), volume, folded
+
+    def _along(self, x: Tensor, pair: tuple[Tensor, Tensor | None]) -> Tensor:
+        kernel, bias = pair
+        y = convolve(x, kernel)
+        return y if bias is None else y + _as_channels(bias, y)
+
+    def _back(self, y: Tensor, entries: Any, pair: tuple[Tensor, Tensor | None]) -> Tensor:
+        kernel, bias = pair
+        if bias is not None:
+            y = y - _as_channels(bias, y)
+        if entries is None:
+            return convolve(y, from_algebra(self._checked_inverse(None, kernel), y))
+        return convolve(y, self._inverse_kernel(y, entries))
+
+    def _signed_volume(self, entries: Any, kernel: Tensor, x: Tensor) -> Tensor:
+        """The log-volume of the host's forward, in float32 at least."""
+
+        def compute() -> Tensor:
+            volume = torch.linalg.slogdet(to_algebra(kernel))[1]
+            volume = -volume if self.spec.turned else volume
+            return from_algebra(volume, kernel, wide_dtype(kernel.dtype, x.dtype))
+
+        return computed(entries, ("log_volume of the host", x.dtype), compute)
+
+    def _there(self, x: Tensor, entries: Any) -> Tensor:
+        self._check(x, self.in_channels, "input")
+        return self._along(x, self._pair(entries))
+
+    def _inverse(self, y: Tensor) -> Tensor:
+        self._check(y, self.out_channels, "input")
+        entries = self._entries()
+        return self._back(y, entries, self._pair(entries))
+
+    def _pair(self, entries: Any) -> tuple[Tensor, Tensor | None]:
+        return computed(entries, "kernel and bias", self._read)
+
+    def _read(self) -> tuple[Tensor, Tensor | None]:
+        pair: tuple[Tensor, Tensor | None] = outside_autocast(
+            lambda: self.spec.read(self.host), device=self._sources()[0].device
+        )
+        return pair
+
+    def _kernel(self, entries: Any = None) -> Tensor:
+        return self._pair(entries)[0]
+
+    def _assembled(self) -> Tensor:
+        return self._read()[0]
+
+    def _lu_factors(self) -> None:
+        return None
+
+    def _sources(self) -> tuple[Tensor, ...]:
+        names = self.spec.sources
+        if names is not None:
+            return tuple(_tensor(self.host, name) for name in names)
+        return tuple(tensors_of(self.host).values())
+
+    def _maps(self) -> tuple[type | nn.Module, ...]:
+        return (type(self.host), *self.host.modules())
+
+    def _is_training(self) -> bool:
+        return self.host.training
+
+
+def _as_channels(bias: Tensor, y: Tensor) -> Tensor:
+    return bias.to(y.dtype).view(-1, *(1,) * (y.ndim - 2))
+
+
+def tensors_of(layer: nn.Module) -> dict[str, Tensor]:
+    """All tensors that a layer holds, by name: parameters, buffers, and plain attributes."""
+    tensors: dict[str, Tensor] = {}
+    for path, module in layer.named_modules():
+        prefix = f"{path}." if path else ""
+        # replicas of nn.DataParallel hold their parameters as plain attributes
+        for values in (module._parameters, module._buffers, module.__dict__):
+            for name, value in values.items():
+                if isinstance(value, Tensor):
+                    tensors[prefix + name] = value
+    return tensors
+
+
+def _tensor(layer: nn.Module, name: str) -> Tensor:
+    path, _, last = name.rpartition(".")
+    module = layer.get_submodule(path) if path else layer
+    tensor: Tensor = getattr(module, last)
+    return tensor
+
+
+def _answering(entry: Entry, original: Callable[..., Any]) -> Callable[..., Any]:
+    """A method that answers from the kernel."""
+
+    def answered(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        if entry.is_beyond(args, kwargs):
+            return original(self, *args, **kwargs)
+        return entry.answer(_answerer(self), args, kwargs)
+
+    answered.__name__ = entry.method
+    answered.__doc__ = original.__doc__
+    answered.__wrapped__ = original  # type: ignore[attr-defined] - for inspect.signature
+    return answered
+
+
+def _making(entries: tuple[Entry, ...], original: Callable[..., Any]) -> Callable[..., Any]:
+    """A method that makes a transform which answers from the kernel."""
+
+    def made(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        own = original(self, *args, **kwargs)
+        wic = _answerer(self)
+        for entry in entries:  # the transform is the owner's, and lives for one call
+            setattr(own, entry.method, partial(_transformed, entry, wic))
+        return own
+
+    made.__name__ = original.__name__
+    made.__doc__ = original.__doc__
+    made.__wrapped__ = original  # type: ignore[attr-defined]
+    return made
+
+
+def _transformed(entry: Entry, wic: HostKernel, *args: Any) -> Any:
+    return entry.answer(wic, args, {})
+
+
+def kernel_of(layer: Any) -> HostKernel:
+    """The HostKernel of a layer that was changed; a copy of the layer gets one of its own."""
+    kernel: HostKernel | None = layer.__dict__.get(_ENGINE)
+    if kernel is None or kernel.host is not layer:
+        kernel = layer.__dict__[_ENGINE] = HostKernel(layer, type(layer)._wic_spec)
+    return kernel
+
+
+def _answerer(layer: nn.Module) -> Any:
+    """The layer's HostKernel, or the constant that fuse put in its place."""
+    return layer._modules.get(CONSTANT) or kernel_of(layer)
+
+
+def _state(layer: nn.Module, state: Any) -> Any:
+    """The state of a layer without what the swap put there."""
+    if isinstance(state, dict):
+        return {key: value for key, value in state.items() if key != _ENGINE}
+    return state
+
+
+def _rebuilt(layer: nn.Module, memo: dict[int, Any] | None) -> nn.Module:
+    """A copy of a layer that is changed like it; deep with a memo."""
+    kind = type(layer)
+    spec: Spec = kind._wic_spec  # type: ignore[attr-defined]
+    reduced: Any = spec.owner.__reduce_ex__(layer, 4)
+    function, args, state = *reduced[:2], *(*reduced[2:3], None)[:1]
+    twin: Any = function(*args)
+    state = _state(layer, state)
+    if memo is not None:
+        memo[id(layer)] = twin
+        state = copy.deepcopy(state, memo)
+    if state is not None:
+        twin.__setstate__(state)
+    twin.__class__ = kind
+    return twin
+
+
+@cache
+def class_for(spec: Spec) -> type[nn.Module]:
+    """The class of a layer that is answered from its kernel: a subclass of its own."""
+    owner = spec.owner
+
+    def deepcopied(self: nn.Module, memo: dict[int, Any]) -> nn.Module:
+        return _rebuilt(self, memo)
+
+    def copied(self: nn.Module) -> nn.Module:
+        return _rebuilt(self, None)
+
+    def reduced(self: nn.Module, protocol: Any) -> Any:
+        # a file knows the owner's class alone, and is read without this library
+        reduction: Any = owner.__reduce_ex__(self, protocol)
+        function, args, state, rest = *reduction[:2], *(*reduction[2:3], None)[:1], reduction[3:]
+        args = tuple(owner if isinstance(arg, type) and arg is type(self) else arg for arg in args)
+        return function, args, _state(self, state), *rest
+
+    def trained(self: nn.Module, mode: bool = True) -> nn.Module:  # noqa: FBT001, FBT002 - torch's
+        kernel_of(self).clear_cache()
+        return owner.train(self, mode)
+
+    def applied(self: nn.Module, fn: Any, recurse: bool = True) -> nn.Module:  # noqa: FBT001, FBT002 - torch's
+        kernel_of(self).clear_cache()
+        return owner._apply(self, fn, recurse)
+
+    def loaded(self: nn.Module, *args: Any, **kwargs: Any) -> None:
+        kernel_of(self).clear_cache()
+        owner._load_from_state_dict(self, *args, **kwargs)
+
+    def described(self: nn.Module) -> str:
+        own = owner.extra_repr(self)
+        mark = f"wic={spec.layout.size}"
+        return f"{own}, {mark}" if own else mark
+
+    namespace: dict[str, Any] = {
+        "__module__": owner.__module__,
+        "__qualname__": owner.__qualname__,
+        "__doc__": owner.__doc__,
+        "__deepcopy__": deepcopied,
+        "__copy__": copied,
+        "__reduce_ex__": reduced,
+        "_wic_spec": spec,
+        "_wic": property(kernel_of),
+        "train": trained,
+        "_apply": applied,
+        "_load_from_state_dict": loaded,
+        "extra_repr": described,
+    }
+    makers = {entry.maker for entry in spec.entries if entry.maker}
+    for maker in makers:
+        namespace[maker] = _making(spec.entries, getattr(owner, maker))
+    for entry in () if makers else spec.entries:
+        namespace[entry.method] = _answering(entry, getattr(owner, entry.method))
+    metaclass: Any = type(owner)
+    kind: type[nn.Module] = metaclass(owner.__name__, (owner,), namespace)
+    return kind
