@@ -8,6 +8,7 @@ parameters: its kernel is a function of the layer's.
 from __future__ import annotations
 
 import copy
+import copyreg
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
@@ -333,6 +334,8 @@ def class_for(spec: Spec) -> type[nn.Module]:
         reduction: Any = owner.__reduce_ex__(self, protocol)
         function, args, state, rest = *reduction[:2], *(*reduction[2:3], None)[:1], reduction[3:]
         args = tuple(owner if isinstance(arg, type) and arg is type(self) else arg for arg in args)
+        if function.__name__ == "__newobj__":  # there pickle insists on the object's own class
+            function, args = copyreg._reconstructor, (args[0], object, None)  # type: ignore[attr-defined]
         return function, args, _state(self, state), *rest
 
     def trained(self: nn.Module, mode: bool = True) -> nn.Module:  # noqa: FBT001, FBT002 - torch's
