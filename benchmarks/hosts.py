@@ -120,7 +120,9 @@ def glow() -> Flow:
         side = SIDE // 2 ** (LEVELS - level)
         if level:
             merges.append(nf.flows.Merge())
-        q0.append(nf.distributions.DiagGaussian((channels // 2 if level else channels, side, side)))
+        q0.append(
+            nf.distributions.DiagGaussian((channels // 2 if level else channels, side, side))
+        )
     model = nf.MultiscaleFlow(q0, flows, merges, class_cond=False)
     return Flow(
         model,
