@@ -187,20 +187,22 @@ class Constant(nn.Module):
         return self(x, rev), pixels * volume
 
 
-def put_constants(model: nn.Module, *, reverse: bool) -> None:
+def put_constants(model: nn.Module, *, reverse: bool, needs_both: bool = False) -> None:
     """Exchanges every WIC inside a module, in place, and forgets what ``optimize`` set.
 
     Args:
         model: The module.
         reverse: In which of its directions it will run.
+        needs_both: Whether it will run in both, so that what cannot be inverted is an error where
+            it is called.
     """
-    _exchange(model, "", reverse, {})
+    _exchange(model, "", None if needs_both else reverse, {})
 
 
 def _exchange(
     parent: nn.Module,
     path: str,
-    reverse: bool,  # noqa: FBT001
+    reverse: bool | None,  # noqa: FBT001
     constants: dict[nn.Module, nn.Module | None],
 ) -> None:
     # what normflows calls forward, from latent to data, is the way back of a WIC
@@ -210,7 +212,7 @@ def _exchange(
         if child is None:
             continue
         place = f"{path}.{name}" if path else name
-        backward = reverse != turned and name not in networks
+        backward = reverse is not None and reverse != turned and name not in networks
         if spec_of(child) is not None:
             with naming(place):
                 child._modules[CONSTANT] = HostConstant(kernel_of(child), backward=backward)

@@ -187,7 +187,7 @@ def _program(
     dynamic = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}
     # all sides differ, or they would be taken to be equal
     sides = iter(range(6 * task.multiple, 99 * task.multiple, task.multiple))
-    with _quiet():
+    with exporting():
         if direction == "forward":
             images = [_blank(next(sides), next(sides), 3) for _ in task.image_names]
             whole: nn.Module = _Images(task, fused)
@@ -204,7 +204,7 @@ def _blank(height: int, width: int, channels: int) -> Tensor:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def exporting() -> Iterator[None]:
     """Keeps back what torch says about itself while it exports."""
     logger = logging.getLogger("torch.onnx")
     with _EXPORTING, quiet():
@@ -252,15 +252,15 @@ def export_onnx(
             behind.
         WICDependencyError: If onnx or onnxscript is not installed, or torch is older than 2.6.
     """
-    target = _check_target(path, force=force)
-    onnx = _onnx()
+    target = check_onnx_target(path, force=force)
+    onnx = onnx_module()
     check_direction(direction)
     network, task = _network_and_task(model)
     program = _program(network, task, direction, precision)
     picture = (task.picture_name,)
     given, wanted = task.image_names, task.image_names[-task.restored_count :]
     names = (given, picture) if direction == "forward" else (picture, wanted)
-    with _quiet():
+    with exporting():
         made = torch.onnx.export(
             program,
             dynamo=True,
@@ -276,7 +276,7 @@ def export_onnx(
     onnx.helper.set_model_props(proto, metadata)
     onnx.checker.check_model(proto, full_check=True)
     content = proto.SerializeToString()
-    write_whole(target, content, check=lambda: _check_target(target, force=force))
+    write_whole(target, content, check=lambda: check_onnx_target(target, force=force))
     inputs, outputs = (
         {value.name: _shape(value) for value in values}
         for values in (proto.graph.input, proto.graph.output)
@@ -284,7 +284,8 @@ def export_onnx(
     return Exported(target, len(content), task.name, inputs, outputs, metadata)
 
 
-def _onnx() -> Any:
+def onnx_module() -> Any:
+    """The package onnx, which torch's exporter needs besides onnxscript."""
     try:
         import onnx
         import onnxscript  # noqa: F401 - torch's exporter needs it
@@ -322,13 +323,8 @@ def _clean(proto: Any) -> None:
     Raises:
         WICError: If there is an operator that deployed networks must not have.
     """
+    refuse_algebra(proto)
     graph = proto.graph
-    for node in graph.node:
-        if node.domain or node.op_type in _ALGEBRA:
-            raise WICError(
-                f"Expected operators of ONNX's own and no linear algebra; got {node.op_type} of "
-                f"{node.domain or 'ai.onnx'}. Please report it."
-            )
     for part in (proto, graph, *graph.node, *graph.initializer, *graph.input, *graph.output):
         part.ClearField("metadata_props")
         part.ClearField("doc_string")
@@ -339,6 +335,16 @@ def _clean(proto: Any) -> None:
             dim.dim_param = f"{value.name}_{side}"
 
 
+def refuse_algebra(proto: Any) -> None:
+    """Raises WICError for an operator that deployed networks must not have."""
+    for node in proto.graph.node:
+        if node.domain or node.op_type in _ALGEBRA:
+            raise WICError(
+                f"Expected operators of ONNX's own and no linear algebra; got {node.op_type} of "
+                f"{node.domain or 'ai.onnx'}. Please report it."
+            )
+
+
 def _shape(value: Any) -> tuple[str | int, ...]:
     dims = value.type.tensor_type.shape.dim
     return tuple(
@@ -347,7 +353,8 @@ def _shape(value: Any) -> tuple[str | int, ...]:
     )
 
 
-def _check_target(path: str | Path, *, force: bool) -> Path:
+def check_onnx_target(path: str | Path, *, force: bool) -> Path:
+    """The path of a file to write, if its name ends in ``.onnx`` and its place is free."""
     target = Path(path)
     if target.suffix.lower() != ".onnx":
         raise WICFileError(f"Expected an output whose name ends in .onnx; got {target}.")

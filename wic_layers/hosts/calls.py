@@ -12,7 +12,7 @@ import inspect
 import math
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -56,7 +56,7 @@ class Entry:
 
     method: str
     names: tuple[str, ...]
-    defaults: tuple[object, ...]
+    defaults: tuple[object, ...] = field(compare=False)  # may be lists, which have no hash
     takes_any: bool
     rev: bool | None = None
     flag: int | None = None
@@ -148,7 +148,7 @@ class Entry:
                 positions = mask.reshape(mask.shape[0], -1).sum(1) * groups
             log_det = result.log_det.of(volume, folded, positions)
             if self.running is not None:
-                log_det = running + log_det
+                log_det = running + log_det if result.log_det.sign else running
         if mask is not None and self.is_masking:
             y = y * mask
         return result.packed(y, log_det)

@@ -16,7 +16,14 @@ from torch.nn.utils.parametrize import type_before_parametrizations
 from wic_layers.errors import IllConditionedError, WICError
 from wic_layers.hosts.calls import Call, Entry, calls_of
 from wic_layers.hosts.engine import Layout, Spec, class_for, tensors_of
-from wic_layers.hosts.readers import Attribute, Measured, is_square, reader_of, registered_reader
+from wic_layers.hosts.readers import (
+    Attribute,
+    Measured,
+    is_square,
+    reader_of,
+    registered_reader,
+    volume_of,
+)
 from wic_layers.hosts.trial import Bench, Mismatch, perturb, twin_of
 from wic_layers.layer.functional import condition_number
 from wic_layers.layer.kernel import CONDITION_LIMIT
@@ -46,7 +53,7 @@ def sizes_of(layer: nn.Module) -> list[int]:
     if _is_torchs(layer) or _is_ours(layer) or getattr(type(layer), "_wic", None):
         return []
     tensors = tensors_of(layer)
-    squares = [tensor.shape[0] for tensor in tensors.values() if is_square(tensor)]
+    squares = [max(tensor.shape) for tensor in tensors.values() if is_square(tensor)]
     vectors = {t.numel() for t in tensors.values() if max(t.shape, default=0) == t.numel()}
     packed = [
         n
@@ -136,9 +143,7 @@ def recognise(
                         spec = _tried(layer, entries, Bench(layer, layout, rank, dtype), kernel)
                         return spec, compared(layer, spec, rank)
                     except Mismatch as mismatch:
-                        reason = str(mismatch) or reason
-                        if str(mismatch):
-                            break
+                        reason = reason or str(mismatch)
     raise Mismatch(reason)
 
 
@@ -173,7 +178,10 @@ def _tried(
             f"Expected a kernel with an inverse; {type(layer).__name__} has one of condition "
             f"number {condition:.3g}. Load other weights."
         )
-    inverse, _ = bench.matrix(plain, back, rev=True)
+    try:
+        inverse, _ = bench.matrix(plain, back, rev=True)
+    except Mismatch as mismatch:
+        raise Mismatch(f"its way back did not run: {mismatch.__cause__ or mismatch}") from mismatch
     product = inverse @ matrix - torch.eye(len(matrix)).to(matrix)
     off = float(product.abs().max())
     if not off <= max(0.05, 32 * condition * torch.finfo(bench.dtype).eps):
@@ -193,7 +201,8 @@ def _tried(
     has_bias = any(bool(each.abs().max() > 0) for _, _, each in samples)
     way = _way(resolved, rev=False)
     measured = Measured(type(layer), way, bench.layout, bench.rank, has_bias)
-    return reader_of(spec, samples, measured)
+    spec = reader_of(spec, samples, measured)
+    return volume_of(spec, samples) if bench.is_trained else spec
 
 
 def _refuse_unmixed(matrices: list[Tensor]) -> None:

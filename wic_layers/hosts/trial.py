@@ -142,9 +142,11 @@ class Bench:
         for hook in twin._forward_pre_hooks.values():
             hook(twin, None)
         try:
-            with torch.no_grad():
-                out = entry.run(twin, self.layout.unfold(x), rev=rev, **extra)
+            with torch.no_grad():  # some change their input in place
+                out = entry.run(twin, self.layout.unfold(x).clone(), rev=rev, **extra)
         except Exception as error:
+            if entry.running is not None and "running" not in extra:  # some take no None
+                return self.call(twin, entry, x, rev=rev, running=x.new_zeros(len(x)), **extra)
             raise Mismatch("") from error
         y, log_det, result = _parsed(out, entry.results[0].is_log_det)
         if result.is_log_det:
@@ -176,11 +178,10 @@ class Bench:
         Raises:
             Mismatch: If it is no affine map of the channels, the same at every position.
         """
-        second = copy.deepcopy(twin)
-        y, _, _ = self.call(twin, entry, self.identity(), rev=rev)
+        y, _, _ = self.call(copy.deepcopy(twin), entry, self.identity(), rev=rev)
         matrix, bias = read_off(y, self.rank)
         x = self.input(0)
-        y, _, _ = self.call(second, entry, x, rev=rev)
+        y, _, _ = self.call(copy.deepcopy(twin), entry, x, rev=rev)
         expected = torch.einsum("ij,bj...->bi...", matrix, x) + bias.view(-1, *(1,) * (x.ndim - 2))
         scale = float(expected.abs().max())
         off = float((y - expected).abs().max())
