@@ -100,9 +100,9 @@ def found(case: Any, notes: Notes) -> tuple[int, int, Any]:
     """How many of its layers are found, of how many; and a word where more or less is left."""
     try:
         names, left = checks.swapped_names(case)
-    except WICArgumentError as error:  # there is none
+    except Exception as error:
         names, left = set(), []
-        if case.layers:
+        if case.layers or not isinstance(error, WICArgumentError):  # which says that there is none
             notes.add(case, "found", "no", error)
     wrong = names.symmetric_difference(case.layers)
     missing = set(case.left) - {name for entry in left for name in entry.names}
