@@ -292,7 +292,7 @@ class Lazy(Call):
     def entries(self, kind: type[nn.Module]) -> tuple[Entry, ...]:
         """The three methods of the transform."""
         function = getattr(kind, self.method, None)
-        if not inspect.isfunction(function) or function.__module__.startswith("torch."):
+        if not inspect.isfunction(function) or str(function.__module__).startswith("torch."):
             return ()
         parameters = list(inspect.signature(function).parameters.values())[1:]
         if any(p.default is REQUIRED and p.kind is p.POSITIONAL_OR_KEYWORD for p in parameters):
@@ -318,7 +318,7 @@ class Lazy(Call):
 def entry_of(kind: type[nn.Module], method: str, *, rev: bool | None) -> Entry | None:
     """A method of a class by its signature; None where it has none of its own or no tensor."""
     function = getattr(kind, method, None)
-    if not inspect.isfunction(function) or function.__module__.startswith("torch.nn.modules"):
+    if not inspect.isfunction(function) or str(function.__module__).startswith("torch.nn.modules"):
         return None
     parameters = list(inspect.signature(function).parameters.values())[1:]
     if any(parameter.kind is parameter.VAR_POSITIONAL for parameter in parameters):
