@@ -66,6 +66,8 @@ def twin_of(layer: nn.Module, dtype: torch.dtype | None = None) -> nn.Module:
     Raises:
         Mismatch: If it cannot be copied.
     """
+    if any(tensor.is_meta for tensor in (*layer.parameters(), *layer.buffers())):
+        raise Mismatch("it has no values yet, on the meta device")
     memo = without_graphs(layer)
     for module in layer.modules():
         for name in _HOOKS:
