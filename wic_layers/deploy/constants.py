@@ -185,6 +185,9 @@ class HostConstant(nn.Module):
         super().__init__()
         self.constant = Constant(wic, backward=backward and not wic.spec.turned)
         self.layout, self.turned = wic.spec.layout, wic.spec.turned
+        maker = wic.spec.entries[0].maker
+        # the class of the transforms that the layer makes, if it does
+        self.kind = type(getattr(wic.spec.owner, maker)(wic.host)) if maker else None
         bias = wic.bias
         self.register_buffer("bias", None if bias is None else bias.detach().clone())
 

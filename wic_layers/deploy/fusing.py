@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import re
 import sys
 from collections.abc import Sequence
 from types import CellType, FunctionType
@@ -165,17 +166,44 @@ class OneWay(nn.Module):
 
 def _start(model: nn.Module) -> None:
     """Takes the wait for a first batch, which would stay, out of a host's layers."""
-    normflows = sys.modules.get("normflows")
     for name, module in model.named_modules():
+        if type(module).__module__.startswith(("torch.", "wic_layers.")):
+            continue
+        flags = {
+            key: value
+            for key, value in (*vars(module).items(), *module._buffers.items())
+            if _STARTED.fullmatch(key) and _is_flag(value)
+        }
         waits = getattr(module, "init_on_next_batch", False)  # FrEIA's
-        is_norm = normflows is not None and type(module) is normflows.flows.ActNorm
-        if waits or (is_norm and not module.data_dep_init_done):
+        if waits or not all(map(bool, flags.values())):
             raise WICArgumentError(
                 f"{name}: expected a layer that has seen its first batch; {type(module).__name__} "
                 "still waits for it. Run the model once before it is fused."
             )
-        if is_norm:
-            module.__class__ = normflows.flows.AffineConstFlow  # type: ignore[union-attr]
+        for key in flags.keys() & module._buffers.keys():
+            del module._buffers[key]
+            module.__dict__[key] = _Flag(1)
+
+
+_STARTED = re.compile(r"_?(is_)?(data_dep_)?init(ed|iali[sz]ed)?(_done)?")
+
+
+def _is_flag(value: object) -> bool:
+    return isinstance(value, bool) or (isinstance(value, Tensor) and value.numel() == 1)
+
+
+class _Flag(int):
+    """A buffer that said that a layer has started, as a number, on which code may branch."""
+
+    def item(self) -> int:
+        """The number, as of a tensor."""
+        return int(self)
+
+    def fill_(self, value: object) -> _Flag:
+        """Nothing: a layer that has started stays so."""
+        return self
+
+    copy_ = fill_
 
 
 def lowered(fused: nn.Module, dtype: torch.dtype) -> nn.Module:

@@ -125,6 +125,7 @@ class HostKernel(WIC):
     @property
     def bias(self) -> Tensor | None:
         """What is added behind the kernel, shape (n,); None where nothing is."""
+        self._refresh()
         return self._read()[1]
 
     def extra_repr(self) -> str:
@@ -210,10 +211,18 @@ class HostKernel(WIC):
         return pair
 
     def _kernel(self, entries: Any = None) -> Tensor:
+        self._refresh()
         return self._pair(entries)[0]
 
     def _assembled(self) -> Tensor:
+        self._refresh()
         return self._read()[0]
+
+    def _refresh(self) -> None:
+        """Computes the weights that torch's older utilities (weight_norm) set before a call."""
+        for hook in self.host._forward_pre_hooks.values():
+            if type(hook).__module__.startswith("torch.nn.utils"):
+                hook(self.host, None)
 
     def _lu_factors(self) -> None:
         return None
@@ -287,8 +296,12 @@ def _making(entries: tuple[Entry, ...], original: Callable[..., Any]) -> Callabl
     """A method that makes a transform which answers from the kernel."""
 
     def made(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
-        own = original(self, *args, **kwargs)
         wic = _answerer(self)
+        if CONSTANT in self._modules:  # the owner's code may hold algebra
+            own = wic.kind.__new__(wic.kind)
+            torch.distributions.Transform.__init__(own)
+        else:
+            own = original(self, *args, **kwargs)
         for entry in entries:  # the transform is the owner's, and lives for one call
             setattr(own, entry.method, partial(_transformed, entry, wic))
         return own
