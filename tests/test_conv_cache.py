@@ -179,14 +179,17 @@ def test_forgotten_by(layer, forget):
     assert not cached(layer)
 
 
-def test_only_in_eval_with_gradients_off(layer):
+def test_only_with_gradients_off_and_in_training_on_a_cpu_alone(layer):
     layer.inverse(Y)
     assert not cached(layer)
     with torch.no_grad():
         layer.train().inverse(Y)
-        assert not cached(layer)
+        assert cached(layer)  # compared by value there
         layer.eval().inverse(Y)
     assert cached(layer)
+    elsewhere = copy.deepcopy(layer).to("meta")
+    with torch.no_grad():
+        assert [elsewhere.train(mode)._may_cache() for mode in (True, False)] == [False, True]
     # and it is not used where gradients are wanted
     layer.inverse(Y).sum().backward()
     assert layer.weight.grad.abs().sum() > 0
