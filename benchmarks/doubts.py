@@ -57,8 +57,9 @@ def main() -> None:
         doubted = [0, 0, 0, 0]
         for image, following in zip(crops, crops[1:] + crops[:1], strict=True):
             inputs = [image, following][: task.images]
-            made = forward_pixels(task, network, *inputs)
-            carriers = (made, reference_pixels(task, *inputs), jpeg(made, 95), jpeg(made, 75))
+            x = task.packed(*inputs)
+            made = forward_pixels(task, network, x)
+            carriers = (made, reference_pixels(task, x), jpeg(made, 95), jpeg(made, 75))
             for index, carrier in enumerate(carriers):
                 back = backward_pixels(task, network, carrier, [(side, side)])
                 doubted[index] += task.doubt(carrier, back) is not None
@@ -72,7 +73,9 @@ def main() -> None:
         doubted = [0] * len(asked)
         for index in range(len(crops)):
             inputs = (crops[index:] + crops[:index])[: 1 + hidden]
-            made = inputs[0] if maker is None else forward_pixels(maker, network, *inputs)
+            made = inputs[0]
+            if maker is not None:
+                made = forward_pixels(maker, network, maker.packed(*inputs))
             for column, (task, reader) in enumerate(asked):
                 back = backward_pixels(task, reader, made, [(130, 130)] * (task.images - 1))
                 doubted[column] += task.doubt(made, back) is not None

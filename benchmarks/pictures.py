@@ -77,11 +77,12 @@ class Outcome(NamedTuple):
 
 def outcome(folder: Path, task: Task, images: list[Tensor]) -> Outcome:
     model = from_pretrained(folder)
-    picture = forward_pixels(task, model, *images)
+    x = task.packed(*images)
+    picture = forward_pixels(task, model, x)
     size = [size_of(images[-1])]
     torch.manual_seed(0)
     back = [backward_pixels(task, model, picture, size)[0] for _ in range(2)]
-    forward = psnr(picture, reference_pixels(task, *images))
+    forward = psnr(picture, reference_pixels(task, x))
     return Outcome(forward, back, [psnr(each, images[-1]) for each in back])
 
 

@@ -330,10 +330,10 @@ def growth(args: argparse.Namespace) -> None:
                     torch.randint(0, 256, (3, side, side), dtype=torch.uint8)
                     for _ in range(task.images)
                 ]
-                picture = forward_pixels(task, model, *images)
+                picture = forward_pixels(task, model, task.packed(*images))
                 sizes = [(side, side)] * task.restored_count
                 runs = {
-                    "forward": partial(forward_pixels, task, model, *images),
+                    "forward": partial(forward_pixels, task, model, task.packed(*images)),
                     "reverse": partial(backward_pixels, task, model, picture, sizes),
                 }
                 if side <= 1024:

@@ -48,7 +48,7 @@ def require_agreement(file, network, task, direction, share):
     run = session(file.path)
     for first, others in SIZES:
         images = photographs(task.images, first, others)
-        picture = forward_pixels(task, network, *map(to_tensor, images))
+        picture = forward_pixels(task, network, task.packed(*map(to_tensor, images)))
         if direction == "forward":
             (found,) = run.run(None, dict(zip(task.image_names, images, strict=True)))
             require_one_step(found, to_array(picture), share)

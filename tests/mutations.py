@@ -388,18 +388,18 @@ LAYER = (
 
 INVERSION = (
     Mutant(
-        "an inverse cached in training off the CPU",
+        "an inverse cached in training",
         "wic_layers/layer/kernel.py",
-        "or (self._is_training() and not all(source.is_cpu for source in self._sources()))",
-        "",
-        "tests/test_conv_cache.py -k on_a_cpu_alone",
+        "self._is_training() and not all",
+        "False and not all",
+        "tests/test_conv_cache.py::test_only_in_eval_off_the_cpu",
     ),
     Mutant(
         "an inverse cached where gradients are wanted",
         "wic_layers/layer/kernel.py",
-        "            torch.is_grad_enabled()\n            or torch",
-        "            torch",
-        "tests/test_conv_cache.py -k on_a_cpu_alone",
+        "            torch.is_grad_enabled()\n            or torch.compiler",
+        "            torch.compiler",
+        "tests/test_conv_cache.py::test_only_with_gradients_off",
     ),
     Mutant(
         "an inverse cached under transforms",
@@ -578,24 +578,31 @@ DEPLOYED = (
         "tests/test_deploy.py::test_programs_take_small_images_and_round_to_the_same_pixels",
     ),
     Mutant(
-        "exported images padded with their border",
+        "images padded with their border",
+        "wic_layers/pictures/pixels.py",
+        "return (last - (torch.arange(target) - last).abs()).clamp(min=0)",
+        "return torch.arange(target).clamp(max=last)",
+        "tests/test_images.py::test_padding_keeps_the_image_and_reflects",
+    ),
+    Mutant(
+        "exported images padded at one side only",
         "wic_layers/deploy/export.py",
-        "index = last - (torch.arange(side) - last).abs()",
-        "index = torch.arange(side).clamp(max=last)",
+        "1, continued(image.shape[1], columns)",
+        "1, continued(image.shape[1], image.shape[1])",
         "tests/test_deploy.py::test_programs_take_small_images_and_round_to_the_same_pixels",
     ),
     Mutant(
         "fused weights still train",
         "wic_layers/deploy/fusing.py",
-        "host.eval().requires_grad_(requires_grad=False)",
-        "host.eval()",
+        "fused.eval().requires_grad_(requires_grad=False)",
+        "fused.eval()",
         "tests/test_deploy.py::test_layers -k learned",
     ),
     Mutant(
         "fused in training mode",
         "wic_layers/deploy/fusing.py",
-        "host.eval().requires_grad_(requires_grad=False)",
-        "host.requires_grad_(requires_grad=False)",
+        "fused.eval().requires_grad_(requires_grad=False)",
+        "fused.requires_grad_(requires_grad=False)",
         "tests/test_deploy.py::test_layers -k learned",
     ),
     Mutant(
@@ -662,11 +669,11 @@ DEPLOYED = (
         "tests/test_deploy.py::test_half_precision_inside_couplings",
     ),
     Mutant(
-        "fused shifts into the opposite direction",
+        "fused shifts in half precision",
         "wic_layers/deploy/constants.py",
-        "reach - step for step in offset",
-        "reach + step for step in offset",
-        "tests/test_deploy.py::test_any_layer",
+        'self.networks = () if isinstance(completion, Shift) else ("completion",)',
+        'self.networks = ("completion",)',
+        "tests/test_deploy.py::test_half_precision_inside_couplings",
     ),
 )
 
@@ -782,8 +789,8 @@ BLOCKS = (
     Mutant(
         "weights that change before the way back",
         "wic_layers/blocks/reversible.py",
-        "ctx.save_for_backward(*piece.weights, y, *inputs)",
-        "ctx.save_for_backward(*(w.detach().clone() for w in piece.weights), y, *inputs)",
+        "ctx.save_for_backward(*piece.weights, x, *inputs)",
+        "ctx.save_for_backward(*(w.detach().clone() for w in piece.weights), x, *inputs)",
         "tests/test_reversible.py::test_weights_that_change_before_the_way_back_are_an_error",
     ),
     Mutant(

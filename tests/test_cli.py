@@ -13,9 +13,10 @@ from skimage import data
 
 import wic_layers
 from wic_layers import cli
-from wic_layers.codec import codec, running
+from wic_layers.codec import codec
 from wic_layers.models import WIN, IICNet
 from wic_layers.pictures import KEYWORD, read_image, size_of, write_png
+from wic_layers.tasks import Rescaling
 
 ROOT = Path(wic_layers.__file__).parents[1]
 
@@ -378,7 +379,7 @@ def test_lack_of_memory(wic, monkeypatch):
     def greedy(*_):
         raise MemoryError
 
-    monkeypatch.setattr(running, "_packed", greedy)
+    monkeypatch.setattr(Rescaling, "packed", greedy)
     code, _, err = wic("down a.png -o s.png --weights r")
     assert code == 2
     assert "not enough memory" in err

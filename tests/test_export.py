@@ -64,7 +64,8 @@ def test_programs_are_saved_by_torch(tmp_path):
     loaded = torch.export.load(tmp_path / "a.pt2").module()
     (photo,) = photographs(1, (31, 45), (1, 1))
     (found,) = loaded(torch.from_numpy(photo))
-    wanted = forward_pixels(TASKS["rescaling-x2"], network, to_tensor(photo))
+    task = TASKS["rescaling-x2"]
+    wanted = forward_pixels(task, network, task.packed(to_tensor(photo)))
     require_one_step(found.numpy(), to_array(wanted), 0.06)
 
 

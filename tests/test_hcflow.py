@@ -274,8 +274,8 @@ def _put_level(mine, theirs, places, channels):
                 put_dense(into.f, given.f, seen, rows)
     into, given = mine[-1], theirs[-1]
     rest = [place for place in range(channels) if place not in places]
-    kept = given.kept
-    extra = into.kept - kept  # of w, behind the kept ones of the image
+    kept = given.split
+    extra = into.split - kept  # of w, behind the kept ones of the image
     order = [*places[:kept], *rest[:extra], *places[kept:], *rest[extra:]]
     into.mix.weight.copy_(torch.eye(channels)[order])
 

@@ -34,11 +34,11 @@ def test_more_comes_back_and_it_looks_as_before(name):
     images = [photograph(), as_pixels(data.coffee())[:, 100:164, 200:264].clone()][: task.images]
     sizes = [(64, 64)] * task.restored_count
     wanted = images[-task.restored_count :]
-    found = []
+    x, found = task.packed(*images), []
     for steps in (0, 10):
-        picture = forward_pixels(task, network, *images, refine=steps)
+        picture = forward_pixels(task, network, x, refine=steps)
         back = backward_pixels(task, network, picture, sizes)
-        found.append((psnr(picture, reference_pixels(task, *images)), psnr(back[0], wanted[0])))
+        found.append((psnr(picture, reference_pixels(task, x)), psnr(back[0], wanted[0])))
     plain, refined = found
     assert refined[1] > plain[1] + {"rescaling-x4": 0.02}.get(name, 0.15)
     assert refined[0] > plain[0] - 0.1
@@ -78,7 +78,7 @@ def test_gradients_reach_nobody_and_modes_stay():
     task, network = load_network((TASKS["rescaling-x2"],), None)
     network.requires_grad_(True).train()
     with torch.no_grad():
-        forward_pixels(task, network, photograph(), refine=1)
+        forward_pixels(task, network, task.packed(photograph()), refine=1)
     assert network.training
     assert all(p.grad is None for p in network.parameters())
 
@@ -106,9 +106,10 @@ def test_the_command_says_what_it_wrote(tmp_path, monkeypatch, capsys):
 
 def test_tiles_are_refined_too():
     task, network = load_network((TASKS["decolorization"],), None)
-    picture = forward_pixels(task, network, photograph(), refine=4, tile=32)
+    x = task.packed(photograph())
+    picture = forward_pixels(task, network, x, refine=4, tile=32)
     back = backward_pixels(task, network, picture, [(64, 64)])[0]
-    plain = backward_pixels(task, network, forward_pixels(task, network, photograph()), [(64, 64)])
+    plain = backward_pixels(task, network, forward_pixels(task, network, x), [(64, 64)])
     assert psnr(back, photograph()) > psnr(plain[0], photograph())
 
 
@@ -123,13 +124,13 @@ def test_a_small_secret_is_not_given_for_its_padding(place):
     _, network = load_network((task,), None)
     top, left = place
     secret = as_pixels(data.coffee())[:, top : top + 16, left : left + 16].clone()
-    found = []
+    x, found = task.packed(photograph(128), secret), []
     for steps in (0, 5):
-        picture = forward_pixels(task, network, photograph(128), secret, refine=steps)
+        picture = forward_pixels(task, network, x, [(16, 16)], refine=steps)
         (back,) = backward_pixels(task, network, picture, [(16, 16)])
         found.append(psnr(back, secret))
     assert found[1] > found[0] + 0.1
     # in tiles the padding of some is all there is
-    tiled = forward_pixels(task, network, photograph(128), secret, refine=5, tile=64)
+    tiled = forward_pixels(task, network, x, [(16, 16)], refine=5, tile=64)
     (back,) = backward_pixels(task, network, tiled, [(16, 16)])
     assert psnr(back, secret) > found[0] + 0.1

@@ -16,16 +16,15 @@ from torch import nn
 from torch.nn.utils import prune
 
 from wic_layers import WIC, tasks
-from wic_layers._probe import in_evaluation_mode
 from wic_layers.blocks import AffineCoupling, Chain, Squeeze, Unsqueeze
 from wic_layers.codec.mark import digest
 from wic_layers.codec.running import backward_pixels, forward_pixels, reference_pixels
+from wic_layers.evaluation.judging import Judgement
 from wic_layers.evaluation.metrics import compare
 from wic_layers.models import WINNaive, inspect
-from wic_layers.models.inspection import receptive_field
+from wic_layers.models.inspection import in_evaluation_mode, receptive_field
 from wic_layers.pictures import as_pixels
 from wic_layers.tasks import TASKS
-from wic_layers.training import judge
 
 pytestmark = pytest.mark.filterwarnings("ignore:What came back:wic_layers.errors.WICWarning")
 
@@ -78,8 +77,8 @@ def test_tiles_are_the_whole_to_the_bit(name, completion, reach):
     network = Small(task, completion).double().eval()
     assert receptive_field(network, task.channels[0]) == reach
     images = [random_pixels((70, 54), seed) for seed in range(task.images)]
-    whole = forward_pixels(task, network, *images, tile=1000, rounded=False)
-    tiled = forward_pixels(task, network, *images, tile=32, rounded=False)
+    whole = forward_pixels(task, network, task.packed(*images), tile=1000, rounded=False)
+    tiled = forward_pixels(task, network, task.packed(*images), tile=32, rounded=False)
     assert torch.equal(tiled, whole)
     picture = torch.rand(whole.shape)
     sizes = [(70, 54)] * task.restored_count
@@ -92,7 +91,7 @@ def test_tiles_are_the_whole_to_the_bit(name, completion, reach):
 def test_the_reference_is_pillows_bicubic(name):
     task = TASKS[name]
     photo = as_pixels(data.astronaut())[:, :192, 130:274].contiguous()
-    small = reference_pixels(task, *[photo] * task.images)
+    small = reference_pixels(task, task.packed(*[photo] * task.images))
     size = (144 // task.scale, 192 // task.scale)
     picture = Image.fromarray(photo.permute(1, 2, 0).numpy())
     bicubic = picture.resize(size, Image.Resampling.BICUBIC)
@@ -105,7 +104,8 @@ def test_the_reference_is_pillows_bicubic(name):
 def test_the_reference_of_a_long_picture_is_in_one_piece(name):
     task, photo = TASKS[name], random_pixels((2060, 16))
     whole = task.reference(photo[None].float() / 255)[0]
-    assert torch.equal(reference_pixels(task, photo), (whole * 255).round().to(torch.uint8))
+    tiled = reference_pixels(task, task.packed(photo))
+    assert torch.equal(tiled, (whole * 255).round().to(torch.uint8))
 
 
 @pytest.mark.parametrize("row", [0, 5, -1])
@@ -176,9 +176,9 @@ def test_pixels_may_be_anywhere():
         for images in ((there, here), (here, there)):
             for device in ("cpu", "meta"):
                 network = Stub(task, device).eval()
-                picture = forward_pixels(task, network, *images, refine=2)
+                picture = forward_pixels(task, network, task.packed(*images), refine=2)
                 back = backward_pixels(task, network, picture.to(images[0].device), [size])
-                results = (picture, *back, reference_pixels(task, *images))
+                results = (picture, *back, reference_pixels(task, task.packed(*images)))
                 assert {x.device.type for x in results} == {"cpu"}
         assert digest(there) == digest(torch.zeros(3, 16, 16, dtype=torch.uint8))
         assert compare("", there, here) == compare("", torch.zeros_like(here), here)
@@ -211,7 +211,7 @@ class Patient(WINNaive):
 
 RUNS = {
     "down": lambda network: tasks.down(random_pixels((16, 12)), model=network),
-    "judge": lambda network: judge(network, TASKS["rescaling-x2"], torch.rand(1, 3, 8, 8)),
+    "judge": lambda network: Judgement(network, TASKS["rescaling-x2"], torch.rand(1, 3, 8, 8)),
     "inspect": lambda network: inspect(network, 8),
 }
 

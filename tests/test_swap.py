@@ -53,7 +53,9 @@ def test_the_right_layers_change_and_the_others_are_left_with_their_reason(case)
     names = [name for swap in pair.report or () for name in swap.names]
     assert changed == set(names) >= set(case.layers)
     assert len({pair.model.get_submodule(name) for name in changed}) == len(case.layers)
-    assert all(swap.is_new and not swap.note and not swap.new_parameters for swap in pair.report or ())
+    assert all(
+        swap.is_new and not swap.note and not swap.new_parameters for swap in pair.report or ()
+    )
     for name, word in case.left.items():
         if (case.name, name) in SILENT:
             continue
@@ -78,9 +80,7 @@ def test_layers_stay_what_they_are(case):
         assert (type(module).__name__, type(module).__module__) == (kind.__name__, kind.__module__)
         assert spec_of(module) is None or spec_of(module).owner is kind
     assert list(pair.model.state_dict()) == list(pair.twin.state_dict())
-    for new, old in zip(
-        pair.model.named_parameters(), pair.twin.named_parameters(), strict=True
-    ):
+    for new, old in zip(pair.model.named_parameters(), pair.twin.named_parameters(), strict=True):
         assert new[0] == old[0]
         assert new[1].requires_grad == old[1].requires_grad
         require_close(new[1], old[1])  # an ActNorm has started from what a WIC returns
@@ -249,9 +249,7 @@ def test_the_losses_reach_the_owners_factors(case):
         return
     pair.model.zero_grad()
     loss.backward()
-    inside = {
-        id(parameter) for layer in pair.layers.values() for parameter in layer.parameters()
-    }
+    inside = {id(parameter) for layer in pair.layers.values() for parameter in layer.parameters()}
     for name, layer in pair.layers.items():
         trains = [p for p in layer.parameters() if p.requires_grad]
         assert not trains or any(p.grad is not None for p in trains), name

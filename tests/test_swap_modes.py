@@ -1,6 +1,5 @@
 """Swapped models under compile, autocast, half, torch.func, replicas, several processes, caching."""
 
-import copy
 import importlib
 import os
 import subprocess
@@ -9,7 +8,17 @@ from pathlib import Path
 
 import pytest
 import torch
-from swapping import batch, built, latent, layer_batch, moved, named, objective, require_alike, require_close
+from swapping import (
+    batch,
+    built,
+    latent,
+    layer_batch,
+    moved,
+    named,
+    objective,
+    require_alike,
+    require_close,
+)
 from torch import nn
 from torch._dynamo.testing import CompileCounterWithBackend
 from torch.func import functional_call, grad, stack_module_state, vmap
@@ -97,7 +106,9 @@ class TestPrecision:
         assert mine[0].dtype == theirs[0].dtype, use
         off, host_off = ((y[0].float() - exact[0]).abs().max() for y in (mine, theirs))
         assert off <= 1.01 * host_off + 1e-6
-        for value, expected in zip(mine[1:], exact[1:], strict=True):  # log-dets are no sums of bits
+        for value, expected in zip(
+            mine[1:], exact[1:], strict=True
+        ):  # log-dets are no sums of bits
             require_close(value.float(), expected.float(), 1e-5)
 
     @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

@@ -39,7 +39,9 @@ class TestRefusals:
         kinds = [type(module) for module in model.modules()]
         with torch.no_grad():
             model.get_submodule("layers.1.invconv").weight[0] = 0
-        with pytest.raises(IllConditionedError, match=r"layers\.1\.invconv: .*condition number \d"):
+        with pytest.raises(
+            IllConditionedError, match=r"layers\.1\.invconv: .*condition number \d"
+        ):
             swap_1x1(model)
         assert [type(module) for module in model.modules()] == kinds
 
@@ -48,7 +50,9 @@ class TestRefusals:
             register_1x1(3, lambda layer: layer)
         with pytest.raises(WICArgumentError, match="kernel as a function of the layer; got 3"):
             register_1x1(nn.Linear, 3)
-        with pytest.raises(WICArgumentError, match=r"call as a wic_layers.hosts.calls.Call; got 'm"):
+        with pytest.raises(
+            WICArgumentError, match=r"call as a wic_layers.hosts.calls.Call; got 'm"
+        ):
             register_1x1(nn.Linear, lambda layer: layer.weight, "mix")
 
     def test_a_method_that_was_taken_before(self):
@@ -65,7 +69,9 @@ class TestRefusals:
         assert "Left as they are:\n  layers.0.invconv: layers.0.mix is" in str(report)
 
     def test_freias_sizes_name_the_shell(self):
-        with pytest.raises(WICArgumentError, match=r"got \[\(12, 8, 8\)\].* wic_layers\.freia\.WIC"):
+        with pytest.raises(
+            WICArgumentError, match=r"got \[\(12, 8, 8\)\].* wic_layers\.freia\.WIC"
+        ):
             WIC([(12, 8, 8)], out_channels=16)
         framework = pytest.importorskip("FrEIA.framework", reason="needs the extra freia")
         with pytest.raises(WICArgumentError, match=r"wic_layers\.freia\.WIC"):
@@ -159,7 +165,9 @@ class TestRegistered:
 
     def test_a_transposed_kernel_is_named(self):
         register_1x1(Mix, lambda layer: layer.w.mT, Pair("mix", "unmix"))
-        with pytest.raises(WICArgumentError, match=r"0: the registered kernel is the transpose of"):
+        with pytest.raises(
+            WICArgumentError, match=r"0: the registered kernel is the transpose of"
+        ):
             swap_1x1(nn.Sequential(Mix()))
 
     def test_a_wrong_kernel_is_refused_with_its_size(self):
@@ -284,10 +292,14 @@ class TestTheReport:
         assert report[0].layer is model.layers[0].invconv is model.layers[1].invconv
         assert report[0].wic is kernel_of(report[0].layer)
         n = report[0].wic.in_channels
-        assert str(report) == repr(report) == (
-            "A WIC answers for 1 invertible 1x1 convolution:\n"
-            f"  layers.0.invconv, layers.1.invconv: InvertibleConv1x1, WIC({n}, {n})\n"
-            "Parameters, their names and checkpoints are what they were."
+        assert (
+            str(report)
+            == repr(report)
+            == (
+                "A WIC answers for 1 invertible 1x1 convolution:\n"
+                f"  layers.0.invconv, layers.1.invconv: InvertibleConv1x1, WIC({n}, {n})\n"
+                "Parameters, their names and checkpoints are what they were."
+            )
         )
 
     def test_a_single_layer(self):

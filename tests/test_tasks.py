@@ -509,6 +509,6 @@ def test_other_errors_of_networks_pass_and_nan_is_refused():
 
     image = random_pixels((6, 6))
     with pytest.raises(RuntimeError, match="shapes do not match"):
-        forward_pixels(tasks.TASKS["hiding-1"], Broken(), image, image)
+        forward_pixels(tasks.TASKS["hiding-1"], Broken(), torch.cat((image, image)))
     with pytest.raises(WICError, match="not finite"):
         backward_pixels(tasks.TASKS["hiding-1"], Broken(), image, [(6, 6)])

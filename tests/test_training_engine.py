@@ -19,7 +19,7 @@ from wic_layers.errors import WICArgumentError, WICError
 from wic_layers.evaluation.judging import Judgement
 from wic_layers.pictures import find_images, psnr
 from wic_layers.tasks import TASKS, down
-from wic_layers.training import Muon, Photographs, Training, judge
+from wic_layers.training import Muon, Photographs, Training
 from wic_layers.training import loop as engine
 from wic_layers.training.data import Batches, pack_crops
 from wic_layers.training.objective import Objective, Step, capture
@@ -72,12 +72,12 @@ def test_a_short_training_learns(images, tmp_path, bf16):
     bicubic = psnr(quantize(enlarged), whole)
     chosen = settings(steps=400, batch=4, warmup=20, learning_rate=2e-3, bf16=bf16, every=400)
     model = network(size="small")
-    before = judge(model, task, whole)
+    before = Judgement(model, task, whole)
     fit(images, tmp_path / "run", chosen, model=model)
-    after = judge(model, task, whole)
-    assert after[0] > before[0] + 15
-    assert after[1] > before[1] + 15
-    assert after[1] > bicubic
+    after = Judgement(model, task, whole)
+    assert after.psnr_forward > before.psnr_forward + 15
+    assert after.psnr_back > before.psnr_back + 15
+    assert after.psnr_back > bicubic
     assert all(torch.isfinite(p).all() for p in model.parameters())
 
 
@@ -280,9 +280,9 @@ def test_averaged_weights_are_the_result(images, tmp_path, decay, second, third)
         for state, share in zip(states[1:], (second, third), strict=True):
             expected = expected.lerp(state[name], share)
         torch.testing.assert_close(found, expected)
-    x = held_out()
+    judged = Judgement(result, TASKS["rescaling-x2"], held_out())
     row = rows_of(tmp_path / "run")[-1]
-    assert (row["psnr_forward"], row["psnr_back"]) == judge(result, TASKS["rescaling-x2"], x)
+    assert (row["psnr_forward"], row["psnr_back"]) == (judged.psnr_forward, judged.psnr_back)
 
 
 def test_settings_of_a_resumed_training_are_those_of_the_first(images, tmp_path):
@@ -479,7 +479,7 @@ def test_what_was_frozen_stays_in_its_mode():
     model = network()
     model[0].eval()
     modes = [module.training for module in model.modules()]
-    judge(model, TASKS["rescaling-x2"], held_out())
+    Judgement(model, TASKS["rescaling-x2"], held_out())
     down(torch.zeros(3, 8, 8, dtype=torch.uint8), model=model)
     assert [module.training for module in model.modules()] == modes
     assert False in modes

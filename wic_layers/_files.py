@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
 
 from wic_layers.errors import WICFileError
 
-__all__ = ["check_place", "is_temporary", "protecting", "replacing", "write_whole"]
+__all__ = ["check_place", "is_temporary", "protecting", "write_whole"]
 
 _PREFIX, _SUFFIX = ".wic-", ".tmp"
 
@@ -79,17 +79,12 @@ def _check(target: Path, inputs: list[Path], *, force: bool) -> None:
 
 
 def is_temporary(name: str) -> bool:
-    """Whether a file so called is one that :func:`replacing` could not finish."""
+    """Whether a file so called is one that :func:`write_whole` could not finish."""
     return name.startswith(_PREFIX) and name.endswith(_SUFFIX)
 
 
-@contextmanager
-def replacing(target: Path, *, check: Callable[[], object] | None = None) -> Iterator[Path]:
-    """Gives a temporary name in the same folder, whose file then takes the place of ``target``.
-
-    Args:
-        target: The file to write.
-        check: Called before it is replaced, and may raise: others may have written it meanwhile.
+def write_whole(target: Path, content: bytes) -> None:
+    """Writes a file under a temporary name in the same folder, and then puts it in its place.
 
     Raises:
         WICFileError: If writing fails. Nothing is left behind.
@@ -97,24 +92,12 @@ def replacing(target: Path, *, check: Callable[[], object] | None = None) -> Ite
     # tempfile's files can be read by their owner only
     temporary = target.with_name(f"{_PREFIX}{secrets.token_hex(6)}{_SUFFIX}")
     try:
-        yield temporary
-        if check is not None:
-            check()
+        temporary.write_bytes(content)
         os.replace(temporary, target)
         written = _PROTECTED.get()
         if written is not None:
             written[target.resolve()] = "was written just now, from another file"
     except OSError as error:
-        if isinstance(error, WICFileError):
-            raise
         raise WICFileError(f"{target} cannot be written: {error.strerror or error}.") from error
     finally:
         temporary.unlink(missing_ok=True)
-
-
-def write_whole(
-    target: Path, content: bytes, *, check: Callable[[], object] | None = None
-) -> None:
-    """Writes a file as :func:`replacing` does."""
-    with replacing(target, check=check) as temporary:
-        temporary.write_bytes(content)

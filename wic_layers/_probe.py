@@ -6,20 +6,18 @@ import copy
 import pickle
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import chain
 from typing import TypeGuard, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from wic_layers.errors import ContractError, WICError
+from wic_layers.errors import ContractError
 from wic_layers.layer.completion import Learned
 from wic_layers.layer.conv import WIC
 from wic_layers.layer.functional import condition_number, to_algebra
 
 __all__: list[str] = []
 
-_Module = TypeVar("_Module", bound=nn.Module)
 _Result = TypeVar("_Result")
 
 _SPATIAL: tuple[tuple[int, ...], ...] = ((), (5,), (4, 6), (1, 1), (2, 3, 2))
@@ -93,38 +91,6 @@ def is_deterministic(layer: WIC, y: Tensor) -> bool:
         return torch.equal(layer.complete(y), layer.complete(y))
 
 
-def in_evaluation_mode(model: _Module) -> _Module:
-    """Returns a model that evaluates, without a change to the one that is passed.
-
-    Other threads may train it or run it meanwhile, so its own mode is never switched.
-
-    Returns:
-        The model itself if all of its modules are in evaluation mode; else a copy that is, with
-        the same parameters, buffers and hooks.
-
-    Raises:
-        TypeError: If a copy is needed and cannot be made.
-    """
-    modules = list(model.modules())
-    if not any(module.training for module in modules):
-        return model
-    shared: list[object] = []
-    for module in modules:
-        own = chain(vars(module).values(), module._parameters.values(), module._buffers.values())
-        shared += [value for value in own if isinstance(value, Tensor)]
-        for name, value in vars(module).items():
-            if name.endswith("_hooks"):
-                shared += value.values()
-    try:
-        twin = copy.deepcopy(model, {id(value): value for value in shared})
-    except (TypeError, RuntimeError, pickle.PicklingError) as error:
-        raise TypeError(
-            f"Expected a {type(model).__name__} in evaluation mode, or one that can be copied "
-            f"({error}). Call its eval() first."
-        ) from error
-    return twin.eval()
-
-
 @contextmanager
 def left_as_found(model: nn.Module) -> Iterator[None]:
     """Gives every module its training mode back, and the caller its random numbers."""
@@ -135,15 +101,6 @@ def left_as_found(model: nn.Module) -> Iterator[None]:
     finally:
         for module, mode in modes:
             module.training = mode
-
-
-@contextmanager
-def naming(name: str) -> Iterator[None]:
-    """Prepends the name of a layer to an error."""
-    try:
-        yield
-    except WICError as error:
-        raise (error.inside(name) if name else error) from None
 
 
 def state_of(model: nn.Module) -> dict[str, Tensor]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 __all__ = [
     "ContractError",
     "IllConditionedError",
@@ -11,6 +14,7 @@ __all__ = [
     "WICFileError",
     "WICShapeError",
     "WICWarning",
+    "needing",
 ]
 
 
@@ -27,8 +31,8 @@ class WICError(Exception):
         self.parts: tuple[str, ...] = ()
 
     def inside(self, name: str) -> WICError:
-        """Notes that the error came from the part ``name`` of a larger module; returns itself."""
-        self.parts = (name, *self.parts)
+        """Notes from which part of a module it came, if not from the whole; returns itself."""
+        self.parts = (name, *self.parts) if name else self.parts
         return self
 
     def __str__(self) -> str:
@@ -61,6 +65,26 @@ class WICFileError(WICError, OSError):
 
 class WICDependencyError(WICError, ImportError):
     """An optional dependency is missing; the message holds the pip line that brings it."""
+
+
+@contextmanager
+def needing(what: str, extra: str) -> Iterator[None]:
+    """Around an import: if a package is missing, says what needs it and how it is installed.
+
+    Args:
+        what: Such as ``"Training needs PyYAML"``; ``{name}`` in it becomes the package's name.
+        extra: The extra of this library that brings it.
+
+    Raises:
+        WICDependencyError: If it is missing.
+    """
+    try:
+        yield
+    except ImportError as error:
+        raise WICDependencyError(
+            f"{what.replace('{name}', str(error.name))}, which is not installed. Run: pip install "
+            f"'wic-layers[{extra}]'"
+        ) from error
 
 
 class WICWarning(UserWarning):

@@ -22,7 +22,6 @@ from wic_layers._probe import (
     is_deterministic,
     is_layer,
     left_as_found,
-    naming,
     pickled,
     relative,
     require_equal,
@@ -34,6 +33,7 @@ from wic_layers._probe import (
     state_of,
     title,
 )
+from wic_layers.blocks.block import run_named
 from wic_layers.errors import ContractError, IllConditionedError, WICArgumentError
 from wic_layers.layer.conv import WIC
 from wic_layers.layer.functional import condition_number, to_algebra
@@ -108,14 +108,12 @@ def check(
             f"Expected a model with at least one WIC; {type(model).__name__} has none."
         )
     for name, layer in layers:
-        with naming(name):
-            check_condition(layer)
+        run_named(name, check_condition, layer)
     round_trips = {}
     for name, layer in layers:
-        with naming(name):
-            for contract in (check_state, check_shapes, check_modes, check_autocast, check_losses):
-                contract(layer, spatial)
-            round_trips[name] = check_round_trip(layer, spatial)
+        for contract in (check_state, check_shapes, check_modes, check_autocast, check_losses):
+            run_named(name, contract, layer, spatial)
+        round_trips[name] = run_named(name, check_round_trip, layer, spatial)
     if x is not None:
         check_model(model, x)
     return round_trips

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator
 from fractions import Fraction
-from typing import Any
+from typing import Any, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,7 @@ from wic_layers.layer.two_way import TwoWay, has_hooks
 __all__ = [
     "Gradients",
     "InvertibleBlock",
+    "Named",
     "as_block",
     "check_channels",
     "check_divisible",
@@ -27,8 +28,13 @@ __all__ = [
     "title_of",
 ]
 
+Named: TypeAlias = list[tuple[str, Any]]
+"""Modules with ``forward`` and ``inverse``, with their names."""
+
 Gradients = dict[Tensor, Tensor]
 """Gradients by their parameters, to which those of a block are added."""
+
+_Result = TypeVar("_Result")
 
 _PROBE = 48  # side of the image on which an unknown block is measured
 
@@ -40,8 +46,8 @@ class InvertibleBlock(TwoWay):
     ``inverse`` of any other module. What else is asked of a block has a default, which a subclass
     replaces where it knows better:
 
-    - :meth:`shape_after`: what it does to channels and sides. By default a copy without data
-      (on the meta device) is run once.
+    - :attr:`keeps_shape` or :meth:`shape_after`: what it does to channels and sides. By default a
+      copy without data (on the meta device) is run once.
     - :attr:`reach`: how far it sees. By default all convolutions inside are taken to stand in a
       row, which is never too little where they run at the block's own resolution.
     - :attr:`is_exact`, :meth:`can_undo` and :meth:`undo`: whether what went in can be computed
@@ -53,10 +59,12 @@ class InvertibleBlock(TwoWay):
 
     Attributes:
         is_exact: Whether both directions give back what went into the other.
+        keeps_shape: Whether channels and sides stay as they are.
         networks: Names of the submodules that need no inverse: networks inside couplings.
     """
 
     is_exact = False
+    keeps_shape = False
     networks: tuple[str, ...] = ()
 
     def forward(self, x: Tensor, rev: bool = False) -> Tensor:  # noqa: FBT001, FBT002 - as IRN calls it
@@ -73,6 +81,8 @@ class InvertibleBlock(TwoWay):
             channels: Channels of its input.
             side: Sides of its input, over those of the network's input.
         """
+        if self.keeps_shape:
+            return channels, side
         try:
             x = torch.empty(1, channels, _PROBE, _PROBE, device="meta")
             with torch.no_grad():
@@ -196,15 +206,7 @@ def gradient_of(
     out_gradients: tuple[Tensor, ...],
     gradients: Gradients,
 ) -> Tensor:
-    """Returns the gradient of ``x``; those of the modules' parameters are added to ``gradients``.
-
-    Args:
-        outs: What the modules made of ``x``.
-        x: What went in, which requires a gradient.
-        modules: The modules.
-        out_gradients: The gradients of ``outs``.
-        gradients: By parameter.
-    """
+    """Returns the gradient of ``x``, of which modules made ``outs``; adds those of parameters."""
     every = (p for module in modules for p in module.parameters() if p.requires_grad)
     parameters = list(dict.fromkeys(every))  # G and H may share some
     inputs = [x, *parameters]
@@ -215,7 +217,7 @@ def gradient_of(
     return torch.zeros_like(x) if back is None else back
 
 
-def run_named(name: str, function: Callable[..., Any], *arguments: Any) -> Any:
+def run_named(name: str, function: Callable[..., _Result], *arguments: object) -> _Result:
     """Calls a part of a module; its errors say its name."""
     if torch.compiler.is_compiling():
         return function(*arguments)

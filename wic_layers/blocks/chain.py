@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from wic_layers.blocks.block import (
     Gradients,
     InvertibleBlock,
+    Named,
     as_block,
     check_invertible,
     run_named,
@@ -39,6 +40,7 @@ class Chain(InvertibleBlock):
         True
     """
 
+    reach = 0  # of its own
     runner: Any = None  # what wic_layers.blocks.reversible.save_memory puts there
 
     def __init__(self, *blocks: nn.Module) -> None:
@@ -53,7 +55,7 @@ class Chain(InvertibleBlock):
     def _inverse(self, y: Tensor) -> Tensor:
         return self._through(self._blocks()[::-1], y, rev=True)
 
-    def _through(self, blocks: list[tuple[str, Any]], x: Tensor, *, rev: bool = False) -> Tensor:
+    def _through(self, blocks: Named, x: Tensor, *, rev: bool = False) -> Tensor:
         """Runs blocks with their names, in this order."""
         if self.runner is not None and self.runner.is_wanted():
             return self.runner(blocks, x, rev=rev)
@@ -61,7 +63,7 @@ class Chain(InvertibleBlock):
             x = run_named(name, block.inverse if rev else block, x)
         return x
 
-    def _blocks(self) -> list[tuple[str, Any]]:
+    def _blocks(self) -> Named:
         # not named_children(), which leaves out the second use of a block
         return list(self._modules.items())
 
@@ -70,11 +72,6 @@ class Chain(InvertibleBlock):
         for block in self:
             channels, side = as_block(block).shape_after(channels, side)
         return channels, side
-
-    @property
-    def reach(self) -> int:
-        """None of its own."""
-        return 0
 
     def parts(
         self, channels: int, side: Fraction

@@ -3,22 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from fractions import Fraction
 
 import torch
 from torch import Tensor, nn
 
-from wic_layers.blocks.block import Gradients, InvertibleBlock, gradient_of, reach_of
+from wic_layers.blocks.block import Gradients, InvertibleBlock, gradient_of, reach_of, title_of
 from wic_layers.blocks.dense_block import DenseBlock
 from wic_layers.errors import WICArgumentError, WICShapeError
 
-__all__ = [
-    "AffineCoupling",
-    "with_condition",
-]
+__all__ = ["AffineCoupling", "Coupling", "with_condition"]
 
 
-class AffineCoupling(InvertibleBlock):
+class Coupling(InvertibleBlock):
+    """Base of couplings: ``channels`` in two halves, the first one of ``split`` channels."""
+
+    is_exact = True
+    keeps_shape = True
+
+    def __init__(self, channels: int, split: int) -> None:
+        super().__init__()
+        if not 0 < split < channels:
+            raise WICArgumentError(
+                f"Expected a split that leaves channels on both sides of {channels}; got {split}."
+            )
+        self.channels = channels
+        self.sizes = (split, channels - split)
+
+    def halves(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns the halves of an input."""
+        if x.ndim < 2 or x.shape[1] != self.channels:
+            raise WICShapeError(
+                f"{title_of(self)}: expected {self.channels} channels; got shape {tuple(x.shape)}."
+            )
+        first, second = x.split(self.sizes, dim=1)
+        return first, second
+
+
+class AffineCoupling(Coupling):
     r"""IRN's coupling of two halves of the channels.
 
     .. math:: y_1 = x_1 + F(x_2),\quad s = c\,(2\sigma(H(y_1)) - 1),\quad y_2 = x_2 e^{s} + G(y_1)
@@ -41,7 +62,6 @@ class AffineCoupling(InvertibleBlock):
         | Invertible Image Rescaling (Xiao et al., 2020), Eq. (3)-(4)
     """
 
-    is_exact = True
     networks = ("F", "G", "H")
 
     def __init__(
@@ -53,34 +73,19 @@ class AffineCoupling(InvertibleBlock):
         condition: int = 0,
         subnet: Callable[[int, int], nn.Module] = DenseBlock,
     ) -> None:
-        super().__init__()
         first = channels // 2 if split is None else split
-        if not 0 < first < channels:
-            raise WICArgumentError(
-                f"Expected a split that leaves channels on both sides of {channels}; got {first}."
-            )
-        self.channels = channels
-        self.sizes = (first, channels - first)
+        super().__init__(channels, first)
         self.clamp = clamp
         self.condition = condition
         self.F = subnet(channels - first + condition, first)
         self.G = subnet(first + condition, channels - first)
         self.H = subnet(first + condition, channels - first)
 
-    def _halves(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        if x.ndim < 2 or x.shape[1] != self.channels:
-            raise WICShapeError(
-                f"AffineCoupling({self.extra_repr()}): expected {self.channels} channels; got "
-                f"shape {tuple(x.shape)}."
-            )
-        first, second = x.split(self.sizes, dim=1)
-        return first, second
-
     def _check_condition(self, condition: Tensor | None) -> None:
         channels = 0 if condition is None else condition.shape[1]
         if channels != self.condition:
             raise WICShapeError(
-                f"AffineCoupling({self.extra_repr()}): expected a condition of {self.condition} "
+                f"{title_of(self)}: expected a condition of {self.condition} "
                 f"channels; got {channels}. It is given to couple and uncouple."
             )
 
@@ -103,7 +108,7 @@ class AffineCoupling(InvertibleBlock):
             condition: Shape (B, condition, \*spatial); None where the coupling takes none.
         """
         self._check_condition(condition)
-        x1, x2 = self._halves(x)
+        x1, x2 = self.halves(x)
         y1 = x1 + self.F(with_condition(x2, condition)).to(x.dtype)
         scale, shift = self.scale_and_shift(with_condition(y1, condition), x.dtype)
         y2 = x2 * scale.exp() + shift
@@ -112,15 +117,11 @@ class AffineCoupling(InvertibleBlock):
     def uncouple(self, y: Tensor, condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Maps ``y`` back and returns the s of :meth:`couple` with it."""
         self._check_condition(condition)
-        y1, y2 = self._halves(y)
+        y1, y2 = self.halves(y)
         scale, shift = self.scale_and_shift(with_condition(y1, condition), y.dtype)
         x2 = (y2 - shift) * (-scale).exp()
         x1 = y1 - self.F(with_condition(x2, condition)).to(y.dtype)
         return torch.cat((x1, x2), dim=1), scale
-
-    def shape_after(self, channels: int, side: Fraction) -> tuple[int, Fraction]:
-        """See :meth:`InvertibleBlock.shape_after`."""
-        return channels, side
 
     @property
     def reach(self) -> int:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 
+from wic_layers.layer.cache import KernelCache, computed
 from wic_layers.layer.pointwise import is_transformed
 from wic_layers.layer.two_way import has_hooks
 
@@ -52,9 +53,7 @@ class DenseBlock(nn.Module):
         super().__init__()
         self.slope = slope
         self._inference_dtype: torch.dtype | None = None
-        # weights in that dtype, and the parameters that they are cast from, with their versions
-        self._cast: list[tuple[Tensor, Tensor]] = []
-        self._cast_from: list[tuple[Tensor, int]] = []
+        self._cache = KernelCache()  # of weights in that dtype
         for index in range(1, 6):
             width = in_channels + (index - 1) * growth
             conv = nn.Conv2d(width, growth if index < 5 else out_channels, 3, padding=1)
@@ -75,16 +74,16 @@ class DenseBlock(nn.Module):
             if torch.is_grad_enabled():
                 return self._keep_once(x, convolutions)
             if self.is_optimized():
-                return self._infer(x, convolutions, self._inference_dtype)
+                return self._infer(x, convolutions, cast(torch.dtype, self._inference_dtype))
         features = _channels_last(x)
         for conv in convolutions[:-1]:
             features = torch.cat((features, F.leaky_relu(conv(features), self.slope)), dim=1)
         out: Tensor = convolutions[-1](features)
         return out
 
-    def convolutions(self) -> list[Any]:
+    def convolutions(self) -> list[nn.Conv2d]:
         """The five convolutions, in their order."""
-        return [self._modules[f"conv{index}"] for index in range(1, 6)]
+        return [cast(nn.Conv2d, self._modules[f"conv{index}"]) for index in range(1, 6)]
 
     def _is_watched_alone(self, x: Tensor) -> bool:
         """Whether nothing but autograd on its way back looks at what happens here."""
@@ -96,17 +95,17 @@ class DenseBlock(nn.Module):
             and type(x) is Tensor
         )
 
-    def _keep_once(self, x: Tensor, convolutions: Sequence[Any]) -> Tensor:
-        parameters = [each for conv in convolutions for each in (conv.weight, conv.bias)]
+    def _keep_once(self, x: Tensor, convolutions: list[nn.Conv2d]) -> Tensor:
+        parameters = _parameters(convolutions)
         kind = x.device.type
         is_double = torch.float64 in (x.dtype, parameters[0].dtype)  # autocast leaves it alone
         if torch.is_autocast_enabled(kind) and not is_double:
             dtype = torch.get_autocast_dtype(kind)
             with torch.autocast(kind, enabled=False):
-                cast = [_to(each, dtype) for each in parameters]
+                narrow = [_to(each, dtype) for each in parameters]
                 blocks = _block_size(kind, dtype)
                 padded = _pad_channels(x.to(dtype), blocks)
-                out: Tensor = _Dense.apply(padded, self.slope, *_in_blocks(cast, x, blocks))
+                out: Tensor = _Dense.apply(padded, self.slope, *_in_blocks(narrow, x, blocks))
                 return out[:, : len(parameters[-1])]
         out = _Dense.apply(x, self.slope, *parameters)
         return out  # noqa: RET504 - the type checker wants it named
@@ -114,63 +113,50 @@ class DenseBlock(nn.Module):
     def optimize(self, dtype: torch.dtype | None) -> None:
         """Sets the precision of the convolutions in ``eval()`` with gradients off.
 
-        The weights are cast once and remembered for as long as the parameters are the same and
-        autograd counts no edit of them; an edit through ``.data`` is not seen before ``eval()``.
-        Compiled, exported, traced and transformed (``torch.func``) code runs as it did.
+        The weights are cast once and remembered for as long as the parameters are the same; off
+        the CPU an edit through ``.data`` is not seen before ``eval()``. Compiled, exported, traced
+        and transformed (``torch.func``) code runs as it did.
 
         Args:
             dtype: Such as ``torch.bfloat16``; None for that of the input.
         """
         self._inference_dtype = dtype
-        self._forget()
+        self._cache.clear()
 
     def is_optimized(self) -> bool:
         """Whether the precision with gradients off is one that :meth:`optimize` has set."""
         return self._inference_dtype is not None and not self.training
 
-    def _forget(self) -> None:
-        self._cast, self._cast_from = [], []
-
-    def _infer(self, x: Tensor, convolutions: Sequence[Any], dtype: Any) -> Tensor:
+    def _infer(self, x: Tensor, convolutions: list[nn.Conv2d], dtype: torch.dtype) -> Tensor:
         """The same in ``dtype``; the result is in that of the input."""
         blocks = _block_size(x.device.type, dtype)
-        parameters = [each for conv in convolutions for each in (conv.weight, conv.bias)]
-        if not self._is_cast_from(parameters):
-            cast = [each.detach().to(dtype) for each in parameters]
-            self._cast = [
-                (_to(weight, dtype), bias) for weight, bias in _paired(_in_blocks(cast, x, blocks))
-            ]
-            self._cast_from = [
-                (each, -1 if each.is_inference() else each._version) for each in parameters
-            ]
-        features = _pad_channels(x.to(dtype, memory_format=torch.channels_last), blocks)
-        out, _ = _convolved(features, self.slope, self._cast, F.leaky_relu_)
-        return out[:, : len(convolutions[-1].bias)].to(x.dtype)
+        parameters = _parameters(convolutions)
 
-    def _is_cast_from(self, parameters: Sequence[Tensor]) -> bool:
-        return len(self._cast_from) == len(parameters) and all(
-            each is source and not each.is_inference() and each._version == version
-            for each, (source, version) in zip(parameters, self._cast_from, strict=True)
-        )
+        def narrowed() -> list[tuple[Tensor, Tensor]]:
+            narrow = [each.to(dtype) for each in parameters]
+            pairs = _paired(_in_blocks(narrow, x, blocks))
+            return [(_to(weight, dtype), bias) for weight, bias in pairs]
+
+        pairs = computed(self._cache.entries((), tuple(parameters)), dtype, narrowed)
+        features = _pad_channels(x.to(dtype, memory_format=torch.channels_last), blocks)
+        out, _ = _convolved(features, self.slope, pairs, F.leaky_relu_)
+        return out[:, : len(parameters[-1])].to(x.dtype)
 
     def train(self: _Self, mode: bool = True) -> _Self:  # noqa: FBT001, FBT002 - torch's own signature
         """Switches between training and evaluation, and forgets cast weights."""
-        self._forget()
+        self._cache.clear()
         return super().train(mode)
 
-    def _apply(self: _Self, fn: Any, recurse: bool = True) -> _Self:  # noqa: FBT001, FBT002 - torch's own signature
-        self._forget()
-        return super()._apply(fn, recurse)
-
-    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
-        self._forget()
-        super()._load_from_state_dict(*args, **kwargs)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_cast": [], "_cast_from": []}
+    def __getstate__(self) -> dict[str, object]:
+        return {**self.__dict__, "_cache": KernelCache()}
 
     def extra_repr(self) -> str:
         return f"slope={self.slope}"
+
+
+def _parameters(convolutions: list[nn.Conv2d]) -> list[Tensor]:
+    """Weights and biases in turn."""
+    return [cast(Tensor, each) for conv in convolutions for each in (conv.weight, conv.bias)]
 
 
 def _is_untouched(conv: nn.Module) -> bool:
@@ -292,7 +278,11 @@ class _Dense(torch.autograd.Function):
 
 
 def _again(
-    x: Tensor, slope: float, parameters: list[Tensor], gradient: Tensor, needs_gradient: Any
+    x: Tensor,
+    slope: float,
+    parameters: list[Tensor],
+    gradient: Tensor,
+    needs_gradient: Sequence[bool],
 ) -> tuple[Tensor | None, ...]:
     """The gradients by plain autograd, which can be differentiated again."""
     out, _ = _convolved(x, slope, _paired(parameters), F.leaky_relu)

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from fractions import Fraction
-
 import torch
 from einops import rearrange
 from torch import Tensor
 
-from wic_layers.blocks.block import InvertibleBlock, check_channels, check_divisible
+from wic_layers.blocks.block import check_channels, check_divisible
+from wic_layers.blocks.squeezes import Squeezing, Turned
 from wic_layers.errors import WICArgumentError
 
 __all__ = ["Haar", "InverseHaar"]
 
 
-class Haar(InvertibleBlock):
+class Haar(Squeezing):
     """The Haar transform: (B, C, H, W) to (B, 4C, H/2, W/2), sub-bands LL, HL, LH, HH.
 
     Each sub-band holds all C channels. LL is twice the mean of a square of four pixels; HL holds
@@ -36,8 +35,6 @@ class Haar(InvertibleBlock):
         WICArgumentError: If ``groups`` is less than 1.
         WICShapeError: If H or W is odd, or the channels cannot be grouped.
     """
-
-    is_exact = True
 
     def __init__(self, groups: int = 1, *, mean: bool = False) -> None:
         super().__init__()
@@ -69,24 +66,10 @@ class Haar(InvertibleBlock):
         d = low + horizontal + vertical + diagonal
         return rearrange([a, b, c, d], "(i j) n g c h w -> n (g c) (h i) (w j)", i=2, j=2)
 
-    def shape_after(self, channels: int, side: Fraction) -> tuple[int, Fraction]:
-        """See :meth:`InvertibleBlock.shape_after`."""
-        return 4 * channels, side / 2
-
     def extra_repr(self) -> str:
         parts = [f"{self.groups}"] if self.groups > 1 else []
         return ", ".join(parts + ["mean=True"] * self.mean)
 
 
-class InverseHaar(Haar):
+class InverseHaar(Turned, Haar):
     """Pixels from sub-bands: :class:`Haar` with its two directions exchanged."""
-
-    def _forward(self, x: Tensor) -> Tensor:
-        return super()._inverse(x)
-
-    def _inverse(self, y: Tensor) -> Tensor:
-        return super()._forward(y)
-
-    def shape_after(self, channels: int, side: Fraction) -> tuple[int, Fraction]:
-        """See :meth:`InvertibleBlock.shape_after`."""
-        return channels // 4, side * 2

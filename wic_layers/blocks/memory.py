@@ -40,6 +40,8 @@ class LongTermMemory(InvertibleBlock):
         | (Huang and Huang), Eq. (19)-(20)
     """
 
+    reach = 0  # of its own
+
     def __init__(self, channels: int, inner: nn.Module) -> None:
         super().__init__()
         check_invertible(inner, "inner")
@@ -52,7 +54,7 @@ class LongTermMemory(InvertibleBlock):
     def _inverse(self, y: Tensor) -> Tensor:
         return self._around(y, self.inner.inverse)
 
-    def _around(self, x: Tensor, function: Callable[[Tensor], Any]) -> Tensor:
+    def _around(self, x: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
         if x.shape[1] <= self.channels:
             raise WICShapeError(
                 f"LongTermMemory: expected more than {self.channels} channels; got shape "
@@ -65,11 +67,6 @@ class LongTermMemory(InvertibleBlock):
         """See :meth:`InvertibleBlock.shape_after`."""
         rest, side = as_block(self.inner).shape_after(channels - self.channels, side)
         return self.channels + rest, side
-
-    @property
-    def reach(self) -> int:
-        """None of its own."""
-        return 0
 
     def parts(
         self, channels: int, side: Fraction

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from fractions import Fraction
-
 import torch
 from torch import Tensor, nn
 
@@ -78,7 +76,9 @@ class Relation(InvertibleBlock):
         WICShapeError: If another number of channels comes in.
     """
 
+    keeps_shape = True
     networks = ("there", "back")
+    reach = CrossImage.reach  # in which the images stand beside each other
 
     def __init__(self, images: int, features: int = 64, growth: int = 32) -> None:
         super().__init__()
@@ -102,15 +102,6 @@ class Relation(InvertibleBlock):
                 f"{title_of(self)}: expected {3 * self.images} channels; got {tuple(x.shape)}."
             )
         return x + 0.2 * network(x).to(x.dtype)
-
-    def shape_after(self, channels: int, side: Fraction) -> tuple[int, Fraction]:
-        """See :meth:`InvertibleBlock.shape_after`."""
-        return channels, side
-
-    @property
-    def reach(self) -> int:
-        """That of a network, in which the images stand beside each other."""
-        return CrossImage.reach
 
     def keep_one_way(self, *, rev: bool) -> None:
         """Drops the other direction's network."""

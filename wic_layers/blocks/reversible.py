@@ -8,13 +8,13 @@ networks inside couplings.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from wic_layers.blocks.block import Gradients, as_block, run_named
+from wic_layers.blocks.block import Gradients, Named, as_block, run_named
 from wic_layers.blocks.chain import Chain
 from wic_layers.blocks.dense_block import DenseBlock
 from wic_layers.errors import WICError
@@ -62,11 +62,11 @@ def save_memory(model: nn.Module, *, enabled: bool = True, check: bool = False) 
             module.runner = _Runner(check=check) if enabled else None
 
 
+@dataclass
 class _Runner:
     """Runs the blocks of a chain, as many of them as can be in one piece."""
 
-    def __init__(self, *, check: bool) -> None:
-        self.check = check
+    check: bool
 
     def is_wanted(self) -> bool:
         """Whether autograd, and nothing else, watches."""
@@ -77,7 +77,7 @@ class _Runner:
             and not is_transformed()
         )
 
-    def __call__(self, blocks: Sequence[tuple[str, Any]], x: Tensor, *, rev: bool) -> Tensor:
+    def __call__(self, blocks: Named, x: Tensor, *, rev: bool) -> Tensor:
         """Maps ``x`` through blocks with their names, in this order."""
         rest = list(blocks)
         while rest:
@@ -85,7 +85,7 @@ class _Runner:
             while count < len(rest) and _can_take_part(rest[count][1], rev=rev):
                 count += 1
             if count:
-                piece = _Piece(rest[:count], rev=rev, check=self.check)
+                piece = _Piece(rest[:count], rev, self.check)
                 x = _Reversible.apply(piece, x, *piece.parameters)
             else:
                 name, block = rest[0]
@@ -106,36 +106,17 @@ def _can_take_part(block: nn.Module, *, rev: bool) -> bool:
     )
 
 
+@dataclass
 class _Piece:
     """Exact blocks in the order in which they run, and how to undo them."""
 
-    def __init__(self, blocks: Sequence[tuple[str, Any]], *, rev: bool, check: bool) -> None:
-        self.blocks = list(blocks)
-        self.rev = rev
-        self.check = check
-        self.weights = list(dict.fromkeys(p for _, block in blocks for p in block.parameters()))
-        self.parameters = [p for p in self.weights if p.requires_grad]
+    blocks: Named
+    rev: bool
+    check: bool
 
-    def run(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """The result, and what went into every block if that is to be compared."""
-        inputs = []
-        for name, block in self.blocks:
-            if self.check:
-                inputs.append(x)
-            x = run_named(name, block.inverse if self.rev else block, x)
-        return x, inputs
-
-    def undo(
-        self, y: Tensor, gradient: Tensor, inputs: Sequence[Tensor]
-    ) -> tuple[Tensor, Gradients]:
-        """The gradients of what went in and of the parameters."""
-        gradients: Gradients = {}
-        for index in range(len(self.blocks) - 1, -1, -1):
-            name, block = self.blocks[index]
-            y, gradient = as_block(block).undo(y, gradient, gradients, rev=self.rev)
-            if self.check:
-                _compare(name, y, inputs[index])
-        return gradient, gradients
+    def __post_init__(self) -> None:
+        self.weights = list(dict.fromkeys(p for _, b in self.blocks for p in b.parameters()))
+        self.parameters = [weight for weight in self.weights if weight.requires_grad]
 
 
 def _compare(name: str, x: Tensor, expected: Tensor) -> None:
@@ -153,20 +134,28 @@ class _Reversible(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, piece: _Piece, x: Tensor, *parameters: Tensor) -> Tensor:
-        y, inputs = piece.run(x)
+        inputs = []  # of every block, if they are to be compared
+        for name, block in piece.blocks:
+            if piece.check:
+                inputs.append(x)
+            x = run_named(name, block.inverse if piece.rev else block, x)
         ctx.piece = piece
         ctx.autocast = _autocast_of(x.device.type)
         # with the weights, so that autograd notices if they have changed until then
-        ctx.save_for_backward(*piece.weights, y, *inputs)
-        return y
+        ctx.save_for_backward(*piece.weights, x, *inputs)
+        return x
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        y, *inputs = ctx.saved_tensors[len(ctx.piece.weights) :]
+        piece, gradients = ctx.piece, Gradients()
+        y, *inputs = ctx.saved_tensors[len(piece.weights) :]
         with torch.autocast(**ctx.autocast):
-            back, gradients = ctx.piece.undo(y, gradient, inputs)
-        return (None, back, *(gradients.get(parameter) for parameter in ctx.piece.parameters))
+            for name, block in reversed(piece.blocks):
+                y, gradient = as_block(block).undo(y, gradient, gradients, rev=piece.rev)
+                if piece.check:
+                    _compare(name, y, inputs.pop())
+        return (None, gradient, *map(gradients.get, piece.parameters))
 
 
 def _autocast_of(kind: str) -> dict[str, Any]:

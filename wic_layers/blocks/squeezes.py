@@ -18,14 +18,39 @@ from wic_layers.blocks.block import (
 from wic_layers.errors import WICArgumentError
 from wic_layers.layer.conv import WIC
 
-__all__ = [
-    "LearnedSqueeze",
-    "Squeeze",
-    "Unsqueeze",
-]
+__all__ = ["LearnedSqueeze", "Squeeze", "Squeezing", "Turned", "Unsqueeze"]
 
 
-class Squeeze(InvertibleBlock):
+class Squeezing(InvertibleBlock):
+    """A block that makes one pixel of a square of them.
+
+    Attributes:
+        factor: Side of the square.
+    """
+
+    is_exact = True
+    factor: int = 2
+
+    def shape_after(self, channels: int, side: Fraction) -> tuple[int, Fraction]:
+        """See :meth:`InvertibleBlock.shape_after`."""
+        return channels * self.factor**2, side / self.factor
+
+
+class Turned(Squeezing):
+    """Exchanges the directions of such a block: the base before it of a class of both."""
+
+    def _forward(self, x: Tensor) -> Tensor:
+        return super()._inverse(x)
+
+    def _inverse(self, y: Tensor) -> Tensor:
+        return super()._forward(y)
+
+    def shape_after(self, channels: int, side: Fraction) -> tuple[int, Fraction]:
+        """See :meth:`InvertibleBlock.shape_after`."""
+        return channels // self.factor**2, side * self.factor
+
+
+class Squeeze(Squeezing):
     """Pixels into channels: (B, C, H, W) to (B, C f², H/f, W/f), as pixel_unshuffle.
 
     Args:
@@ -38,8 +63,6 @@ class Squeeze(InvertibleBlock):
         WICArgumentError: If ``factor`` or ``groups`` is less than 1.
         WICShapeError: If H or W is not divisible by f, or the channels cannot be grouped.
     """
-
-    is_exact = True
 
     def __init__(self, factor: int = 2, groups: int | None = None) -> None:
         super().__init__()
@@ -68,29 +91,15 @@ class Squeeze(InvertibleBlock):
             y, "n (g i j c) h w -> n (g c) (h i) (w j)", g=self.groups, i=f, j=f
         ).contiguous()
 
-    def shape_after(self, channels: int, side: Fraction) -> tuple[int, Fraction]:
-        """See :meth:`InvertibleBlock.shape_after`."""
-        return channels * self.factor**2, side / self.factor
-
     def extra_repr(self) -> str:
         return f"{self.factor}" if self.groups is None else f"{self.factor}, {self.groups}"
 
 
-class Unsqueeze(Squeeze):
+class Unsqueeze(Turned, Squeeze):
     """Channels into pixels: :class:`Squeeze` with its two directions exchanged."""
 
-    def _forward(self, x: Tensor) -> Tensor:
-        return super()._inverse(x)
 
-    def _inverse(self, y: Tensor) -> Tensor:
-        return super()._forward(y)
-
-    def shape_after(self, channels: int, side: Fraction) -> tuple[int, Fraction]:
-        """See :meth:`InvertibleBlock.shape_after`."""
-        return channels // self.factor**2, side * self.factor
-
-
-class LearnedSqueeze(InvertibleBlock):
+class LearnedSqueeze(Squeezing):
     """Pixels into sub-bands that are learned: (B, C, H, W) to (B, C f², H/f, W/f).
 
     Every channel's square of f x f pixels goes through one kernel, a square
@@ -107,8 +116,6 @@ class LearnedSqueeze(InvertibleBlock):
         WICArgumentError: If ``factor`` is less than 2.
         WICShapeError: If H or W is not divisible by f.
     """
-
-    is_exact = True
 
     def __init__(self, factor: int) -> None:
         super().__init__()
@@ -131,10 +138,6 @@ class LearnedSqueeze(InvertibleBlock):
         bands = y.unflatten(1, (self.factor**2, -1)).transpose(1, 2)
         squares: Tensor = run_named("wic", self.wic.inverse, bands.flatten(0, 1))
         return F.pixel_shuffle(squares.unflatten(0, bands.shape[:2]).flatten(1, 2), self.factor)
-
-    def shape_after(self, channels: int, side: Fraction) -> tuple[int, Fraction]:
-        """See :meth:`InvertibleBlock.shape_after`."""
-        return channels * self.factor**2, side / self.factor
 
     def extra_repr(self) -> str:
         return f"{self.factor}"

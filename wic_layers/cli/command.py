@@ -85,7 +85,8 @@ def progress_bar(total: int, unit: str) -> Iterator[Callable[[int, int], None]]:
             if unit == "file":
                 bar.update(done)
             elif of > 1:
-                bar.total = of
+                if done == 1:  # of another picture, or of the way back
+                    bar.reset(of)
                 bar.update(done - bar.n)
 
         yield progress

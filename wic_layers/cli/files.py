@@ -11,12 +11,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from wic_layers._files import protecting
 from wic_layers.cli.command import ERROR, Command, complain, path, print_line, progress_bar
 from wic_layers.cli.jobs import Job, plan
-from wic_layers.codec import Codec, Written
+from wic_layers.codec import Codec, Options, Written
 from wic_layers.codec.verbs import pack_clip
 from wic_layers.errors import WICArgumentError, WICError
 from wic_layers.models.presets import find_preset
@@ -95,15 +94,17 @@ class Conversion:
 
     def run(self, args: argparse.Namespace) -> int:
         """Runs the command on each of its files; one that fails does not stop the others."""
-        tasks = self.tasks(args)
-        options: dict[str, Any] = {
+        options: Options = {
             "model": _model(args), "tile": args.tile, "device": args.device, "fast": args.fast,
         }  # fmt: skip
+        tasks = self.tasks(args)
         task = tasks if isinstance(tasks, Task) else tasks[0]
         report = partial(self._print, args, task)
         if isinstance(task, Clip) and len(args.sources) == 1 and is_clip(args.sources[0]):
-            options |= {"refine": args.refine, "force": args.force, "check": args.check}
-            for written in pack_clip(args.task, args.sources[0], args.out, **options):
+            for written in pack_clip(
+                args.task, args.sources[0], args.out, refine=args.refine, force=args.force,
+                check=args.check, **options,
+            ):  # fmt: skip
                 report([args.sources[0]], written)
             return 0
         titles: tuple[str, ...] = ("cover", "secret")
@@ -114,13 +115,13 @@ class Conversion:
         codec = Codec(tasks, **options)
         failed = 0
         with (
-            progress_bar(len(jobs), "file") as tick,
             protecting([file for job in jobs for file in job.inputs]),
+            progress_bar(len(jobs), "file") as tick,
+            progress_bar(0, "tile") as codec.progress,
         ):
             for job in jobs:
                 try:
-                    with progress_bar(0, "tile") as codec.progress:
-                        results = self._convert(codec, job, args)
+                    results = self._convert(codec, job, args)
                 except WICError as error:
                     if len(jobs) == 1:
                         raise
@@ -151,14 +152,14 @@ class Conversion:
     ) -> None:
         """Prints what was written."""
         if args.json:
-            print_line(_as_json(inputs, written))
+            lines = [_as_json(inputs, written)]
         elif not self.is_forward:
-            print_line(f"{written.path}: {_times(written.size)}")
+            lines = [f"{written.path}: {_times(written.size)}"]
         else:
-            print_line(self._forward_line(task, written))
-            notes = list(_notes(args, written)) if self.name == "hide" else []
-            if notes:
-                print_line(f"note: {'; '.join(notes)}")
+            lines = [self._forward_line(task, written)]
+            if notes := list(_notes(args, written)) if self.name == "hide" else []:
+                lines.append(f"note: {'; '.join(notes)}")
+        print_line("\n".join(lines))
 
     def _forward_line(self, task: Task, written: Written) -> str:
         title = self.restored or task.titles[1]
@@ -225,7 +226,7 @@ def _decibel(value: float, *, about: bool = False) -> str:
 def _as_json(inputs: Sequence[Path], written: Written) -> str:
     """What was written, as a line of JSON; an infinite PSNR is the text "inf"."""
 
-    def plain(value: Any) -> Any:
+    def plain(value: object) -> object:
         if isinstance(value, float) and math.isinf(value):
             return "inf"
         if isinstance(value, (list, tuple)):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
-from typing import Any
+from types import ModuleType
 
 from wic_layers.cli.command import Command, progress_bar
 from wic_layers.errors import WICDependencyError
@@ -12,7 +12,7 @@ from wic_layers.errors import WICDependencyError
 __all__ = ["COMMANDS"]
 
 
-def _optional(part: str) -> Any:
+def _optional(part: str) -> ModuleType:
     try:
         return importlib.import_module(f"wic_layers.{part}")
     except ModuleNotFoundError as error:

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
+import sys
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from wic_layers.cli.command import Command, path
+from wic_layers.errors import WICArgumentError, WICFileError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 __all__ = ["EXPORT", "INSPECT", "TEST"]
 
@@ -65,10 +72,15 @@ def _inspect(args: argparse.Namespace) -> int:
 
 
 def _add_export(parser: argparse.ArgumentParser) -> None:
-    _add_network(parser)
     parser.add_argument(
-        "--direction", required=True, choices=("forward", "reverse"),
-        help="forward: hide, down or gray; reverse: reveal, up or color",
+        "network",
+        help="a preset, the folder of weights, or a model of your own as FILE.py:FUNCTION (or "
+        "MODULE:FUNCTION), whose function returns the model and a tuple of inputs",
+    )
+    parser.add_argument(
+        "--direction", choices=("forward", "reverse"),
+        help="forward: hide, down or gray; reverse: reveal, up or color; a model of your own is "
+        "exported as it is called without one",
     )  # fmt: skip
     parser.add_argument(
         "-o", "--out", metavar="ONNX", type=path, required=True, help="ONNX file to write"
@@ -84,6 +96,10 @@ def _add_export(parser: argparse.ArgumentParser) -> None:
 def _export(args: argparse.Namespace) -> int:
     from wic_layers.deploy import export_onnx
 
+    if args.network.rpartition(":")[2].isidentifier() and not Path(args.network).exists():
+        return _export_own(args)
+    if args.direction is None:
+        raise WICArgumentError("Expected --direction forward or reverse for a network of ours.")
     exported = export_onnx(
         args.network, args.out, args.direction, precision=args.precision, force=args.force
     )
@@ -100,6 +116,49 @@ def _export(args: argparse.Namespace) -> int:
     return 0
 
 
+def _export_own(args: argparse.Namespace) -> int:
+    """Exports what a user's function returns."""
+    from wic_layers.deploy import export_model, fuse
+
+    model, inputs = _built(args.network)
+    fused = fuse(model, args.direction)
+    written = export_model(fused, inputs, args.out, precision=args.precision, force=args.force)
+    size = written.stat().st_size
+    if args.json:
+        print(json.dumps({"path": str(written), "bytes": size}))
+    else:
+        print(f"{written}: {size / 1e6:.2f} MB, {type(model).__name__} of {args.network}")
+    return 0
+
+
+def _built(place: str) -> tuple[nn.Module, tuple[Tensor, ...]]:
+    """The model and inputs that ``FILE.py:FUNCTION`` or ``MODULE:FUNCTION`` returns."""
+    from torch import Tensor, nn
+
+    name, _, function = place.rpartition(":")
+    sys.path.insert(0, str(Path(name).resolve().parent if name.endswith(".py") else Path.cwd()))
+    try:
+        module = importlib.import_module(Path(name).stem if name.endswith(".py") else name)
+    except ModuleNotFoundError as error:
+        raise WICFileError(
+            f"Expected a Python file or module before ':{function}'; {name} cannot be imported "
+            f"({error})."
+        ) from error
+    finally:
+        del sys.path[0]
+    build = getattr(module, function, None)
+    if not callable(build):
+        raise WICArgumentError(f"Expected a function {function} in {name}; it has none.")
+    result = build()
+    if not (isinstance(result, tuple) and len(result) == 2 and isinstance(result[0], nn.Module)):
+        raise WICArgumentError(
+            f"Expected {place} to return a model and a tuple of input tensors; got "
+            f"{type(result).__name__}. Write: return model, (x,)"
+        )
+    model, inputs = result
+    return model, (inputs,) if isinstance(inputs, Tensor) else tuple(inputs)
+
+
 def _selftest(args: argparse.Namespace) -> int:
     from wic_layers.cli.selftest import selftest
 
@@ -113,6 +172,8 @@ EXPORT = Command(
     _add_export,
     _export,
     "It takes and gives images as they are, 8-bit pixels of any size, and runs without this "
-    "program: in a browser, on a phone, wherever there is a runtime for ONNX.",
+    "program: in a browser, on a phone, wherever there is a runtime for ONNX. A model of your "
+    "own, with invertible 1x1 convolutions of any kind, is exported as it is called: "
+    "FILE.py:FUNCTION, whose function returns the model and example inputs.",
 )
 TEST = Command("selftest", "Check the layers on this machine", lambda parser: None, _selftest)

@@ -4,35 +4,33 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import Any
+from functools import partial
 
 import torch
 from torch import nn
 
-from wic_layers._probe import dtype_name
+from wic_layers import WIC, WICError
 from wic_layers.blocks import AffineCoupling, Chain, LongTermMemory, Squeeze
-from wic_layers.errors import WICError
-from wic_layers.layer.conv import WIC
 from wic_layers.testing import check
 
 __all__ = ["selftest"]
 
-_MATRIX: dict[str, tuple[tuple[int, int], dict[str, Any]]] = {
-    "one channel": ((1, 1), {}),
-    "square 12": ((12, 12), {}),
-    "square 12, orthogonal": ((12, 12), {"parametrization": "orthogonal"}),
-    "square 12, lu": ((12, 12), {"parametrization": "lu"}),
-    "widening 3 to 12": ((3, 12), {}),
-    "widening 48 to 64": ((48, 64), {}),
-    "narrowing 12 to 3, shift": ((12, 3), {"completion": "shift"}),
-    "narrowing 12 to 3, zero": ((12, 3), {}),
-    "narrowing 12 to 3, repeat": ((12, 3), {"completion": "repeat"}),
-    "narrowing 12 to 3, learned": ((12, 3), {"completion": "learned"}),
-    "narrowing 12 to 3, gaussian": ((12, 3), {"completion": "gaussian"}),
-    "narrowing 12 to 3, published": ((12, 3), {"layout": "published"}),
-    "narrowing 64 to 61": ((64, 61), {}),
-    "narrowing 7 to 3, rows m": ((7, 3), {"rows": "m"}),
-    "narrowing 7 to 3, rows 9": ((7, 3), {"rows": 9}),
+_MATRIX = {
+    "one channel": partial(WIC, 1, 1),
+    "square 12": partial(WIC, 12, 12),
+    "square 12, orthogonal": partial(WIC, 12, 12, parametrization="orthogonal"),
+    "square 12, lu": partial(WIC, 12, 12, parametrization="lu"),
+    "widening 3 to 12": partial(WIC, 3, 12),
+    "widening 48 to 64": partial(WIC, 48, 64),
+    "narrowing 12 to 3, shift": partial(WIC, 12, 3, completion="shift"),
+    "narrowing 12 to 3, zero": partial(WIC, 12, 3),
+    "narrowing 12 to 3, repeat": partial(WIC, 12, 3, completion="repeat"),
+    "narrowing 12 to 3, learned": partial(WIC, 12, 3, completion="learned"),
+    "narrowing 12 to 3, gaussian": partial(WIC, 12, 3, completion="gaussian"),
+    "narrowing 12 to 3, published": partial(WIC, 12, 3, layout="published"),
+    "narrowing 64 to 61": partial(WIC, 64, 61),
+    "narrowing 7 to 3, rows m": partial(WIC, 7, 3, rows="m"),
+    "narrowing 7 to 3, rows 9": partial(WIC, 7, 3, rows=9),
 }
 
 
@@ -49,7 +47,7 @@ def selftest() -> int:
         torch.manual_seed(0)
         for label, model in _candidates():
             dtype = next(model.parameters()).dtype
-            line = f"{label:<30}{dtype_name(dtype):<10}"
+            line = f"{label:<30}{str(dtype).removeprefix('torch.'):<10}"
             x = torch.rand(2, 3, 8, 10, dtype=dtype) if isinstance(model, Chain) else None
             try:
                 worst = max(check(model, x).values(), key=lambda trip: trip.error / trip.limit)
@@ -72,8 +70,8 @@ def _candidates() -> list[tuple[str, nn.Module]]:
     """
     models: list[tuple[str, nn.Module]] = []
     for dtype in (torch.float32, torch.float64):
-        for label, (channels, arguments) in _MATRIX.items():
-            layer = WIC(*channels, **arguments, dtype=dtype)
+        for label, build in _MATRIX.items():
+            layer = build(dtype=dtype)
             if layer.parametrization == "free":
                 with torch.no_grad():
                     u, s, v = torch.linalg.svd(layer.weight.double(), full_matrices=False)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from itertools import islice
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -14,10 +13,10 @@ from torch import Tensor
 from wic_layers.codec.running import backward_pixels, backward_tiles, reference_pixels
 from wic_layers.codec.tiles import Progress
 from wic_layers.models import Network
-from wic_layers.pictures import psnr, size_of
+from wic_layers.pictures import psnr
 from wic_layers.tasks.base import Task
 
-__all__ = ["Check", "Figures", "Written", "judge", "spread"]
+__all__ = ["Check", "Written", "judge", "spread"]
 
 Check: TypeAlias = Literal["all", "some", "none"]
 """How much of a forward picture is run backwards to say what comes back from it."""
@@ -27,23 +26,6 @@ WHOLE = 2**21
 
 TILE, TILES = 240, 8
 """Side of the tiles on which a larger one is judged, divisible by all scales; and how many."""
-
-
-@dataclass(frozen=True)
-class Figures:
-    """How good a forward picture is.
-
-    Attributes:
-        psnr: PSNR in dB of the picture against what it should look like; None if not measured.
-        psnr_back: PSNR in dB of each image that comes back, of all of it; empty if not measured.
-        psnr_about: The same of some tiles of it; empty if not measured.
-        tiles: On how many tiles of how many ``psnr_about`` was measured, or None.
-    """
-
-    psnr: float | None = None
-    psnr_back: tuple[float, ...] = ()
-    psnr_about: tuple[float, ...] = ()
-    tiles: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -57,14 +39,14 @@ class Written:
         weights: The first 16 hex digits of the SHA-256 of the weights that made it.
         returns: The (width, height) of each image that comes back from it; empty for what came
             back.
-        psnr: See :class:`Figures`; None for what came back.
-        psnr_back: See :class:`Figures`.
+        psnr: PSNR in dB of the picture against what it should look like; None if not measured.
+        psnr_back: PSNR in dB of each image that comes back, of all of it; empty if not measured.
         reduced_from: The (width, height) that each secret had before it was made smaller to fit;
             None for those that fitted.
         doubt: For what came back from an unmarked file, a sentence if its content looks as if
             nothing had been there to bring back; else None.
-        psnr_about: See :class:`Figures`.
-        tiles: See :class:`Figures`.
+        psnr_about: The same of some tiles of it; empty if not measured.
+        tiles: On how many tiles of how many ``psnr_about`` was measured, or None.
     """
 
     path: Path
@@ -81,67 +63,64 @@ class Written:
 
 
 def judge(
+    written: Written,
     task: Task,
     network: Network,
-    images: Sequence[Tensor],
+    x: Tensor,
+    originals: Sequence[Tensor],
     picture: Tensor,
     *,
-    count: int | None = None,
     check: Check = "some",
     tile: int | None = None,
     progress: Progress | None = None,
-) -> Figures:
-    """Measures how good a forward picture is.
+) -> Written:
+    """Returns what was written with the figures of how good it is.
 
     Args:
+        written: What was written.
         task: What the network is for.
         network: The network.
-        images: What went into it, pixels (3, h, w), uint8.
+        x: What went into it, as :meth:`~wic_layers.tasks.Task.packed` gives it.
+        originals: The images of it that come back, uint8 (3, h, w).
         picture: What is in the file, uint8 (out_channels, H, W).
-        count: How many of the images that can come back do so; all when None.
         check: ``"all"``: run it backwards as a whole; ``"some"``: only some tiles of a large one;
             ``"none"``: measure nothing.
         tile: See :func:`~wic_layers.codec.running.forward_pixels`.
         progress: Called after every tile.
     """
     if check == "none":
-        return Figures()
-    originals = images[-task.restored_count :][:count]
-    sizes = list(map(size_of, originals))
+        return written
+    sizes = written.returns
     # what was padded at the same size does not count
-    width, height = size_of(images[0]) if task.scale == 1 else size_of(picture)
-    reference = reference_pixels(task, *images)
+    width, height = written.source if task.scale == 1 else written.size
+    reference = reference_pixels(task, x)
     forward = psnr(picture[:, :height, :width], reference[:, :height, :width])
     if check == "all" or picture[0].numel() * task.scale**2 <= WHOLE:
         back = backward_pixels(task, network, picture, sizes, tile=tile, progress=progress)
-        return Figures(forward, tuple(map(psnr, back, originals)))
-    return _judged_in_part(task, network, originals, picture, forward, progress)
-
-
-def _judged_in_part(
-    task: Task,
-    network: Network,
-    originals: Sequence[Tensor],
-    picture: Tensor,
-    forward: float,
-    progress: Progress | None,
-) -> Figures:
-    sizes = [size_of(image) for image in originals]
+        return replace(written, psnr=forward, psnr_back=tuple(map(psnr, back, originals)))
     corners = sorted({corner for size in sizes for corner in spread(size)})
     tiles = backward_tiles(task, network, picture, corners, TILE, progress=progress)
-    about = []
-    for index, original in enumerate(originals):
-        pairs = []
-        for (top, left), images in zip(corners, tiles, strict=True):
-            inside = original[:, top : top + TILE, left : left + TILE]
-            back = images[3 * index : 3 * index + 3, : inside.shape[1], : inside.shape[2]]
-            pairs.append((back.flatten(1), inside.flatten(1)))
-        back, inside = (torch.cat(parts, 1) for parts in zip(*pairs, strict=True))
-        about.append(psnr(back, inside))
+    figures = tuple(
+        _psnr_of_tiles(original, [images[3 * index : 3 * index + 3] for images in tiles], corners)
+        for index, original in enumerate(originals)
+    )
     total = max(-(-width // TILE) for width, _ in sizes) * max(-(-h // TILE) for _, h in sizes)
     if len(corners) == total:
-        return Figures(forward, tuple(about))
-    return Figures(forward, psnr_about=tuple(about), tiles=(len(corners), total))
+        return replace(written, psnr=forward, psnr_back=figures)
+    return replace(written, psnr=forward, psnr_about=figures, tiles=(len(corners), total))
+
+
+def _psnr_of_tiles(
+    original: Tensor, tiles: Sequence[Tensor], corners: Sequence[tuple[int, int]]
+) -> float:
+    """The PSNR of an image's tiles, as of one image; what is outside of it does not count."""
+    pairs = []
+    for (top, left), tile in zip(corners, tiles, strict=True):
+        inside = original[:, top : top + TILE, left : left + TILE]
+        back = tile[:, : inside.shape[1], : inside.shape[2]]
+        pairs.append((back.flatten(1), inside.flatten(1)))
+    back, inside = (torch.cat(parts, 1) for parts in zip(*pairs, strict=True))
+    return psnr(back, inside)
 
 
 def spread(size: tuple[int, int]) -> list[tuple[int, int]]:
@@ -154,16 +133,12 @@ def spread(size: tuple[int, int]) -> list[tuple[int, int]]:
         | Martin Roberts, The Unreasonable Effectiveness of Quasirandom Sequences (2018)
     """
     columns, rows = (-(-side // TILE) for side in size)
-
-    def walk() -> Iterator[tuple[int, int]]:
-        cells: set[tuple[int, int]] = set()
-        step = 0
-        while len(cells) < min(columns * rows, TILES):
-            step += 1
-            x, y = (0.5 + step * part for part in (0.7548776662466927, 0.5698402909980532))
-            cell = int(y % 1 * rows), int(x % 1 * columns)
-            if cell not in cells:
-                cells.add(cell)
-                yield cell[0] * TILE, cell[1] * TILE
-
-    return list(islice(walk(), TILES))
+    cells: list[tuple[int, int]] = []
+    step = 0
+    while len(cells) < min(columns * rows, TILES):
+        step += 1
+        x, y = (0.5 + step * part for part in (0.7548776662466927, 0.5698402909980532))
+        cell = int(y % 1 * rows), int(x % 1 * columns)
+        if cell not in cells:
+            cells.append(cell)
+    return [(row * TILE, column * TILE) for row, column in cells]

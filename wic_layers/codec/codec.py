@@ -5,9 +5,9 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeAlias, TypedDict, TypeVar, get_args
+from typing import TypeAlias, TypedDict, TypeVar, get_args
 
 import torch
 from torch import Tensor, nn
@@ -33,7 +33,7 @@ from wic_layers.pictures import (
 from wic_layers.tasks.base import Task
 from wic_layers.tasks.registry import TASKS
 
-__all__ = ["Codec", "Options", "PathLike", "check_choice"]
+__all__ = ["Codec", "Options", "PathLike"]
 
 T = TypeVar("T")
 PathLike: TypeAlias = str | Path
@@ -123,7 +123,7 @@ class Codec:
 
     # ---------------------------------------------------------------------------------- in memory
 
-    def encode(self, *images: Any, refine: int = 0, fit: bool = False) -> Any:
+    def encode(self, *images: T, refine: int = 0, fit: bool = False) -> T:
         """Makes one picture of images, from which they come back.
 
         Args:
@@ -187,7 +187,7 @@ class Codec:
 
     def encode_files(
         self,
-        paths: Sequence[PathLike],
+        images: Sequence[PathLike | Tensor],
         out: PathLike,
         *,
         refine: int = 0,
@@ -199,7 +199,7 @@ class Codec:
         """Makes one image file of several, as :meth:`encode` does.
 
         Args:
-            paths: The image files.
+            images: The image files, or pixels that were read of them, uint8 (3, H, W).
             out: The PNG to write.
             refine: See :meth:`encode`.
             fit: See :meth:`encode`.
@@ -217,49 +217,33 @@ class Codec:
             WICArgumentError: As :meth:`encode`, or if ``check`` is another word.
             WICShapeError: As :meth:`encode`.
         """
-        check_choice(check)
+        if check not in get_args(Check):
+            raise WICArgumentError(f"Expected check 'all', 'some' or 'none'; got {check!r}.")
+        paths = [image for image in images if not isinstance(image, Tensor)]
         target = check_output(out, inputs=paths, force=force)
-        pixels = [
-            (read_layer if index == self.task.foreground else read_image)(path)
-            for index, path in enumerate(paths)
-        ]
-        return self.encode_to_file(
-            pixels, target, refine=refine, fit=fit, marked=marked, force=force, check=check
-        )
-
-    def encode_to_file(
-        self,
-        pixels: Sequence[Tensor],
-        target: Path,
-        *,
-        refine: int = 0,
-        fit: bool = False,
-        marked: bool = True,
-        force: bool = False,
-        check: Check = "some",
-    ) -> Written:
-        """Writes the picture of images that were read, uint8 (3, H, W); see `encode_files`."""
-        picture, images, count = self._forward(pixels, refine, fit=fit)
+        foreground, pixels = self.task.foreground, []
+        for index, image in enumerate(images):
+            read = read_layer if index == foreground else read_image
+            pixels.append(image if isinstance(image, Tensor) else read(image))
         task, network = self._load(self.tasks, self.model)
-        sizes = tuple(map(size_of, images[-task.restored_count :][:count]))
-        weights = network.weights_id
-        mark = Mark(
-            task.name, network.preset, weights or "", sizes, size_of(picture), digest(picture)
+        picture, x, originals, sizes = self._forward(pixels, refine, fit=fit)
+        written = Written(
+            target, size_of(picture), size_of(pixels[0]), network.weights_id, returns=sizes
         )
+        if task.restored_count < task.images:  # secrets beside a cover
+            pairs = zip(originals, pixels[1:], strict=True)
+            reduced = [None if new is old else size_of(old) for new, old in pairs]
+            written = replace(written, reduced_from=tuple(reduced))
+        mark = Mark(
+            task.name, network.preset, written.weights or "", written.returns, written.size,
+            digest(picture),
+        )  # fmt: skip
         write_png(picture, target, text=mark.dumps() if marked else None, force=force)
         if check != "none":  # judged as whoever gets the file will see it
             picture = as_channels(read_carrier(target)[0], task.out_channels, str(target))
-        figures = judge(
-            task, network, images, picture,
-            count=count, check=check, tile=self.tile, progress=self.progress,
-        )  # fmt: skip
-        reduced: tuple[tuple[int, int] | None, ...] = ()
-        if task.restored_count < task.images:  # secrets beside a cover
-            pairs = zip(images[1:], pixels[1:], strict=True)
-            reduced = tuple(None if new is old else size_of(old) for new, old in pairs)
-        return Written(
-            target, size_of(picture), size_of(images[0]), weights, sizes, reduced_from=reduced,
-            **asdict(figures),
+        return judge(
+            written, task, network, x, originals, picture,
+            check=check, tile=self.tile, progress=self.progress,
         )  # fmt: skip
 
     def decode_file(
@@ -292,7 +276,7 @@ class Codec:
         check_output(out, inputs=(path,), force=True)
         stored, text = read_carrier(path)
         if text is not None:
-            mark = Mark.of(text, path)
+            mark = Mark.loads(text, path)
             task = self._task_of(mark, path)
             mark.check(task, stored, path, sizes)
             model, sizes = self.model or mark.model_for(path), mark.sizes
@@ -320,18 +304,19 @@ class Codec:
 
     def _forward(
         self, pixels: Sequence[Tensor], refine: int, *, fit: bool
-    ) -> tuple[Tensor, list[Tensor], int]:
-        """The picture, the images that went into the network, and how many of them come back."""
+    ) -> tuple[Tensor, Tensor, list[Tensor], tuple[tuple[int, int], ...]]:
+        """The picture, what went into the network, and the images that come back, with sizes."""
         task, network = self._load(self.tasks, self.model)
         images = task.prepare(*pixels, fit=fit)
-        # of a clip that was short of frames, those that it had
-        is_short = task.min_restored_count < task.restored_count
-        count = len(pixels) if is_short else task.restored_count
+        x = task.packed(*images)
+        originals = images[-task.restored_count :]
+        if task.fewer_will_do:
+            originals = originals[: len(pixels)]
+        sizes = tuple(map(size_of, originals))
         picture = forward_pixels(
-            task, network, *images,
-            tile=self.tile, progress=self.progress, refine=refine, count=count,
-        )  # fmt: skip
-        return picture, images, count
+            task, network, x, sizes, tile=self.tile, progress=self.progress, refine=refine
+        )
+        return picture, x, originals, sizes
 
     def _task_of(self, mark: Mark, path: PathLike) -> Task:
         for task in self.tasks:
@@ -349,16 +334,6 @@ class Codec:
             f"did, and its chunk was left out or lost, say so: `{backward} {path} --preset "
             f"{self.tasks[0].preset} --size 640x480`, with the size of what comes back."
         )
-
-
-def check_choice(check: str) -> None:
-    """Refuses another word than those of ``check`` in :meth:`Codec.encode_files`.
-
-    Raises:
-        WICArgumentError: If it is one.
-    """
-    if check not in get_args(Check):
-        raise WICArgumentError(f"Expected check 'all', 'some' or 'none'; got {check!r}.")
 
 
 def _task(task: str | Task) -> Task:

@@ -49,34 +49,32 @@ class Mark:
     pixels: tuple[int, int]
     digest: str
 
-    @classmethod
-    def of(cls, text: str, source: str | Path) -> Mark:
-        """Returns the mark of a file, whose name its errors say; see :meth:`loads`."""
-        try:
-            return cls.loads(text)
-        except WICFileError as error:
-            raise WICFileError(f"{source} cannot be used: {error}") from error
-
     def dumps(self) -> str:
         """Returns the mark as ASCII text."""
         return json.dumps({"format": _FORMAT, **asdict(self)})
 
     @classmethod
-    def loads(cls, text: str) -> Mark:
+    def loads(cls, text: str, source: str | Path = "A file") -> Mark:
         """Returns the mark that a text stands for.
+
+        Args:
+            text: What is in the text chunk.
+            source: The file, for errors.
 
         Raises:
             WICFileError: If it stands for none, or for one of another format.
         """
+        damaged = WICFileError(f"{source} cannot be used: its wic-layers chunk is damaged.")
         try:
             fields = json.loads(text)
         except (ValueError, RecursionError):
             fields = None
         if not isinstance(fields, dict):
-            raise WICFileError("its wic-layers chunk is damaged.")
+            raise damaged
         if fields.pop("format", None) != _FORMAT:
             raise WICFileError(
-                f"its wic-layers chunk is not of format {_FORMAT}, the one known to this version."
+                f"{source} cannot be used: its wic-layers chunk is not of format {_FORMAT}, the "
+                f"one known to this version."
             )
         fits = (
             fields.keys() == cls.__dataclass_fields__.keys()
@@ -86,7 +84,7 @@ class Mark:
             and all(_is_size(size) for size in (*fields["sizes"], fields["pixels"]))
         )
         if not fits:
-            raise WICFileError("its wic-layers chunk is damaged.")
+            raise damaged
         sizes = tuple(tuple(size) for size in fields["sizes"])
         return cls(**{**fields, "sizes": sizes, "pixels": tuple(fields["pixels"])})
 

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from wic_layers._probe import in_evaluation_mode
 from wic_layers.codec.carrier import CARRIER
 from wic_layers.codec.refining import refine as improved
 from wic_layers.codec.tiles import Progress, Tiling
 from wic_layers.errors import WICArgumentError, WICError, WICShapeError
 from wic_layers.models import PRESETS, Network, from_pretrained
-from wic_layers.pictures import pad_to, size_of
+from wic_layers.models.inspection import in_evaluation_mode
+from wic_layers.pictures import size_of
 from wic_layers.tasks.base import Task
 
 __all__ = [
@@ -128,8 +127,9 @@ def check_size(task: Task, carrier: Tensor, sizes: Sequence[tuple[int, int]], na
             f"Expected {name} with even sides, as it was made; got {width}x{height}. It was "
             f"cropped or resized, or holds nothing."
         )
-    if not task.min_restored_count <= len(sizes) <= task.restored_count:
-        or_fewer = "" if task.min_restored_count == task.restored_count else " or fewer"
+    least = 1 if task.fewer_will_do else task.restored_count
+    if not least <= len(sizes) <= task.restored_count:
+        or_fewer = " or fewer" if task.fewer_will_do else ""
         what = task.titles[1] if task.images > 1 else "image"
         raise WICShapeError(
             f"Expected {task.restored_count}{or_fewer} sizes, one for each {what}; got "
@@ -139,14 +139,14 @@ def check_size(task: Task, carrier: Tensor, sizes: Sequence[tuple[int, int]], na
         if task.restored_count == task.images:
             padded = tuple(side // task.scale for side in task.padded(size))
             if min(size) < 1 or padded != (width, height):
-                least, most = (
+                smallest, largest = (
                     tuple(side * task.scale - lack for side in (width, height))
                     for lack in (task.multiple - 1, 0)
                 )
                 raise WICShapeError(
                     f"An image of {size[0]}x{size[1]} cannot come back from {name} of "
-                    f"{width}x{height}; expected {least[0]} to {most[0]} by {least[1]} to "
-                    f"{most[1]}."
+                    f"{width}x{height}; expected {smallest[0]} to {largest[0]} by "
+                    f"{smallest[1]} to {largest[1]}."
                 )
         elif min(size) < 1 or size[0] > width or size[1] > height:
             raise WICShapeError(
@@ -155,39 +155,33 @@ def check_size(task: Task, carrier: Tensor, sizes: Sequence[tuple[int, int]], na
             )
 
 
-def _mask(
-    task: Task, images: Sequence[Tensor], size: tuple[int, int], count: int | None
-) -> Tensor:
+def _mask(task: Task, x: Tensor, sizes: Sequence[tuple[int, int]]) -> Tensor:
     """Which pixels of every channel that comes back are part of it: 1, elsewhere 0."""
-    several = images[-task.restored_count :]
-    mask = torch.zeros(3 * len(several), size[1], size[0], dtype=torch.uint8)
-    for index, image in enumerate(several[:count]):
-        mask[3 * index : 3 * index + 3, : image.shape[1], : image.shape[2]] = 1
+    mask = x.new_zeros(3 * task.restored_count, *x.shape[1:])
+    for index, (width, height) in enumerate(sizes):
+        mask[3 * index : 3 * index + 3, :height, :width] = 1
     return mask
-
-
-def _packed(task: Task, images: Sequence[Tensor]) -> Tensor:
-    """8-bit images on the CPU, padded to the first one's size and to what the network halves."""
-    size = task.padded((images[0].shape[2], images[0].shape[1]))
-    return task.pack(*(pad_to(image.cpu(), size)[None] for image in images))[0]
 
 
 def forward_pixels(
     task: Task,
     network: Network,
-    *images: Tensor,
+    x: Tensor,
+    sizes: Sequence[tuple[int, int]] | None = None,
+    *,
     tile: int | None = None,
     progress: Progress | None = None,
     rounded: bool = True,
     refine: int = 0,
-    count: int | None = None,
 ) -> Tensor:
     """Runs a network forward on 8-bit images.
 
     Args:
         task: What the network is for.
         network: See :func:`load_network`.
-        *images: Pixels (3, h, w), uint8, on any device; none larger than the first one.
+        x: The images as :meth:`~wic_layers.tasks.Task.packed` gives them, uint8 (C, H, W).
+        sizes: The (width, height) of each image that comes back, for ``refine``; all of it when
+            None.
         tile: Side of the tiles in pixels of the large picture; by default as large as half a
             gigabyte of activations allows. See :class:`~wic_layers.codec.tiles.Tiling`.
         progress: Called after every tile.
@@ -196,34 +190,32 @@ def forward_pixels(
         refine: Steps that improve the picture for this very image; see
             :func:`~wic_layers.codec.refining.refine`. Tiles then are no longer the same as the
             whole, as each is improved for itself.
-        count: How many of the images that can come back come back, for ``refine``; all when None.
 
     Returns:
-        The forward picture on the CPU, uint8 (out_channels, H / scale, W / scale) for the first
-        image's sides H, W, padded to what the network can halve. If not ``rounded``, float32 as
-        the network gives it.
+        The forward picture on the CPU, uint8 (out_channels, H / scale, W / scale). If not
+        ``rounded``, float32 as the network gives it.
 
     Raises:
         WICArgumentError: If ``tile`` is less than 1, or ``refine`` less than 0.
     """
     if refine < 0:
         raise WICArgumentError(f"Expected refine of at least 0 steps; got {refine}.")
-    x = _packed(task, images)
-    inputs, height, width = x.shape
-    tiling = Tiling.of(task, network, tile, height * width, with_gradients=refine > 0)
-    if refine:  # what comes back is cut to its own size, and padding there is no matter
-        x = torch.cat((x, _mask(task, images, (width, height), count)))
+    inputs = len(x)
+    tiling = Tiling.of(task, network, tile, x[0].numel(), with_gradients=refine > 0)
+    is_masked = refine > 0 and sizes is not None
+    if sizes is not None and is_masked:  # what comes back is cut to its own size
+        x = torch.cat((x, _mask(task, x, sizes)))
 
     def run(piece: Tensor) -> Tensor:
         packed = _as_input(piece[:inputs], network)
         y = network(packed)
         if refine:
-            y = improved(task, network, packed, y, refine, piece[inputs:][None].to(y))
+            mask = piece[inputs:][None].to(y) if is_masked else None
+            y = improved(task, network, packed, y, refine, mask)
         return _as_pixels(y[0]) if rounded else y[0].float().cpu()
 
     network = in_evaluation_mode(network)
-    with _evaluating((width, height)):
-        return tiling.run(run, x, progress)
+    return tiling.run(run, x, progress)
 
 
 def backward_pixels(
@@ -249,10 +241,8 @@ def backward_pixels(
         What was hidden or converted, each uint8 (3, height, width); float32 in [0, 1] from a float
         picture.
     """
-    run = _backward(task, network, picture)
-    tiling = _tiling_back(task, network, tile, picture)
-    with _evaluating((picture.shape[2], picture.shape[1])):
-        back = tiling.run(run, picture, progress)
+    tiling, run = _backward(task, network, picture, tile)
+    back = tiling.run(run, picture, progress)
     return [
         image[:, : size[1], : size[0]] for image, size in zip(back.split(3), sizes, strict=False)
     ]
@@ -281,60 +271,38 @@ def backward_tiles(
         For each tile the images that come back, below each other in channels (3 * images, h, w),
         as :func:`backward_pixels` gives them there.
     """
-    run = _backward(task, network, picture)
-    tiling = _tiling_back(task, network, side, picture)
+    tiling, run = _backward(task, network, picture, side)
     tiles = []
-    with _evaluating((side, side)):
-        for done, corner in enumerate(corners, start=1):
-            top, left = (length // task.scale for length in corner)
-            tiles.append(tiling.run_one(run, picture, (top, left)))
-            if progress is not None:
-                progress(done, len(corners))
+    for done, (top, left) in enumerate(corners, start=1):
+        tiles.append(tiling.run_one(run, picture, (top // task.scale, left // task.scale)))
+        if progress is not None:
+            progress(done, len(corners))
     return tiles
 
 
-def _backward(task: Task, network: Network, picture: Tensor) -> Callable[[Tensor], Tensor]:
-    """What runs a network backwards on a part of the picture."""
-    network = in_evaluation_mode(network)
+def _backward(
+    task: Task, network: Network, picture: Tensor, tile: int | None
+) -> tuple[Tiling, Callable[[Tensor], Tensor]]:
+    """The tiles of a picture, and what runs a network backwards on one of them."""
+    area = picture[0].numel() * task.scale**2
+    tiling = Tiling.of(task, network, tile, area).reversed()
+    network, is_exact = in_evaluation_mode(network), picture.is_floating_point()
 
     def run(piece: Tensor) -> Tensor:
-        images = task.restored(network.inverse(_as_input(piece, network)))
-        if picture.is_floating_point():
-            return torch.cat(images, dim=1)[0].float().clamp(0, 1).cpu()
-        return torch.cat([_as_pixels(image[0]) for image in images])
+        images = torch.cat(task.restored(network.inverse(_as_input(piece, network))), dim=1)[0]
+        return images.float().clamp(0, 1).cpu() if is_exact else _as_pixels(images)
 
-    return run
+    return tiling, run
 
 
-def _tiling_back(task: Task, network: Network, tile: int | None, picture: Tensor) -> Tiling:
-    area = picture[0].numel() * task.scale**2
-    return Tiling.of(task, network, tile, area).reversed()
-
-
-def reference_pixels(task: Task, *images: Tensor) -> Tensor:
-    """Returns what the forward picture should look like, in 8 bits: (out_channels, H, W)."""
+def reference_pixels(task: Task, x: Tensor) -> Tensor:
+    """Returns what the forward picture of a packed input should look like, in 8 bits."""
 
     def run(piece: Tensor) -> Tensor:
         return _as_pixels(task.reference(piece[None].float() / 255)[0])
 
     tiling = Tiling(1024, _BICUBIC_REACH * task.scale, task.scale)
-    return tiling.run(run, _packed(task, images))
-
-
-@contextmanager
-def _evaluating(size: tuple[int, int]) -> Iterator[None]:
-    """Runs the body without gradients."""
-    try:
-        with torch.no_grad():
-            yield
-    except (MemoryError, RuntimeError) as error:
-        lacking = ("out of memory", "allocate memory")
-        if isinstance(error, RuntimeError) and not any(word in str(error) for word in lacking):
-            raise
-        raise WICError(
-            f"There is not enough memory for an image of {size[0]}x{size[1]}; take a smaller "
-            f"tile, such as --tile 256 (tile=256)."
-        ) from error
+    return tiling.run(run, x)
 
 
 def _as_input(pixels: Tensor, network: Network) -> Tensor:

@@ -10,7 +10,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor, nn
 
-from wic_layers.errors import WICArgumentError
+from wic_layers.errors import WICArgumentError, WICError
 from wic_layers.models import Network
 from wic_layers.models.inspection import flow, receptive_field
 from wic_layers.tasks.base import Task
@@ -87,55 +87,59 @@ class Tiling:
         side, overlap = self.side // self.scale, self.overlap // self.scale
         return Tiling(side, overlap, self.scale, up=True)
 
-    def corners(self, x: Tensor) -> list[tuple[int, int]]:
-        """Returns (top, left) of all tiles of an image (C, H, W)."""
+    def run(
+        self, function: Callable[[Tensor], Tensor], x: Tensor, progress: Progress | None = None
+    ) -> Tensor:
+        """Runs a function on all tiles of an image, and puts the results together.
+
+        Args:
+            function: From pixels (C, h, w) to pixels (D, h / scale, w / scale), or with ``up`` to
+                (D, h * scale, w * scale); it runs without gradients.
+            x: Pixels (C, H, W).
+            progress: Called after every tile.
+
+        Raises:
+            WICError: If there is not enough memory.
+        """
         height, width = x.shape[1:]
-        return [
-            (top, left)
-            for top in range(0, height, self.side)
-            for left in range(0, width, self.side)
-        ]
+        rows, columns = range(0, height, self.side), range(0, width, self.side)
+        corners = [(top, left) for top in rows for left in columns]
+        out = torch.empty(0)
+        for done, corner in enumerate(corners, start=1):
+            piece = self.run_one(function, x, corner)
+            if len(corners) == 1:
+                out = piece
+            else:
+                if done == 1:
+                    out = piece.new_empty(len(piece), self.scaled(height), self.scaled(width))
+                top, left = map(self.scaled, corner)
+                out[:, top : top + piece.shape[1], left : left + piece.shape[2]] = piece
+            if progress is not None:
+                progress(done, len(corners))
+        return out
 
     def run_one(
         self, function: Callable[[Tensor], Tensor], x: Tensor, corner: tuple[int, int]
     ) -> Tensor:
-        """Returns the result of one tile of an image, see :meth:`run`."""
+        """Returns the result of the tile of an image at (top, left); see :meth:`run`."""
         top, left = corner
         height, width = x.shape[1:]
         bottom, right = min(top + self.side, height), min(left + self.side, width)
         first, start = max(top - self.overlap, 0), max(left - self.overlap, 0)
-        piece = function(x[:, first : bottom + self.overlap, start : right + self.overlap])
         rows = slice(self.scaled(top - first), self.scaled(bottom - first))
-        return piece[:, rows, self.scaled(left - start) : self.scaled(right - start)]
-
-    def run(
-        self, function: Callable[[Tensor], Tensor], x: Tensor, progress: Progress | None = None
-    ) -> Tensor:
-        """Runs a function on all tiles of an image and puts the results together.
-
-        Args:
-            function: From pixels (C, h, w) to pixels (D, h / scale, w / scale), or with ``up`` to
-                (D, h * scale, w * scale).
-            x: Pixels (C, H, W).
-            progress: Called after every tile.
-        """
-        corners = self.corners(x)
-        if len(corners) == 1:
-            out = function(x)
-            if progress is not None:
-                progress(1, 1)
-            return out
-        height, width = map(self.scaled, x.shape[1:])
-        out = torch.empty(0)
-        for done, corner in enumerate(corners, start=1):
-            piece = self.run_one(function, x, corner)
-            if done == 1:
-                out = piece.new_empty(len(piece), height, width)
-            top, left = map(self.scaled, corner)
-            out[:, top : top + piece.shape[1], left : left + piece.shape[2]] = piece
-            if progress is not None:
-                progress(done, len(corners))
-        return out
+        columns = slice(self.scaled(left - start), self.scaled(right - start))
+        try:
+            with torch.no_grad():
+                piece = function(x[:, first : bottom + self.overlap, start : right + self.overlap])
+        except (MemoryError, RuntimeError) as error:
+            lacking = ("out of memory", "allocate memory")
+            if isinstance(error, RuntimeError) and not any(word in str(error) for word in lacking):
+                raise
+            raise WICError(
+                f"There is not enough memory for an image of {width}x{height}; take a smaller "
+                f"tile, such as --tile 256 (tile=256)."
+            ) from error
+        return piece[:, rows, columns]
 
     def scaled(self, length: int) -> int:
         """Returns a length in the image as one in the result."""

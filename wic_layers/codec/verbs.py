@@ -11,10 +11,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from wic_layers.codec.checking import Check, Written
-from wic_layers.codec.codec import Codec, Options, PathLike, check_choice
+from wic_layers.codec.codec import Codec, Options, PathLike
 from wic_layers.codec.mark import Sizes
 from wic_layers.errors import WICArgumentError, WICFileError
 from wic_layers.pictures import as_pixels, check_output, find_images, names_file, size_of
@@ -52,7 +52,7 @@ T = TypeVar("T")
 
 def hide(
     cover: T,
-    secrets: Sequence[Any],
+    secrets: Sequence[T],
     *,
     fit: bool = False,
     refine: int = 0,
@@ -72,8 +72,7 @@ def hide(
             f"Expected secrets as a list, such as [secret]; got {type(secrets).__name__}."
         )
     codec = Codec(Hiding(len(secrets)), **options)
-    stego: T = codec.encode(cover, *secrets, refine=refine, fit=fit)
-    return stego
+    return codec.encode(cover, *secrets, refine=refine, fit=fit)
 
 
 def reveal(
@@ -104,8 +103,7 @@ def down(photo: T, *, scale: int | None = None, refine: int = 0, **options: Unpa
         refine: See :meth:`~wic_layers.codec.Codec.encode`.
         **options: See :class:`~wic_layers.codec.Codec`.
     """
-    small: T = Codec(_rescaling(scale), **options).encode(photo, refine=refine)
-    return small
+    return Codec(_rescaling(scale), **options).encode(photo, refine=refine)
 
 
 def up(
@@ -137,8 +135,7 @@ def gray(photo: T, *, refine: int = 0, **options: Unpack[Options]) -> T:
     Returns:
         The grey image: mode L, shape (H, W) or (1, H, W). Its odd sides are one pixel longer.
     """
-    grey: T = Codec(COLORING, **options).encode(photo, refine=refine)
-    return grey
+    return Codec(COLORING, **options).encode(photo, refine=refine)
 
 
 def color(grey: T, *, size: tuple[int, int] | None = None, **options: Unpack[Options]) -> T:
@@ -167,8 +164,7 @@ def pack(task: str, images: Sequence[T], *, refine: int = 0, **options: Unpack[O
     Returns:
         The picture. It looks like the left or normal view, the composition, or the middle frame.
     """
-    picture: T = Codec(find_packing(task), **options).encode(*images, refine=refine)
-    return picture
+    return Codec(find_packing(task), **options).encode(*images, refine=refine)
 
 
 def unpack(
@@ -350,7 +346,6 @@ def pack_clip(
             f"Expected {len(packing.parts)} images for {task} ({', '.join(packing.parts)}); got "
             f"the clip {clip}."
         )
-    check_choice(check)
     inputs = find_images(clip) if Path(clip).is_dir() else [Path(clip)]
     is_single = names_file(folder)
     if is_single:
@@ -373,7 +368,7 @@ def pack_clip(
     while frames:
         name = folder if is_single else folder / f"{Path(clip).stem}-{index:04d}.png"
         target = check_output(name, inputs=inputs, force=force)
-        yield codec.encode_to_file(frames, target, refine=refine, force=force, check=check)
+        yield codec.encode_files(frames, target, refine=refine, force=force, check=check)
         frames, following = following, list(islice(stream, packing.images))
         index += 1
 

@@ -1,5 +1,6 @@
 """Networks without this library: one direction as constants (:func:`fuse`), ONNX, torch.export."""
 
+from wic_layers.deploy.calling import calling, export_model
 from wic_layers.deploy.export import (
     OPSET,
     Exported,
@@ -9,4 +10,14 @@ from wic_layers.deploy.export import (
 )
 from wic_layers.deploy.fusing import Direction, fuse
 
-__all__ = ["OPSET", "Direction", "Exported", "Precision", "export_onnx", "export_program", "fuse"]
+__all__ = [
+    "OPSET",
+    "Direction",
+    "Exported",
+    "Precision",
+    "calling",
+    "export_model",
+    "export_onnx",
+    "export_program",
+    "fuse",
+]

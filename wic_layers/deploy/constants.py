@@ -1,32 +1,28 @@
-"""Matrix, Shifted, Completed, Constant: what a WIC becomes where nothing is to be inverted."""
+"""Matrix, Completed, Constant: what a WIC becomes where nothing is to be inverted."""
 
 from __future__ import annotations
 
 import math
 from fractions import Fraction
-from typing import Any
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from wic_layers._probe import naming
 from wic_layers.blocks import DenseBlock, InvertibleBlock
-from wic_layers.errors import WICArgumentError, WICError, WICShapeError
+from wic_layers.blocks.block import run_named
+from wic_layers.errors import WICArgumentError, WICError
 from wic_layers.hosts.engine import CONSTANT, HostKernel, kernel_of, spec_of
-from wic_layers.layer.completion import Completion, Gaussian, Shift, mirrored
+from wic_layers.layer.completion import Completion, Gaussian, Shift
 from wic_layers.layer.conv import WIC
 from wic_layers.layer.functional import from_algebra
 from wic_layers.layer.pointwise import as_kernel, convolve
 
-__all__ = ["Completed", "Constant", "Lower", "Matrix", "Shifted", "put_constants"]
+__all__ = ["Completed", "Constant", "Lower", "Matrix", "put_constants"]
 
 
 class Matrix(nn.Module):
-    """A constant 1x1 convolution.
-
-    Args:
-        matrix: Shape (M, n).
-    """
+    """A constant 1x1 convolution by a matrix (M, n)."""
 
     matrix: Tensor
 
@@ -44,63 +40,12 @@ class Matrix(nn.Module):
         return f"{self.matrix.shape[1]}, {self.matrix.shape[0]}"
 
 
-class Shifted(nn.Module):
-    """A matrix on y and its shifted copies: one convolution of y, whose border is reflected.
-
-    Args:
-        matrix: Shape (n, M), on the channels of [y; shift(y)].
-        shift: The completion.
-    """
-
-    kernel2: Tensor
-
-    def __init__(self, matrix: Tensor, shift: Shift) -> None:
-        super().__init__()
-        self.reaches: list[int | None] = []
-        for rank, offsets in enumerate(shift._offsets):
-            if shift.order == "published" and rank != 2:
-                self.reaches.append(None)
-                continue
-            reach = max((abs(step) for offset in offsets for step in offset), default=0)
-            kernel = matrix.new_zeros(len(matrix), shift.in_channels, *(2 * reach + 1,) * rank)
-            # y itself, then as many channels of each group as there are
-            for index, offset in enumerate([(0,) * rank, *offsets]):
-                columns = matrix.detach()[:, index * shift.in_channels :][:, : shift.in_channels]
-                place: Any = (..., *(reach - step for step in offset))
-                kernel[:, : columns.shape[1]][place] += columns
-            self.reaches.append(reach)
-            self.register_buffer(f"kernel{rank}", kernel)
-
-    def forward(self, y: Tensor) -> Tensor:
-        """Maps (B, m, *spatial) to (B, n, *spatial)."""
-        rank = y.ndim - 2
-        reach = self.reaches[rank]
-        if reach is None:
-            raise WICShapeError("Expected images (B, C, H, W), as the published order of shifts.")
-        for axis in range(rank):
-            size = y.shape[axis + 2]
-            index = torch.arange(size + 2 * reach, device=y.device) - reach
-            y = y.index_select(axis + 2, mirrored(index, size))
-        apply: Any = (nn.functional.linear, torch.conv1d, torch.conv2d, torch.conv3d)[rank]
-        result: Tensor = apply(y, getattr(self, f"kernel{rank}").to(y.dtype))
-        return result
-
-    def extra_repr(self) -> str:
-        return f"{self.kernel2.shape[1]}, {self.kernel2.shape[0]}, reach={self.reaches[2]}"
-
-
 class Completed(nn.Module):
-    """A matrix on y and what a completion makes of it.
-
-    Args:
-        matrix: Shape (n, M), on the channels of [y; c(y)].
-        completion: c.
-    """
-
-    networks = ("completion",)
+    """A matrix (n, M) on the channels of [y; c(y)], with a completion c."""
 
     def __init__(self, matrix: Tensor, completion: Completion) -> None:
         super().__init__()
+        self.networks = () if isinstance(completion, Shift) else ("completion",)
         self.completion = completion
         self.matrix = Matrix(matrix)
 
@@ -151,8 +96,6 @@ class Constant(nn.Module):
         matrix = from_algebra(high, layer.weight, dtype)
         if completion is None or matrix.shape[1] == layer.out_channels:
             return Matrix(matrix)
-        if type(completion) is Shift:
-            return Shifted(matrix, completion)
         return Completed(matrix, completion)
 
     def shape_after(self, channels: int, side: Fraction) -> tuple[int, Fraction]:
@@ -187,20 +130,22 @@ class Constant(nn.Module):
         return self(x, rev), pixels * volume
 
 
-def put_constants(model: nn.Module, *, reverse: bool) -> None:
+def put_constants(model: nn.Module, *, reverse: bool, needs_both: bool = False) -> None:
     """Exchanges every WIC inside a module, in place, and forgets what ``optimize`` set.
 
     Args:
         model: The module.
         reverse: In which of its directions it will run.
+        needs_both: Whether it will run in both, so that what cannot be inverted is an error where
+            it is called.
     """
-    _exchange(model, "", reverse, {})
+    _exchange(model, "", None if needs_both else reverse, {})
 
 
 def _exchange(
     parent: nn.Module,
     path: str,
-    reverse: bool,  # noqa: FBT001
+    reverse: bool | None,  # noqa: FBT001
     constants: dict[nn.Module, nn.Module | None],
 ) -> None:
     # what normflows calls forward, from latent to data, is the way back of a WIC
@@ -210,14 +155,14 @@ def _exchange(
         if child is None:
             continue
         place = f"{path}.{name}" if path else name
-        backward = reverse != turned and name not in networks
+        backward = reverse is not None and reverse != turned and name not in networks
         if spec_of(child) is not None:
-            with naming(place):
-                child._modules[CONSTANT] = HostConstant(kernel_of(child), backward=backward)
+            host_constant = partial(HostConstant, backward=backward)
+            child._modules[CONSTANT] = run_named(place, host_constant, kernel_of(child))
         elif isinstance(child, WIC):
             if child not in constants:
-                with naming(place):
-                    constants[child] = Constant(child, backward=backward)
+                constant = partial(Constant, backward=backward)
+                constants[child] = run_named(place, constant, child)
             parent._modules[name] = constants[child]
         elif child not in constants:
             constants[child] = None  # which is kept

@@ -8,23 +8,29 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 import torch
 from torch import Tensor, nn
 
 import wic_layers
 from wic_layers._files import check_place, write_whole
-from wic_layers._quiet import quiet
 from wic_layers.deploy.fusing import Direction, check_direction, fuse, lowered
 from wic_layers.errors import (
     WICArgumentError,
     WICDependencyError,
     WICError,
     WICFileError,
+    needing,
 )
+from wic_layers.pictures.pixels import continued
+from wic_layers.pictures.reading import quiet
 
 if TYPE_CHECKING:
+    from onnx import ModelProto, ValueInfoProto
+
+    from wic_layers.models import Network
     from wic_layers.tasks import Task
 
 __all__ = ["OPSET", "Exported", "Precision", "export_onnx", "export_program"]
@@ -51,7 +57,12 @@ class _Images(nn.Module):
         first = images[0]
         cell = self.task.multiple
         rows, columns = ((side + cell - 1) // cell * cell for side in first.shape[:2])
-        padded = [_padded(_padded(image, 0, rows), 1, columns) for image in images]
+        padded = [  # as pad_to does; a side that is longer is cut
+            image.index_select(0, continued(image.shape[0], rows)).index_select(
+                1, continued(image.shape[1], columns)
+            )
+            for image in images
+        ]
         return (_to_image(self.fused(self.task.pack(*map(_to_tensor, padded)))),)
 
 
@@ -62,13 +73,6 @@ class _Picture(_Images):
         """Maps the picture, (H, W, 3) or (H, W), uint8, to the images that come back."""
         images = self.task.restored(self.fused(_to_tensor(picture)))
         return tuple(map(_to_image, images))
-
-
-def _padded(image: Tensor, dim: int, side: int) -> Tensor:
-    """See :func:`wic_layers.pictures.pad_to`; a side that is longer is cut."""
-    last = image.shape[dim] - 1
-    index = last - (torch.arange(side) - last).abs()
-    return image.index_select(dim, index.clamp(min=0))
 
 
 def _to_tensor(image: Tensor) -> Tensor:
@@ -145,20 +149,20 @@ def export_program(
     return _program(network, task, direction, precision)
 
 
-def _network_and_task(model: str | Path | nn.Module) -> tuple[Any, Task]:
+def _network_and_task(model: str | Path | nn.Module) -> tuple[Network, Task]:
     from wic_layers.models import PRESETS, from_pretrained
     from wic_layers.tasks import TASKS
 
-    network: Any = model if isinstance(model, nn.Module) else from_pretrained(model)
+    network = cast("Network", model) if isinstance(model, nn.Module) else from_pretrained(model)
     if not hasattr(network, "config"):
         raise TypeError(
             f"Expected a network of wic_layers.models; got {type(network).__name__}. For others "
             "there is torch.onnx.export(fuse(model, direction), ...)."
         )
-    if network.preset in PRESETS:
-        return network, TASKS[PRESETS[network.preset].task]
-    if getattr(network, "task", None) in TASKS:
-        return network, TASKS[network.task]
+    preset = PRESETS.get(network.preset or "")
+    stated = TASKS.get((preset.task if preset else network.task) or "")
+    if stated is not None:
+        return network, stated
     config = network.config
     channels = (config["in_channels"], config["out_channels"], config.get("scale", 1))
     for task in TASKS.values():
@@ -187,7 +191,7 @@ def _program(
     dynamic = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}
     # all sides differ, or they would be taken to be equal
     sides = iter(range(6 * task.multiple, 99 * task.multiple, task.multiple))
-    with _quiet():
+    with exporting():
         if direction == "forward":
             images = [_blank(next(sides), next(sides), 3) for _ in task.image_names]
             whole: nn.Module = _Images(task, fused)
@@ -204,7 +208,7 @@ def _blank(height: int, width: int, channels: int) -> Tensor:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def exporting() -> Iterator[None]:
     """Keeps back what torch says about itself while it exports."""
     logger = logging.getLogger("torch.onnx")
     with _EXPORTING, quiet():
@@ -252,15 +256,15 @@ def export_onnx(
             behind.
         WICDependencyError: If onnx or onnxscript is not installed, or torch is older than 2.6.
     """
-    target = _check_target(path, force=force)
-    onnx = _onnx()
+    target = check_onnx_target(path, force=force)
+    onnx = onnx_module()
     check_direction(direction)
     network, task = _network_and_task(model)
     program = _program(network, task, direction, precision)
     picture = (task.picture_name,)
     given, wanted = task.image_names, task.image_names[-task.restored_count :]
     names = (given, picture) if direction == "forward" else (picture, wanted)
-    with _quiet():
+    with exporting():
         made = torch.onnx.export(
             program,
             dynamo=True,
@@ -276,7 +280,7 @@ def export_onnx(
     onnx.helper.set_model_props(proto, metadata)
     onnx.checker.check_model(proto, full_check=True)
     content = proto.SerializeToString()
-    write_whole(target, content, check=lambda: _check_target(target, force=force))
+    write_whole(check_onnx_target(target, force=force), content)  # others may have made it since
     inputs, outputs = (
         {value.name: _shape(value) for value in values}
         for values in (proto.graph.input, proto.graph.output)
@@ -284,19 +288,16 @@ def export_onnx(
     return Exported(target, len(content), task.name, inputs, outputs, metadata)
 
 
-def _onnx() -> Any:
-    try:
+def onnx_module() -> ModuleType:
+    """The package onnx, which torch's exporter needs besides onnxscript."""
+    with needing("Writing ONNX files needs {name}", "onnx"):
         import onnx
         import onnxscript  # noqa: F401 - torch's exporter needs it
-    except ImportError as error:
-        raise WICDependencyError(
-            f"Writing ONNX files needs {error.name}, which is not installed. Run: pip install "
-            "'wic-layers[onnx]'"
-        ) from error
-    return onnx
+    module: ModuleType = onnx
+    return module
 
 
-def _metadata(network: Any, task: Task, direction: str, precision: str) -> dict[str, str]:
+def _metadata(network: Network, task: Task, direction: str, precision: str) -> dict[str, str]:
     from wic_layers.models.inspection import receptive_field
 
     cell = 1 if direction == "forward" else task.multiple // task.scale
@@ -316,19 +317,10 @@ def _metadata(network: Any, task: Task, direction: str, precision: str) -> dict[
     }
 
 
-def _clean(proto: Any) -> None:
-    """Leaves what runs: no traces of the export, no inner shapes, sides by the images' names.
-
-    Raises:
-        WICError: If there is an operator that deployed networks must not have.
-    """
+def _clean(proto: ModelProto) -> None:
+    """Leaves what runs: no traces of the export, no inner shapes, sides by the images' names."""
+    refuse_algebra(proto)
     graph = proto.graph
-    for node in graph.node:
-        if node.domain or node.op_type in _ALGEBRA:
-            raise WICError(
-                f"Expected operators of ONNX's own and no linear algebra; got {node.op_type} of "
-                f"{node.domain or 'ai.onnx'}. Please report it."
-            )
     for part in (proto, graph, *graph.node, *graph.initializer, *graph.input, *graph.output):
         part.ClearField("metadata_props")
         part.ClearField("doc_string")
@@ -339,7 +331,17 @@ def _clean(proto: Any) -> None:
             dim.dim_param = f"{value.name}_{side}"
 
 
-def _shape(value: Any) -> tuple[str | int, ...]:
+def refuse_algebra(proto: ModelProto) -> None:
+    """Raises WICError for an operator that deployed networks must not have."""
+    for node in proto.graph.node:
+        if node.domain or node.op_type in _ALGEBRA:
+            raise WICError(
+                f"Expected operators of ONNX's own and no linear algebra; got {node.op_type} of "
+                f"{node.domain or 'ai.onnx'}. Please report it."
+            )
+
+
+def _shape(value: ValueInfoProto) -> tuple[str | int, ...]:
     dims = value.type.tensor_type.shape.dim
     return tuple(
         dim.dim_value if index > 1 else ("height", "width")[index]
@@ -347,7 +349,8 @@ def _shape(value: Any) -> tuple[str | int, ...]:
     )
 
 
-def _check_target(path: str | Path, *, force: bool) -> Path:
+def check_onnx_target(path: str | Path, *, force: bool) -> Path:
+    """The path of a file to write, if its name ends in ``.onnx`` and its place is free."""
     target = Path(path)
     if target.suffix.lower() != ".onnx":
         raise WICFileError(f"Expected an output whose name ends in .onnx; got {target}.")

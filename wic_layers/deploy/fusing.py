@@ -1,11 +1,12 @@
-"""fuse: one direction of a model as a module of its own, with constants in place of kernels."""
+"""fuse: a model, or one direction of it, with constants in place of kernels."""
 
 from __future__ import annotations
 
 import copy
 import inspect
 import sys
-from contextlib import suppress
+from collections.abc import Sequence
+from types import CellType, FunctionType
 from typing import Any, Literal, get_args
 
 import torch
@@ -15,7 +16,9 @@ from wic_layers.blocks import InvertibleBlock, save_memory
 from wic_layers.blocks.block import as_block
 from wic_layers.deploy.constants import Completed, Constant, Lower, put_constants
 from wic_layers.errors import WICArgumentError
-from wic_layers.hosts.swap import swap_1x1
+from wic_layers.hosts.recognition import PERMUTATION
+from wic_layers.hosts.swap import Left, NothingToSwapError, swap_1x1
+from wic_layers.hosts.trial import without_graphs
 from wic_layers.layer.conv import WIC
 
 __all__ = ["Direction", "check_direction", "fuse", "lowered"]
@@ -23,33 +26,37 @@ __all__ = ["Direction", "check_direction", "fuse", "lowered"]
 Direction = Literal["forward", "reverse"]
 
 
-def fuse(model: nn.Module, direction: Direction = "forward") -> nn.Module:
-    r"""Returns one direction of a model as a module of its own, free of linear algebra.
+def fuse(model: nn.Module, direction: Direction | None = None) -> nn.Module:
+    r"""Returns a copy of a model in which nothing is left to be inverted.
 
-    The model is copied, and every WIC in it becomes a constant convolution, on the way back
-    together with its completion; a zero, repeated or shifted completion is part of the constant.
-    What is returned is in ``eval()`` mode and without gradients, goes through ``torch.export`` and
-    ``torch.onnx.export`` with any batch, height and width, and gives what the model gives, to the
-    rounding of its dtype; what ``Network.optimize`` sets is left behind. On CUDA the convolution
-    of a shifted completion rounds as torch's convolutions are told to (TF32).
+    Every WIC becomes a constant convolution, on the way back together with its completion; a zero
+    or repeated completion is part of the constant. So do the modules of
+    :mod:`wic_layers.freia` and :mod:`wic_layers.normflows`, and the invertible 1x1 convolutions of
+    other people's models, which :func:`~wic_layers.swap_1x1` finds (the model itself is not
+    changed), with their log-determinants. What is returned is in ``eval()`` mode and without
+    gradients, and gives what the model gives, to the rounding of its dtype; what
+    ``Network.optimize`` sets is left behind.
 
-    It takes networks of :mod:`wic_layers.models`, blocks, a :class:`~wic_layers.WellPosed`, a
-    FrEIA graph (``reverse`` is ``rev=True``; conditions follow the input), a normflows model
-    (``forward`` is its own, from latent to data, and ``reverse`` its ``inverse``), and whatever
-    has ``inverse(y)`` or ``forward(x, rev=False)``. They return tensors without log-determinants.
-    What :func:`~wic_layers.swap_1x1` knows is swapped.
+    Without a direction the copy is a model of the same class, whose methods go on:
+    ``model.reverse(z)``, ``model(z, reverse=True)``, ``model.infer(z)``. For ``torch.export`` and
+    ONNX, which take a module's forward, see :func:`~wic_layers.deploy.calling`.
+
+    With one it is a module of its own whose ``forward(x)`` is that direction of the model, which
+    goes through ``torch.export`` and ``torch.onnx.export`` with any batch, height and width and
+    returns tensors without log-determinants. It takes networks of :mod:`wic_layers.models`,
+    blocks, a :class:`~wic_layers.WellPosed`, a FrEIA graph (``reverse`` is ``rev=True``;
+    conditions follow the input), a normflows model (``forward`` is its own, from latent to data,
+    and ``reverse`` its ``inverse``), and whatever has ``inverse(y)`` or ``forward(x, rev=False)``.
 
     Args:
         model: The model, which is not changed.
-        direction: ``"forward"`` or ``"reverse"``.
-
-    Returns:
-        A module with ``forward(x)``.
+        direction: ``"forward"``, ``"reverse"``, or None for both.
 
     Raises:
         WICArgumentError: For another direction, a model that cannot run backwards, a layer that
-            draws random numbers on that way, or a host's layer that waits for a first batch.
-        IllConditionedError: If a kernel has no inverse.
+            draws random numbers on that way, a host's layer that waits for a first batch, or,
+            without a direction, a 1x1 convolution that is not understood; names the layer.
+        IllConditionedError: If a kernel has no inverse; without a direction where it is called.
 
     Example:
         >>> from wic_layers import WIC
@@ -59,26 +66,62 @@ def fuse(model: nn.Module, direction: Direction = "forward") -> nn.Module:
         >>> y = torch.rand(1, 3, 8, 8)
         >>> torch.allclose(reverse(y), net.inverse(y), atol=1e-5)
         True
+        >>> torch.allclose(fuse(net).inverse(y), net.inverse(y), atol=1e-5)
+        True
     """
-    check_direction(direction)
     if not isinstance(model, nn.Module):
         raise TypeError(f"Expected a module; got {type(model).__name__}.")
-    reverse = direction == "reverse"
+    if direction is not None:
+        check_direction(direction)
     with torch.no_grad():
         for layer in model.modules():
             if isinstance(layer, WIC) and layer._forward_pre_hooks:  # pruning sets weights there
                 layer(layer.weight.new_zeros(1, layer.in_channels))
-        host = OneWay(copy.deepcopy(model), reverse=reverse)
-        with suppress(WICArgumentError):  # most models have no such layers
-            swap_1x1(host.module)
-        if isinstance(host.module, WIC):
-            host.module = Constant(host.module, backward=reverse)
+        whole = _copied(model)
+        left = _swapped(whole)
+        if direction is None:
+            for entry in left:
+                if entry.reason != PERMUTATION:
+                    raise WICArgumentError(f"Expected layers that can be fused; got {entry}")
+            holder = nn.ModuleList([whole])
+            put_constants(holder, reverse=False, needs_both=True)
+            fused = holder[0]
         else:
-            put_constants(host.module, reverse=reverse)
-    _start(host.module)
-    save_memory(host, enabled=False)
-    as_block(host.module).keep_one_way(rev=reverse)
-    return host.eval().requires_grad_(requires_grad=False)
+            reverse = direction == "reverse"
+            fused = OneWay(whole, reverse=reverse)
+            if isinstance(whole, WIC):
+                fused.module = Constant(whole, backward=reverse)
+            else:
+                put_constants(whole, reverse=reverse)
+    _start(fused.module if isinstance(fused, OneWay) else fused)
+    save_memory(fused, enabled=False)
+    if isinstance(fused, OneWay):
+        as_block(fused.module).keep_one_way(rev=fused.reverse)
+    return fused.eval().requires_grad_(requires_grad=False)
+
+
+def _copied(model: nn.Module) -> nn.Module:
+    """A deep copy whose functions, too, call the copy's modules and not the model's."""
+    memo = without_graphs(model)
+    copied = copy.deepcopy(model, memo)
+    for module in copied.modules():
+        for name, value in list(vars(module).items()):
+            cells = getattr(value, "__closure__", None)
+            if isinstance(value, FunctionType) and cells:
+                contents = (memo.get(id(cell.cell_contents), cell.cell_contents) for cell in cells)
+                module.__dict__[name] = FunctionType(
+                    value.__code__, value.__globals__, name, value.__defaults__,
+                    tuple(map(CellType, contents)),
+                )  # fmt: skip
+    return copied
+
+
+def _swapped(model: nn.Module) -> Sequence[Left]:
+    """Swaps what swap_1x1 finds, and returns what it leaves; most models have nothing of both."""
+    try:
+        return swap_1x1(model).left
+    except NothingToSwapError as error:
+        return error.left
 
 
 def check_direction(direction: str) -> None:
@@ -88,15 +131,7 @@ def check_direction(direction: str) -> None:
 
 
 class OneWay(nn.Module):
-    """A module of which one direction is called, and tensors alone are returned.
-
-    Args:
-        module: The module, which keeps its own code.
-        reverse: The direction.
-
-    Raises:
-        WICArgumentError: If the module does not run backwards.
-    """
+    """A module of which one direction is called, and tensors alone are returned."""
 
     def __init__(self, module: nn.Module, *, reverse: bool) -> None:
         super().__init__()
@@ -129,11 +164,7 @@ class OneWay(nn.Module):
 
 
 def _start(model: nn.Module) -> None:
-    """Takes the wait for a first batch out of a host's layers, which would stay in what is made.
-
-    Raises:
-        WICArgumentError: If one still waits.
-    """
+    """Takes the wait for a first batch, which would stay, out of a host's layers."""
     normflows = sys.modules.get("normflows")
     for name, module in model.named_modules():
         waits = getattr(module, "init_on_next_batch", False)  # FrEIA's

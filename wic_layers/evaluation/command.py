@@ -49,16 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, bar: ProgressBar) -> int:
-    """Prints a table for every folder.
-
-    Args:
-        args: See :func:`add_arguments`.
-        bar: Shows how far it is.
-
-    Raises:
-        WICArgumentError: If an argument is out of range.
-        WICFileError: If weights or images cannot be read, or the CSV exists.
-    """
+    """Prints a table for every folder; the bar shows how far it is."""
     if args.reduce < 1:
         raise WICArgumentError(f"Expected --reduce of at least 1; got {args.reduce}.")
     files = {folder: find_images(folder) for folder in args.folders}

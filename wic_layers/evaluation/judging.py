@@ -5,13 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from wic_layers._probe import in_evaluation_mode
 from wic_layers.codec.carrier import CARRIER
 from wic_layers.models import Network
+from wic_layers.models.inspection import in_evaluation_mode
 from wic_layers.pictures import psnr
 from wic_layers.tasks import Task
 
-__all__ = ["Judgement", "capped_psnr", "judge"]
+__all__ = ["Judgement", "capped_psnr"]
 
 _LARGEST = 120.0
 
@@ -72,9 +72,3 @@ class Judgement:
     def psnr_back(self) -> float:
         """PSNR in dB of it."""
         return self.psnrs_back[0]
-
-
-def judge(model: Network, task: Task, x: Tensor) -> tuple[float, float]:
-    """Returns the PSNR in dB of the forward pictures and of what comes back: both of 8 bits."""
-    judgement = Judgement(model, task, x)
-    return judgement.psnr_forward, judgement.psnr_back

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from wic_layers.codec.carrier import CARRIER
 from wic_layers.codec.running import backward_pixels, forward_pixels, reference_pixels
 from wic_layers.errors import WICArgumentError
 from wic_layers.evaluation.metrics import METRICS, Row, compare
@@ -90,7 +91,7 @@ def _compose(task: Task, images: Sequence[Tensor]) -> list[Tensor]:
         torch.manual_seed(0)
         sample = task.compose(*sources)
     height, width = (side // task.multiple * task.multiple for side in sample[0].shape[2:])
-    return [(x[0, :, :height, :width] * 255).round().to(torch.uint8) for x in sample]
+    return [CARRIER.pixels(x[0, :, :height, :width]) for x in sample]
 
 
 def _judge(
@@ -112,7 +113,8 @@ def _judge(
             yield compare(title + how, inner(image), inner(other))
 
     # what is written is what is read: the file's own bytes are decoded again
-    encoded = encode_png(forward_pixels(task, network, *inputs, tile=tile, refine=refine))
+    x = task.packed(*inputs)
+    encoded = encode_png(forward_pixels(task, network, x, sizes, tile=tile, refine=refine))
     picture = as_channels(_decode(encoded), task.out_channels)
     width, height = size_of(inputs[0]) if task.scale == 1 else size_of(picture)
     if task.scale > 1:
@@ -120,7 +122,7 @@ def _judge(
         large = task.pack(*(image[None] for image in inputs))[0, :3]
         reference = _bicubic(large, (width, height))
     else:
-        reference = reference_pixels(task, *inputs)[:, :height, :width]
+        reference = reference_pixels(task, x)[:, :height, :width]
     pixels = width * height
     cover = picture[:, :height, :width]
     yield compare(forward, cover, reference, bits=8 * len(encoded) / pixels)
@@ -131,13 +133,14 @@ def _judge(
         plain = 8 * len(encode_png(reference)) / pixels
         yield compare(f"{back} by bicubic", inner(enlarged), inner(large), bits=plain)
     # the same without rounding
-    exact = forward_pixels(task, network, *inputs, tile=tile, rounded=False, refine=refine)
+    exact = forward_pixels(task, network, x, sizes, tile=tile, rounded=False, refine=refine)
     yield compare(f"{forward}{FLOAT}", exact[:, :height, :width].clamp(0, 1), reference)
     floats = backward_pixels(task, network, exact, sizes, tile=tile)
     yield from compare_each(floats, originals, FLOAT)
     # a second round trip of what came back; covers are taken as they look
     covers = [cover] if task.restored_count < task.images else []
-    again = forward_pixels(task, network, *covers, *restored, tile=tile, refine=refine)
+    x = task.packed(*covers, *restored)
+    again = forward_pixels(task, network, x, sizes, tile=tile, refine=refine)
     second = backward_pixels(task, network, again, sizes, tile=tile)
     yield compare(f"{forward}, second time", again[:, :height, :width], reference)
     yield from compare_each(second, originals, ", second time")

@@ -12,7 +12,7 @@ import inspect
 import math
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -56,7 +56,7 @@ class Entry:
 
     method: str
     names: tuple[str, ...]
-    defaults: tuple[object, ...]
+    defaults: tuple[object, ...] = field(compare=False)  # may be lists, which have no hash
     takes_any: bool
     rev: bool | None = None
     flag: int | None = None
@@ -148,7 +148,7 @@ class Entry:
                 positions = mask.reshape(mask.shape[0], -1).sum(1) * groups
             log_det = result.log_det.of(volume, folded, positions)
             if self.running is not None:
-                log_det = running + log_det
+                log_det = running + log_det if result.log_det.sign else running
         if mask is not None and self.is_masking:
             y = y * mask
         return result.packed(y, log_det)
@@ -292,7 +292,7 @@ class Lazy(Call):
     def entries(self, kind: type[nn.Module]) -> tuple[Entry, ...]:
         """The three methods of the transform."""
         function = getattr(kind, self.method, None)
-        if not inspect.isfunction(function) or function.__module__.startswith("torch."):
+        if not inspect.isfunction(function) or str(function.__module__).startswith("torch."):
             return ()
         parameters = list(inspect.signature(function).parameters.values())[1:]
         if any(p.default is REQUIRED and p.kind is p.POSITIONAL_OR_KEYWORD for p in parameters):
@@ -318,7 +318,7 @@ class Lazy(Call):
 def entry_of(kind: type[nn.Module], method: str, *, rev: bool | None) -> Entry | None:
     """A method of a class by its signature; None where it has none of its own or no tensor."""
     function = getattr(kind, method, None)
-    if not inspect.isfunction(function) or function.__module__.startswith("torch.nn.modules"):
+    if not inspect.isfunction(function) or str(function.__module__).startswith("torch.nn.modules"):
         return None
     parameters = list(inspect.signature(function).parameters.values())[1:]
     if any(parameter.kind is parameter.VAR_POSITIONAL for parameter in parameters):

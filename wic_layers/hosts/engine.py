@@ -76,7 +76,8 @@ class Spec:
         layout: Where its channels stand.
         read: Its matrix and bias.
         turned: Whether that matrix is what its way back applies.
-        sources: Tensors that they are read from, by name; None for all that the layer holds.
+        sources: Tensors that they are read from, by name; none for all that the layer holds.
+        volume: log|det| of the host's forward where factors say it without algebra.
     """
 
     owner: type[nn.Module]
@@ -84,7 +85,8 @@ class Spec:
     layout: Layout
     read: Read
     turned: bool = False
-    sources: tuple[str, ...] | None = None
+    sources: tuple[str, ...] = ()
+    volume: Callable[[nn.Module], Tensor] | None = None
 
 
 def spec_of(module: nn.Module) -> Spec | None:
@@ -113,6 +115,7 @@ class HostKernel(WIC):
         self.bijective = True
         self.parametrization = "free"
         self.host = host
+        self._places: list[tuple[nn.Module, str]] = []
 
     @property
     def weight(self) -> Tensor:  # type: ignore[override]
@@ -177,8 +180,13 @@ class HostKernel(WIC):
         """The log-volume of the host's forward, in float32 at least."""
 
         def compute() -> Tensor:
-            volume = torch.linalg.slogdet(to_algebra(kernel))[1]
-            volume = -volume if self.spec.turned else volume
+            if self.spec.volume is not None:
+                volume = outside_autocast(
+                    lambda: self.spec.volume(self.host), device=kernel.device
+                )
+            else:
+                volume = torch.linalg.slogdet(to_algebra(kernel))[1]
+                volume = -volume if self.spec.turned else volume
             return from_algebra(volume, kernel, wide_dtype(kernel.dtype, x.dtype))
 
         return computed(entries, ("log_volume of the host", x.dtype), compute)
@@ -211,16 +219,23 @@ class HostKernel(WIC):
         return None
 
     def _sources(self) -> tuple[Tensor, ...]:
-        names = self.spec.sources
-        if names is not None:
-            return tuple(_tensor(self.host, name) for name in names)
-        return tuple(tensors_of(self.host).values())
+        tensors = [_tensor(module, name) for module, name in self._places]
+        if not tensors or any(
+            tensor is None for tensor in tensors
+        ):  # a parametrization may have moved some
+            places = _places_of(self.host)
+            names = self.spec.sources
+            some = {name: place for name, place in places.items() if not names or name in names}
+            self._places = list((some or places).values())
+            tensors = [_tensor(module, name) for module, name in self._places]
+        return tuple(tensors)  # type: ignore[arg-type]
 
     def _maps(self) -> tuple[type | nn.Module, ...]:
-        return (type(self.host), *self.host.modules())
+        host: Any = self._modules["host"]
+        return (type(host), *host.modules()) if host._modules else (type(host),)
 
     def _is_training(self) -> bool:
-        return self.host.training
+        return self._modules["host"].training  # type: ignore[union-attr]
 
 
 def _as_channels(bias: Tensor, y: Tensor) -> Tensor:
@@ -229,22 +244,29 @@ def _as_channels(bias: Tensor, y: Tensor) -> Tensor:
 
 def tensors_of(layer: nn.Module) -> dict[str, Tensor]:
     """All tensors that a layer holds, by name: parameters, buffers, and plain attributes."""
-    tensors: dict[str, Tensor] = {}
-    for path, module in layer.named_modules():
-        prefix = f"{path}." if path else ""
+    places = _places_of(layer).items()
+    return {name: _tensor(*place) for name, place in places}  # type: ignore[misc]
+
+
+def _places_of(layer: nn.Module) -> dict[str, tuple[nn.Module, str]]:
+    """The modules that hold a layer's tensors, and their names there."""
+    return {
+        f"{path}.{name}" if path else name: (module, name)
+        for path, module in layer.named_modules()
         # replicas of nn.DataParallel hold their parameters as plain attributes
-        for values in (module._parameters, module._buffers, module.__dict__):
-            for name, value in values.items():
-                if isinstance(value, Tensor):
-                    tensors[prefix + name] = value
-    return tensors
+        for values in (module._parameters, module._buffers, module.__dict__)
+        for name, value in values.items()
+        if isinstance(value, Tensor)
+    }
 
 
-def _tensor(layer: nn.Module, name: str) -> Tensor:
-    path, _, last = name.rpartition(".")
-    module = layer.get_submodule(path) if path else layer
-    tensor: Tensor = getattr(module, last)
-    return tensor
+def _tensor(module: nn.Module, name: str) -> Tensor | None:
+    """A tensor of a module, from its dictionaries, which takes less time than an attribute."""
+    for values in (module._parameters, module._buffers, module.__dict__):
+        value: Tensor | None = values.get(name)
+        if value is not None:
+            return value
+    return None
 
 
 def _answering(entry: Entry, original: Callable[..., Any]) -> Callable[..., Any]:
@@ -257,7 +279,7 @@ def _answering(entry: Entry, original: Callable[..., Any]) -> Callable[..., Any]
 
     answered.__name__ = entry.method
     answered.__doc__ = original.__doc__
-    answered.__wrapped__ = original  # type: ignore[attr-defined] - for inspect.signature
+    vars(answered)["__wrapped__"] = original  # for inspect.signature
     return answered
 
 
@@ -273,7 +295,7 @@ def _making(entries: tuple[Entry, ...], original: Callable[..., Any]) -> Callabl
 
     made.__name__ = original.__name__
     made.__doc__ = original.__doc__
-    made.__wrapped__ = original  # type: ignore[attr-defined]
+    vars(made)["__wrapped__"] = original
     return made
 
 
@@ -284,7 +306,7 @@ def _transformed(entry: Entry, wic: HostKernel, *args: Any) -> Any:
 def kernel_of(layer: Any) -> HostKernel:
     """The HostKernel of a layer that was changed; a copy of the layer gets one of its own."""
     kernel: HostKernel | None = layer.__dict__.get(_ENGINE)
-    if kernel is None or kernel.host is not layer:
+    if kernel is None or kernel._modules["host"] is not layer:
         kernel = layer.__dict__[_ENGINE] = HostKernel(layer, type(layer)._wic_spec)
     return kernel
 
@@ -306,7 +328,8 @@ def _rebuilt(layer: nn.Module, memo: dict[int, Any] | None) -> nn.Module:
     kind = type(layer)
     spec: Spec = kind._wic_spec  # type: ignore[attr-defined]
     reduced: Any = spec.owner.__reduce_ex__(layer, 4)
-    function, args, state = *reduced[:2], *(*reduced[2:3], None)[:1]
+    function, args = reduced[:2]
+    state = reduced[2] if len(reduced) > 2 else None
     twin: Any = function(*args)
     state = _state(layer, state)
     if memo is not None:
@@ -341,11 +364,12 @@ def class_for(spec: Spec) -> type[nn.Module]:
     def reduced(self: nn.Module, protocol: Any) -> Any:
         # a file knows the owner's class alone, and is read without this library
         reduction: Any = owner.__reduce_ex__(self, protocol)
-        function, args, state, rest = *reduction[:2], *(*reduction[2:3], None)[:1], reduction[3:]
-        args = tuple(owner if isinstance(arg, type) and arg is type(self) else arg for arg in args)
-        if args == (owner,):  # pickle compares the class that copyreg.__newobj__ is given
-            function, args = copyreg._reconstructor, (owner, object, None)  # type: ignore[attr-defined]
-        return function, args, _state(self, state), *rest
+        function, args = reduction[:2]
+        state = reduction[2] if len(reduction) > 2 else None
+        if function.__name__ == "__newobj__":  # which takes no other class than the object's
+            function, args = vars(copyreg)["_reconstructor"], (owner, object, None)
+        args = tuple(owner if arg is type(self) else arg for arg in args)
+        return function, args, _state(self, state), *reduction[3:]
 
     def trained(self: nn.Module, mode: bool = True) -> nn.Module:  # noqa: FBT001, FBT002 - torch's
         kernel_of(self).clear_cache()

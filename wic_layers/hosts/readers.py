@@ -17,18 +17,22 @@ from torch import Tensor, nn
 from wic_layers.hosts.calls import Entry
 from wic_layers.hosts.engine import Layout, Spec, tensors_of
 from wic_layers.hosts.trial import Mismatch, read_off, unit_vectors
+from wic_layers.layer.functional import to_algebra
 
 __all__ = [
     "Attribute",
     "Measured",
     "Method",
     "UserKernel",
+    "Volume",
     "is_square",
     "reader_of",
     "registered_reader",
+    "volume_of",
 ]
 
 _READERS = re.compile(r"weight|matrix|kernel|assemble|calc|^_?(get_)?w$", re.IGNORECASE)
+_VOLUMES = re.compile(r"log_?(abs_?)?det", re.IGNORECASE)
 _NOT_READERS = re.compile(r"inv|det|init|reset|load|set_|save|register|remove", re.IGNORECASE)
 
 
@@ -42,8 +46,7 @@ class Attribute:
 
     def __call__(self, layer: nn.Module) -> tuple[Tensor, Tensor | None]:
         """The kernel and bias."""
-        matrix = _attribute(layer, self.name)
-        matrix = matrix.view(matrix.shape[:2])
+        matrix = _as_matrix(_attribute(layer, self.name))
         bias = _attribute(layer, self.bias).reshape(-1) if self.bias else None
         return (matrix.mT if self.transposed else matrix), bias
 
@@ -58,8 +61,7 @@ class Method:
 
     def __call__(self, layer: nn.Module) -> tuple[Tensor, Tensor | None]:
         """The kernel and bias."""
-        matrix = getattr(layer, self.name)()
-        matrix = matrix.view(matrix.shape[:2])
+        matrix = _as_matrix(getattr(layer, self.name)())
         bias = _attribute(layer, self.bias).reshape(-1) if self.bias else None
         return (matrix.mT if self.transposed else matrix), bias
 
@@ -72,8 +74,7 @@ class UserKernel:
 
     def __call__(self, layer: nn.Module) -> tuple[Tensor, Tensor | None]:
         """The kernel, without a bias."""
-        matrix = self.function(layer)
-        return matrix.reshape(matrix.shape[:2]), None
+        return _as_matrix(self.function(layer)), None
 
 
 @dataclass(frozen=True)
@@ -98,6 +99,68 @@ class Measured:
         return matrix, bias if self.has_bias else None
 
 
+@dataclass(frozen=True)
+class Volume:
+    """The layer's log|det K|, from a factor of its kernel or a method of its own.
+
+    Attributes:
+        name: Of the tensor or method.
+        how: ``"sum"`` of logarithms that it holds, ``"log"`` of its entries, ``"diagonal"`` of a
+            matrix, or ``"method"``.
+        sign: -1 where it is that of the way back.
+    """
+
+    name: str
+    how: str
+    sign: int
+
+    def __call__(self, layer: nn.Module) -> Tensor:
+        """The volume in float64, a scalar."""
+        if self.how == "method":
+            volume = to_algebra(getattr(layer, self.name)())
+        else:
+            factor = to_algebra(_attribute(layer, self.name))
+            factor = factor.diagonal() if self.how == "diagonal" else factor
+            volume = factor.sum() if self.how == "sum" else factor.abs().log().sum()
+        return self.sign * volume
+
+
+def volume_of(spec: Spec, samples: list[tuple[nn.Module, Tensor, Tensor]]) -> Spec:
+    """The spec with a volume that needs no algebra, where copies show one."""
+    twin, first, _ = samples[0]
+    n = len(first)
+    names = [
+        (name, how)
+        for name, t in tensors_of(twin).items()
+        if t.is_floating_point()
+        for how in (("sum", "log") if t.shape == (n,) else ("diagonal",) if is_square(t) else ())
+    ]
+    for name, function in inspect.getmembers(type(twin), inspect.isfunction):
+        if _VOLUMES.search(name) and len(inspect.signature(function).parameters) == 1:
+            names.append((name, "method"))
+    for name, how in names:
+        for sign in (1, -1):
+            volume = Volume(name, how, sign)
+            try:
+                fits = all(_is_volume(volume(one), matrix) for one, matrix, _ in samples)
+            except Exception:
+                break
+            if fits:
+                return replace(spec, volume=volume)
+    return spec
+
+
+def _is_volume(volume: Tensor, matrix: Tensor) -> bool:
+    true = float(torch.linalg.slogdet(matrix.double())[1])
+    eps = torch.finfo(matrix.dtype).eps
+    return volume.ndim == 0 and abs(float(volume) - true) <= 1e4 * eps * max(1.0, abs(true))
+
+
+def _as_matrix(kernel: Tensor) -> Tensor:
+    """The kernel without the ones around it."""
+    return kernel.reshape([size for size in kernel.shape if size != 1])
+
+
 def _attribute(layer: nn.Module, name: str) -> Tensor:
     value: object = layer
     for part in name.split("."):
@@ -106,14 +169,9 @@ def _attribute(layer: nn.Module, name: str) -> Tensor:
 
 
 def is_square(tensor: Tensor) -> bool:
-    """Whether a tensor is an n x n matrix, perhaps with the trailing ones of a convolution."""
-    shape = tensor.shape
-    return (
-        tensor.is_floating_point()
-        and len(shape) >= 2
-        and shape[0] == shape[1] > 1
-        and all(size == 1 for size in shape[2:])
-    )
+    """Whether a tensor is an n x n matrix, perhaps with ones around it."""
+    sizes = [size for size in tensor.shape if size != 1]
+    return tensor.is_floating_point() and len(sizes) == 2 and sizes[0] == sizes[1]
 
 
 def registered_reader(
@@ -171,7 +229,7 @@ def reader_of(
                 is_plain = isinstance(reader, Attribute) and reader.name in tensors_of(twin)
                 sources = (reader.name, vector) if vector else (reader.name,)
                 # a method may read anything, and a weight may be computed by a hook
-                names = sources if is_plain and _is_parameter(twin, reader.name) else None
+                names = sources if is_plain and _is_parameter(twin, reader.name) else ()
                 return replace(spec, read=reader, turned=turned, sources=names)
     return replace(spec, read=measured)
 
@@ -184,7 +242,7 @@ def _readers(layer: nn.Module, n: int, bias: str) -> Iterator[Attribute | Method
     names = [
         name
         for name, tensor in tensors_of(layer).items()
-        if is_square(tensor) and tensor.shape[0] == n and "parametrizations." not in name
+        if is_square(tensor) and n in tensor.shape and "parametrizations." not in name
     ]
     for path, module in layer.named_modules():  # torch's parametrized tensors are properties
         lists = module._modules.get("parametrizations")

@@ -17,7 +17,14 @@ from torch.nn.utils.parametrize import type_before_parametrizations
 from wic_layers.errors import IllConditionedError, WICError
 from wic_layers.hosts.calls import Call, Entry, calls_of
 from wic_layers.hosts.engine import Layout, Spec, class_for, tensors_of
-from wic_layers.hosts.readers import Attribute, Measured, is_square, reader_of, registered_reader
+from wic_layers.hosts.readers import (
+    Attribute,
+    Measured,
+    is_square,
+    reader_of,
+    registered_reader,
+    volume_of,
+)
 from wic_layers.hosts.trial import Bench, Mismatch, perturb, run_pre_hooks, twin_of
 from wic_layers.layer.functional import condition_number
 from wic_layers.layer.kernel import CONDITION_LIMIT
@@ -47,7 +54,7 @@ def sizes_of(layer: nn.Module) -> list[int]:
     if _is_torchs(layer) or _is_ours(layer) or getattr(type(layer), "_wic", None):
         return []
     tensors = tensors_of(layer)
-    squares = [tensor.shape[0] for tensor in tensors.values() if is_square(tensor)]
+    squares = [max(tensor.shape) for tensor in tensors.values() if is_square(tensor)]
     vectors = {t.numel() for t in tensors.values() if max(t.shape, default=0) == t.numel()}
     packed = [
         n
@@ -137,9 +144,7 @@ def recognise(
                         spec = _tried(layer, entries, Bench(layer, layout, rank, dtype), kernel)
                         return spec, compared(layer, spec, rank)
                     except Mismatch as mismatch:
-                        reason = str(mismatch) or reason
-                        if str(mismatch):
-                            break
+                        reason = reason or str(mismatch)
     raise Mismatch(reason)
 
 
@@ -174,7 +179,10 @@ def _tried(
             f"Expected a kernel with an inverse; {type(layer).__name__} has one of condition "
             f"number {condition:.3g}. Load other weights."
         )
-    inverse, _ = bench.matrix(plain, back, rev=True)
+    try:
+        inverse, _ = bench.matrix(plain, back, rev=True)
+    except Mismatch as mismatch:
+        raise Mismatch(f"its way back did not run: {mismatch.__cause__ or mismatch}") from mismatch
     product = inverse @ matrix - torch.eye(len(matrix)).to(matrix)
     off = float(product.abs().max())
     if not off <= max(0.05, 32 * condition * torch.finfo(bench.dtype).eps):
@@ -186,7 +194,7 @@ def _tried(
         # what a forward leaves on the layer is no kernel to read: the owner's code runs no more
         moved.append((twin, *bench.matrix(copy.deepcopy(twin), along, rev=False)))
         run_pre_hooks(twin)
-    _refuse_unmixed([m for _, m, _ in moved])
+    _refuse_unmixed([m for _, m, _ in moved], is_trained=bench.is_trained)
     kernels = [(twin, each) for twin, each, _ in moved] + [(plain, matrix)]
     resolved = tuple(bench.resolved(entry, kernels) for entry in entries)
     spec = Spec(type(layer), resolved, bench.layout, Attribute("", transposed=False))
@@ -196,14 +204,16 @@ def _tried(
     has_bias = any(bool(each.abs().max() > 0) for _, _, each in samples)
     way = _way(resolved, rev=False)
     measured = Measured(type(layer), way, bench.layout, bench.rank, has_bias)
-    return reader_of(spec, samples, measured)
+    spec = reader_of(spec, samples, measured)
+    return volume_of(spec, samples) if bench.is_trained else spec
 
 
-def _refuse_unmixed(matrices: list[Tensor]) -> None:
+def _refuse_unmixed(matrices: list[Tensor], *, is_trained: bool) -> None:
     """Raises Mismatch for kernels that mix no channels, whatever is trained."""
-    if all(bool((m == m.diagonal().diag()).all()) for m in matrices):
+    if is_trained and all(bool((m == m.diagonal().diag()).all()) for m in matrices):
         raise Mismatch("")
-    if all(bool(((m != 0).sum(0) == 1).all()) for m in matrices):
+    are_permuted = all(bool(((m != 0).sum(0) == 1).all()) for m in matrices)
+    if are_permuted and (is_trained or bool((matrices[0].amax(0) == 1).all())):
         raise Mismatch(PERMUTATION)
 
 
@@ -247,9 +257,7 @@ def compared(layer: nn.Module, spec: Spec, rank: int) -> str:
         kernel = torch.linalg.inv(kernel)
     dtype = next(t.dtype for t in tensors_of(layer).values() if t.is_floating_point())
     bench = Bench(layer, spec.layout, rank, dtype)
-    limit = max(_CLOSE, 32 * torch.finfo(dtype).eps) * max(
-        1.0, float(condition_number(kernel)) ** 0.5
-    )
+    limit = max(_CLOSE, 32 * torch.finfo(dtype).eps * float(condition_number(kernel)))
     notes = []
     for entry in spec.entries:
         for rev in entry.directions:

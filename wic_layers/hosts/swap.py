@@ -19,7 +19,15 @@ from wic_layers.hosts.engine import HostKernel, Spec, class_for, kernel_of, spec
 from wic_layers.hosts.recognition import PERMUTATION, fixed_spec, is_candidate, recognise
 from wic_layers.hosts.trial import Mismatch, no_traces
 
-__all__ = ["Left", "Swap", "SwapReport", "register_1x1", "swap_1x1", "unswap_1x1"]
+__all__ = [
+    "Left",
+    "NothingToSwapError",
+    "Swap",
+    "SwapReport",
+    "register_1x1",
+    "swap_1x1",
+    "unswap_1x1",
+]
 
 _REGISTERED: dict[type[nn.Module], tuple[Callable[[Any], Tensor], Call | None]] = {}
 _REGISTER = (
@@ -77,6 +85,22 @@ class Left:
 
     def __str__(self) -> str:
         return f"{', '.join(self.names) or '(model)'}: {self.reason}. {self.advice}".rstrip()
+
+
+class NothingToSwapError(WICArgumentError):
+    """A model has no layers that :func:`swap_1x1` can change.
+
+    Attributes:
+        left: What looks like one, with the reason.
+    """
+
+    def __init__(self, model: nn.Module, left: Sequence[Left]) -> None:
+        listed = "".join(f"\n  {entry}" for entry in left)
+        super().__init__(
+            f"Expected a model with invertible 1x1 convolutions; {type(model).__name__} has none "
+            f"that swap_1x1 recognises. Write {_REGISTER.format('YourClass')}." + listed
+        )
+        self.left = tuple(left)
 
 
 class SwapReport(Sequence[Swap]):
@@ -197,7 +221,8 @@ def swap_1x1(model: nn.Module, *, train_fixed: bool = False) -> SwapReport:
         What was changed, what was left and why, and what an existing optimizer must be given.
 
     Raises:
-        WICArgumentError: If there is nothing to change; says what was seen.
+        NothingToSwapError: If there is nothing to change; a WICArgumentError that says what was
+            seen.
         IllConditionedError: If a kernel cannot be inverted; nothing is changed then.
     """
     names: dict[nn.Module, list[str]] = {}
@@ -237,11 +262,7 @@ def swap_1x1(model: nn.Module, *, train_fixed: bool = False) -> SwapReport:
                 raise error.inside(places[0]) if places[0] else error from None
     before = {module for module in names if spec_of(module) is not None}
     if not specs and not before:
-        listed = "".join(f"\n  {entry}" for entry in left)
-        raise WICArgumentError(
-            f"Expected a model with invertible 1x1 convolutions; {type(model).__name__} has none "
-            f"that swap_1x1 recognises. Write {_REGISTER.format('YourClass')}." + listed
-        )
+        raise NothingToSwapError(model, left)
     swaps = []
     for module, places_of in names.items():
         if module in before:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import nn
 
-from wic_layers.blocks import Chain
+from wic_layers.blocks import AffineCoupling, Chain
 from wic_layers.blocks.dense_block import DenseBlock
 from wic_layers.errors import WICArgumentError
 from wic_layers.layer.completion import Completion, CompletionName
@@ -23,7 +23,7 @@ from wic_layers.models.weights import Stored, read
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["NETWORKS", "Network", "closing", "from_pretrained", "with_wic"]
+__all__ = ["NETWORKS", "Network", "affine_couplings", "closing", "from_pretrained", "with_wic"]
 
 NETWORKS: dict[str, type[Network]] = {}
 """The networks by the name that presets and files give them; a subclass enters itself.
@@ -50,11 +50,11 @@ class Network(Stored, Chain):
         task: Name of the task that it was trained for, or None.
         weights_id: The first 16 hex digits of the SHA-256 of the file it was loaded from, or None.
         card: What that file says about its weights.
-        closed_by: The arguments that put a WIC at the end of a subclass that was published with
-            something else there; empty where there are none.
+        closed_by: The argument, with its value, that puts a WIC at the end of a subclass that was
+            published with something else there; None where there is none.
     """
 
-    closed_by: ClassVar[Mapping[str, object]] = {}
+    closed_by: ClassVar[tuple[str, object] | None] = None
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
@@ -116,7 +116,7 @@ def _with_config(init: Callable[..., None]) -> Callable[..., None]:
     signature = inspect.signature(init)
 
     @functools.wraps(init)
-    def build(network: Network, *args: Any, **arguments: Any) -> None:
+    def build(network: Network, *args: object, **arguments: object) -> None:
         init(network, *args, **arguments)
         if "config" not in vars(network):
             bound = signature.bind(network, *args, **arguments)
@@ -133,11 +133,7 @@ def closing(
     random_z: bool,
     completion: CompletionName | Completion | None,
 ) -> WIC:
-    """The layer at the end of a network that was published with a random z, or with a WIC there.
-
-    Raises:
-        WICArgumentError: If ``random_z`` comes with a completion.
-    """
+    """The end of a network that was published with a random z: that, or a WIC there."""
     if not random_z:
         last = WIC(channels, out_channels, completion=completion)
         with torch.no_grad():  # these networks have their picture in the first channels
@@ -148,6 +144,22 @@ def closing(
             f"Expected no completion with random_z=True, which draws z; got {completion!r}."
         )
     return WIC(channels, out_channels, completion="gaussian", parametrization="fixed")
+
+
+def affine_couplings(
+    number: int,
+    channels: int,
+    growth: int,
+    *,
+    split: int | None = None,
+    clamp: float = 1.0,
+    slope: float = 0.2,
+) -> list[nn.Module]:
+    """Couplings in a row, with dense blocks inside; IRN's clamp and slope by default."""
+    subnet = functools.partial(DenseBlock, growth=growth, slope=slope)
+    return [
+        AffineCoupling(channels, split=split, clamp=clamp, subnet=subnet) for _ in range(number)
+    ]
 
 
 def with_wic(model: nn.Module, completion: CompletionName | None = None) -> Network:
@@ -167,13 +179,14 @@ def with_wic(model: nn.Module, completion: CompletionName | None = None) -> Netw
     Raises:
         WICArgumentError: If it is another network.
     """
-    changes = dict(model.closed_by) if isinstance(model, Network) else {}
-    if not isinstance(model, Network) or changes.items() <= model.config.items():
+    closed_by = model.closed_by if isinstance(model, Network) else None
+    if not isinstance(model, Network) or not closed_by or closed_by in model.config.items():
         raise WICArgumentError(
             "Expected a network with a z, with channel_squeeze=True or random_z=True; got "
             f"{type(model).__name__} without."
         )
-    changes["completion"] = None if completion == "zero" else completion  # what None means
+    completion = None if completion == "zero" else completion  # what None means
+    changes = {**dict([closed_by]), "completion": completion}
     closed = type(model)(**{**model.config, **changes})
     closed.load_state_dict({**closed.state_dict(), **model.state_dict()})
     closed.task = model.task

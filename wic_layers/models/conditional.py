@@ -13,9 +13,8 @@ from torch import Tensor, nn
 
 from wic_layers.blocks import Chain, InvertibleBlock
 from wic_layers.blocks.block import reach_of, run_named
-from wic_layers.blocks.couplings import with_condition
+from wic_layers.blocks.couplings import Coupling, with_condition
 from wic_layers.blocks.dense_block import DenseBlock
-from wic_layers.errors import WICArgumentError, WICShapeError
 from wic_layers.layer import losses as auxiliary
 from wic_layers.layer.conv import WIC
 from wic_layers.models.features import Features
@@ -40,6 +39,7 @@ class ActNorm(InvertibleBlock):
     """
 
     is_exact = True
+    keeps_shape = True
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -52,15 +52,11 @@ class ActNorm(InvertibleBlock):
     def _inverse(self, y: Tensor) -> Tensor:
         return y * (-self.logs).exp() - self.bias
 
-    def shape_after(self, channels: int, side: Fraction) -> tuple[int, Fraction]:
-        """See :meth:`~wic_layers.blocks.InvertibleBlock.shape_after`."""
-        return channels, side
-
     def extra_repr(self) -> str:
         return f"{self.bias.shape[1]}"
 
 
-class HalfCoupling(InvertibleBlock):
+class HalfCoupling(Coupling):
     r"""A coupling that changes one half of the channels by a network that sees the other.
 
     .. math:: y_2 = (x_2 + t)\, e^{s},\quad s = \tfrac1\pi \arctan(2r),\quad [t; r] = f(x_1)
@@ -78,8 +74,6 @@ class HalfCoupling(InvertibleBlock):
         | Hierarchical Conditional Flow (Liang et al., 2021), Section 3.3 and its code
     """
 
-    is_exact = True
-
     def __init__(
         self,
         channels: int,
@@ -89,12 +83,7 @@ class HalfCoupling(InvertibleBlock):
         condition: int = 0,
         subnet: Callable[[int, int], nn.Module] = DenseBlock,
     ) -> None:
-        super().__init__()
-        if not 0 < split < channels:
-            raise WICArgumentError(
-                f"Expected a split that leaves channels on both sides of {channels}; got {split}."
-            )
-        self.sizes = (split, channels - split)
+        super().__init__(channels, split)
         self.changes_first = changes_first
         seen, changed = self.sizes[::-1] if changes_first else self.sizes
         self.f = subnet(seen + condition, changed if changes_first else 2 * changed)
@@ -112,51 +101,18 @@ class HalfCoupling(InvertibleBlock):
             rev: The way back.
             condition: Shape (B, condition, \*spatial); None where the coupling takes none.
         """
-        if condition is None:
-            return super().forward(x, rev)
-        return (self.uncouple if rev else self.couple)(x, condition)
-
-    def _forward(self, x: Tensor) -> Tensor:
-        return self.couple(x)
+        first, second = self.halves(x)
+        seen = second if self.changes_first else first
+        h = self.f(with_condition(seen, condition)).to(x.dtype)
+        if self.changes_first:
+            first = first - h if rev else first + h
+        else:
+            shift, scale = _shift_and_scale(h)
+            second = second * (-scale).exp() - shift if rev else (second + shift) * scale.exp()
+        return torch.cat((first, second), dim=1)
 
     def _inverse(self, y: Tensor) -> Tensor:
-        return self.uncouple(y)
-
-    def couple(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
-        r"""Maps ``x`` forward, with a condition (B, condition, \*spatial)."""
-        first, second = self._halves(x)
-        if self.changes_first:
-            first = first + self.f(with_condition(second, condition)).to(x.dtype)
-        else:
-            shift, scale = self._affine(first, condition)
-            second = (second + shift) * scale.exp()
-        return torch.cat((first, second), dim=1)
-
-    def uncouple(self, y: Tensor, condition: Tensor | None = None) -> Tensor:
-        """Maps ``y`` back."""
-        first, second = self._halves(y)
-        if self.changes_first:
-            first = first - self.f(with_condition(second, condition)).to(y.dtype)
-        else:
-            shift, scale = self._affine(first, condition)
-            second = second * (-scale).exp() - shift
-        return torch.cat((first, second), dim=1)
-
-    def _halves(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        if x.ndim < 2 or x.shape[1] != sum(self.sizes):
-            raise WICShapeError(
-                f"HalfCoupling({self.extra_repr()}): expected {sum(self.sizes)} channels; got "
-                f"shape {tuple(x.shape)}."
-            )
-        first, second = x.split(self.sizes, dim=1)
-        return first, second
-
-    def _affine(self, seen: Tensor, condition: Tensor | None) -> tuple[Tensor, Tensor]:
-        return _shift_and_scale(self.f(with_condition(seen, condition)).to(seen.dtype))
-
-    def shape_after(self, channels: int, side: Fraction) -> tuple[int, Fraction]:
-        """See :meth:`~wic_layers.blocks.InvertibleBlock.shape_after`."""
-        return channels, side
+        return self.forward(y, rev=True)
 
     def extra_repr(self) -> str:
         marks = ("*", "") if self.changes_first else ("", "*")
@@ -243,31 +199,16 @@ class ConditionalFlow(nn.Module):
         self.prior = _ZeroConv(width, 2 * channels)
 
     def forward(self, a: Tensor, features: Tensor, *, rev: bool = False) -> Tensor:
-        """Maps a to z, (B, channels, H, W), given features (B, width, H, W); or z to a.
-
-        Args:
-            a: The channels; z with ``rev``.
-            features: Of the channels that are kept.
-            rev: The way back.
-        """
+        """Maps a to z (B, channels, H, W), or z to a, given features (B, width, H, W)."""
+        mean, scale = _shift_and_scale(self.prior(features).to(a.dtype))
         if rev:
-            return self._inverse(a, features)
+            a = mean + scale.exp() * a
+            for step in list(self.steps)[::-1]:
+                a = step(a, features, rev=True)
+            return a
         for step in self.steps:
             a = step(a, features)
-        mean, scale = _shift_and_scale(self.prior(features).to(a.dtype))
         return (a - mean) * (-scale).exp()
-
-    def inverse(self, z: Tensor, features: Tensor) -> Tensor:
-        """Maps z back to a."""
-        a: Tensor = self(z, features, rev=True)
-        return a
-
-    def _inverse(self, z: Tensor, features: Tensor) -> Tensor:
-        mean, scale = _shift_and_scale(self.prior(features).to(z.dtype))
-        a = mean + scale.exp() * z
-        for step in list(self.steps)[::-1]:
-            a = step(a, features, rev=True)
-        return a
 
     def shape_after(self, channels: int, side: Fraction) -> tuple[int, Fraction]:
         """See :meth:`~wic_layers.blocks.InvertibleBlock.shape_after`."""
@@ -286,9 +227,9 @@ class ConditionalSplit(InvertibleBlock):
     does not depend on it.
 
     Args:
-        kept: Channels of y.
+        split: Channels of y.
         mix: The 1x1 convolution before the split: a square WIC.
-        flow: Of ``channels - kept`` channels.
+        flow: Of ``channels - split`` channels.
         drop: The layer that drops z behind y, and completes it: a WIC whose kernel is fixed.
         inner: Blocks that y goes through, the last one another such split; None where y is the
             result.
@@ -298,10 +239,10 @@ class ConditionalSplit(InvertibleBlock):
     """
 
     def __init__(
-        self, kept: int, *, mix: WIC, flow: ConditionalFlow, drop: WIC, inner: Chain | None
+        self, split: int, *, mix: WIC, flow: ConditionalFlow, drop: WIC, inner: Chain | None
     ) -> None:
         super().__init__()
-        self.kept = kept
+        self.split = split
         self.mix = mix
         self.flow = flow
         self.drop = drop
@@ -314,19 +255,12 @@ class ConditionalSplit(InvertibleBlock):
         *,
         with_features: bool = False,
     ) -> Any:
-        """Maps ``x`` forward, or back with ``rev=True``: brings the dropped channels back.
+        """Maps ``x`` (B, C, H, W) forward, or back, which brings the dropped channels back.
 
-        Args:
-            x: Shape (B, C, H, W).
-            rev: The way back.
-            with_features: Whether to return what :meth:`descend` and :meth:`ascend` do.
+        ``with_features`` to return what :meth:`descend` and :meth:`ascend` do.
         """
-        if with_features:
-            return self.ascend(x) if rev else self.descend(x)
-        return super().forward(x, rev)
-
-    def _forward(self, x: Tensor) -> Tensor:
-        return self.descend(x)[0]
+        result = (self.ascend if rev else self.descend)(x)
+        return result if with_features else result[0]
 
     def _inverse(self, y: Tensor) -> Tensor:
         return self.ascend(y)[0]
@@ -334,12 +268,8 @@ class ConditionalSplit(InvertibleBlock):
     def descend(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         """Maps ``x`` forward and returns, where z is recorded, the features that it came from."""
         mixed = run_named("mix", self.mix, x)
-        y, a = mixed[:, : self.kept], mixed[:, self.kept :]
-        picture, below = (
-            (y, None)
-            if self.inner is None
-            else run_named("inner", partial(self._into, self.inner), y)
-        )
+        y, a = mixed[:, : self.split], mixed[:, self.split :]
+        picture, below = run_named("inner", self._inside, y)
         if not auxiliary.is_recording():
             return picture, None
         features = self._features(y, below)
@@ -348,28 +278,22 @@ class ConditionalSplit(InvertibleBlock):
 
     def ascend(self, y: Tensor) -> tuple[Tensor, Tensor]:
         """Maps ``y`` back and returns the features of this level."""
-        y, below = (
-            (y, None)
-            if self.inner is None
-            else run_named("inner", partial(self._out_of, self.inner), y)
-        )
+        y, below = run_named("inner", partial(self._inside, rev=True), y)
         features = self._features(y, below)
         z = self.drop.complete(y)
         mixed = torch.cat((y, self.flow(z, features, rev=True)), dim=1)
         return run_named("mix", self.mix.inverse, mixed), features
 
-    def _into(self, inner: Chain, y: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Through ``inner`` to the picture and what its split saw."""
-        *blocks, (name, deeper) = inner._blocks()
-        deeper = partial(deeper, with_features=True)
-        return run_named(name, deeper, inner._through(blocks, y))
-
-    def _out_of(self, inner: Chain, picture: Tensor) -> tuple[Tensor, Tensor]:
-        """The way back."""
-        *blocks, (name, deeper) = inner._blocks()
-        deeper = partial(deeper, rev=True, with_features=True)
-        y, below = run_named(name, deeper, picture)
-        return inner._through(blocks[::-1], y, rev=True), below
+    def _inside(self, y: Tensor, *, rev: bool = False) -> tuple[Tensor, Tensor | None]:
+        """Through the blocks inside, and the features of the split that they end with."""
+        if self.inner is None:
+            return y, None
+        *blocks, (name, split) = self.inner._blocks()
+        deeper = partial(split, rev=rev, with_features=True)
+        if not rev:
+            return run_named(name, deeper, self.inner._through(blocks, y))
+        y, below = run_named(name, deeper, y)
+        return self.inner._through(blocks[::-1], y, rev=True), below
 
     def _features(self, y: Tensor, below: Tensor | None) -> Tensor:
         seen = y
@@ -380,7 +304,9 @@ class ConditionalSplit(InvertibleBlock):
 
     def shape_after(self, channels: int, side: Fraction) -> tuple[int, Fraction]:
         """See :meth:`~wic_layers.blocks.InvertibleBlock.shape_after`."""
-        return (self.kept, side) if self.inner is None else self.inner.shape_after(self.kept, side)
+        if self.inner is None:
+            return self.split, side
+        return self.inner.shape_after(self.split, side)
 
     @property
     def reach(self) -> int:
@@ -392,9 +318,9 @@ class ConditionalSplit(InvertibleBlock):
     ) -> Iterator[tuple[str, nn.Module, int, Fraction]]:
         """See :meth:`~wic_layers.blocks.InvertibleBlock.parts`."""
         yield "mix", self.mix, channels, side
-        yield "flow", self.flow, channels - self.kept, side
+        yield "flow", self.flow, channels - self.split, side
         if self.inner is not None:
-            yield "inner", self.inner, self.kept, side
+            yield "inner", self.inner, self.split, side
 
     def extra_repr(self) -> str:
-        return f"{self.kept}"
+        return f"{self.split}"

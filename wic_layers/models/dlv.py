@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from functools import partial
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from wic_layers.blocks import AffineCoupling, Chain, Haar, InverseHaar, Latent
-from wic_layers.blocks.dense_block import DenseBlock
+from wic_layers.blocks import Chain, Haar, InverseHaar, Latent
 from wic_layers.errors import WICArgumentError
 from wic_layers.layer.completion import Completion, CompletionName
 from wic_layers.layer.conv import WIC
-from wic_layers.models.base import Network, closing
+from wic_layers.models.base import Network, affine_couplings, closing
 from wic_layers.models.hinet import hiding_images, hinet_couplings
 
 __all__ = ["DLVIRN", "DLVHiNet", "DualLatent", "Z", "closing_z"]
@@ -69,11 +66,7 @@ def closing_z(
     z: Z | None,
     completion: CompletionName | Completion | None,
 ) -> WIC:
-    """The layer at the end of a network that was published with this z, or with a WIC there.
-
-    Raises:
-        WICArgumentError: If there is no such z, or a completion comes with one.
-    """
+    """The end of a network that was published with this z: that, or a WIC there."""
     if z not in (None, "zero", "drawn"):
         raise WICArgumentError(f'Expected z "zero", "drawn" or None (a WIC); got {z!r}.')
     if z is not None and completion is not None:
@@ -122,7 +115,7 @@ class DLVIRN(DualLatent, Network):
         | et al., 2022), Section 3.3 and Fig. 2
     """
 
-    closed_by: ClassVar[Mapping[str, object]] = {"z": None}
+    closed_by = ("z", None)
 
     def __init__(
         self,
@@ -137,25 +130,17 @@ class DLVIRN(DualLatent, Network):
         completion: CompletionName | Completion | None = None,
     ) -> None:
         check_rescaling(in_channels, out_channels, scale)
-        subnet = partial(DenseBlock, growth=growth)
         blocks: list[nn.Module] = [Latent(w_channels)]
         channels = in_channels + w_channels
         for _ in range(scale // 2):
             channels *= 4
             blocks.append(Haar(mean=True))
-            blocks += [
-                AffineCoupling(channels, split=out_channels, subnet=subnet)
-                for _ in range(couplings)
-            ]
+            blocks += affine_couplings(couplings, channels, growth, split=out_channels)
         super().__init__(*blocks, closing_z(channels, out_channels, z, completion))
 
 
 def check_rescaling(in_channels: int, out_channels: int, scale: int) -> None:
-    """Checks the arguments of a network for rescaling by 2 or 4.
-
-    Raises:
-        WICArgumentError: If the scale is another one, or the result is no picture of the input.
-    """
+    """Checks the arguments of a network for rescaling by 2 or 4."""
     if scale not in (2, 4):
         raise WICArgumentError(f"Expected scale 2 or 4; got {scale!r}.")
     if not 0 < out_channels <= in_channels:
@@ -200,7 +185,7 @@ class DLVHiNet(DualLatent, Network):
         | all networks here do.
     """
 
-    closed_by: ClassVar[Mapping[str, object]] = {"z": None}
+    closed_by = ("z", None)
 
     def __init__(
         self,

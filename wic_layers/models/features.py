@@ -27,13 +27,7 @@ class _ResidualDense(nn.Module):
 
 
 class Features(nn.Module):
-    """What a conditional flow sees of the channels that stay: convolution, trunk, convolution.
-
-    Args:
-        in_channels: Channels that stay.
-        width: Channels of the features.
-        depth: Residual dense blocks in the trunk.
-    """
+    """What a conditional flow sees of the channels that stay: convolution, trunk, convolution."""
 
     def __init__(self, in_channels: int, width: int, depth: int) -> None:
         super().__init__()

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar
 
 import torch
 from torch import nn
@@ -69,7 +67,7 @@ class HCFlow(Network):
         | pictures to [0, 1]; here the one that is written or judged is.
     """
 
-    closed_by: ClassVar[Mapping[str, object]] = {"z": None}
+    closed_by = ("z", None)
 
     def __init__(
         self,
@@ -102,17 +100,8 @@ class DLVHCFlow(DualLatent, Network):
         w ------+
 
     Args:
-        in_channels: Channels of the input image.
-        out_channels: Channels of the result.
-        scale: 2 or 4 (the paper's).
-        steps: See :class:`HCFlow`.
-        growth: See :class:`HCFlow`.
-        conditional_steps: See :class:`HCFlow`.
-        width: See :class:`HCFlow`.
-        depth: See :class:`HCFlow`.
         w_channels: Channels C_w of w, per pixel of the input.
-        z: See :class:`HCFlow`. The DLV paper finds zeros better, for DLV-IRN.
-        completion: See :class:`HCFlow`.
+        z: See :class:`HCFlow`, as of all others. The DLV paper finds zeros better, for DLV-IRN.
 
     Shape:
         (B, in_channels, H, W) to (B, out_channels, H/scale, W/scale); H and W divisible by
@@ -128,7 +117,7 @@ class DLVHCFlow(DualLatent, Network):
         | are counted with.
     """
 
-    closed_by: ClassVar[Mapping[str, object]] = {"z": None}
+    closed_by = ("z", None)
 
     def __init__(
         self,
@@ -177,10 +166,10 @@ class _Levels:
             blocks.append(
                 HalfCoupling(channels, self.out_channels, changes_first=is_odd, subnet=subnet)
             )
-        kept_channels = channels // 2 if levels > 1 else self.out_channels
+        split = channels // 2 if levels > 1 else self.out_channels
         flow = ConditionalFlow(
-            channels - kept_channels,
-            kept_channels + (self.width if levels > 1 else 0),
+            channels - split,
+            split + (self.width if levels > 1 else 0),
             steps=self.conditional_steps,
             width=self.width,
             depth=self.depth,
@@ -189,11 +178,9 @@ class _Levels:
         if self.z is None:
             with torch.no_grad():  # the flow's features expect a picture, there from the start
                 mix.weight.copy_(torch.eye(channels))
-            drop = WIC(
-                channels, kept_channels, completion=self.completion, parametrization="fixed"
-            )
+            drop = WIC(channels, split, completion=self.completion, parametrization="fixed")
         else:
-            drop = closing_z(channels, kept_channels, self.z, self.completion)
-        inner = Chain(*self.blocks(kept_channels, levels - 1)) if levels > 1 else None
-        blocks.append(ConditionalSplit(kept_channels, mix=mix, flow=flow, drop=drop, inner=inner))
+            drop = closing_z(channels, split, self.z, self.completion)
+        inner = Chain(*self.blocks(split, levels - 1)) if levels > 1 else None
+        blocks.append(ConditionalSplit(split, mix=mix, flow=flow, drop=drop, inner=inner))
         return blocks

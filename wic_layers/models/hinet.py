@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from functools import partial
-from typing import ClassVar
-
 from torch import nn
 
-from wic_layers.blocks import AffineCoupling, Haar, InverseHaar
-from wic_layers.blocks.dense_block import DenseBlock
+from wic_layers.blocks import Haar, InverseHaar
 from wic_layers.errors import WICArgumentError
 from wic_layers.layer.completion import Completion, CompletionName
-from wic_layers.models.base import Network, closing
+from wic_layers.models.base import Network, affine_couplings, closing
 
 __all__ = ["HiNet", "hiding_images", "hinet_couplings"]
 
@@ -52,7 +47,7 @@ class HiNet(Network):
         | slope and start of its code
     """
 
-    closed_by: ClassVar[Mapping[str, object]] = {"random_z": False}
+    closed_by = ("random_z", False)
 
     def __init__(
         self,
@@ -72,11 +67,7 @@ class HiNet(Network):
 
 
 def hiding_images(in_channels: int, out_channels: int) -> int:
-    """Returns how many images a network hides and hides in.
-
-    Raises:
-        WICArgumentError: If the channels are no images of ``out_channels``.
-    """
+    """Returns how many images a network hides and hides in, if the channels are those of some."""
     if out_channels < 1 or in_channels % out_channels or in_channels <= out_channels:
         raise WICArgumentError(
             f"Expected the channels of several images of {out_channels} channels, the first "
@@ -87,10 +78,7 @@ def hiding_images(in_channels: int, out_channels: int) -> int:
 
 def hinet_couplings(number: int, channels: int, split: int, growth: int) -> list[nn.Module]:
     """Returns HiNet's couplings, with its clamp, its slopes and its small random start."""
-    subnet = partial(DenseBlock, growth=growth, slope=_SLOPE)
-    blocks: list[nn.Module] = [
-        AffineCoupling(channels, split=split, clamp=_CLAMP, subnet=subnet) for _ in range(number)
-    ]
+    blocks = affine_couplings(number, channels, growth, split=split, clamp=_CLAMP, slope=_SLOPE)
     for block in blocks:
         for name, parameter in block.named_parameters():
             if "conv5" not in name:  # the last ones are zero

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from functools import partial
-from typing import ClassVar, Literal
+from typing import Literal
 
 from torch import nn
 
-from wic_layers.blocks import AffineCoupling, ChannelMean, Haar, Relation, Squeeze
-from wic_layers.blocks.dense_block import DenseBlock
+from wic_layers.blocks import ChannelMean, Haar, Relation, Squeeze
 from wic_layers.errors import WICArgumentError
 from wic_layers.layer.completion import Completion, CompletionName
 from wic_layers.layer.conv import WIC
-from wic_layers.models.base import Network
+from wic_layers.models.base import Network, affine_couplings
 
 __all__ = ["IICNet"]
 
@@ -61,7 +58,7 @@ class IICNet(Network):
         | 3; orders and halves of its code
     """
 
-    closed_by: ClassVar[Mapping[str, object]] = {"channel_squeeze": False}
+    closed_by = ("channel_squeeze", False)
 
     def __init__(
         self,
@@ -104,8 +101,7 @@ class IICNet(Network):
             squeeze = Haar(groups, mean=True) if haar else Squeeze(2, groups)
             blocks += [squeeze, WIC(channels, channels)]
             split = in_channels if order == "bands" else 4 * out_channels
-        subnet = partial(DenseBlock, growth=growth)
-        blocks += [AffineCoupling(channels, split=split, subnet=subnet) for _ in range(couplings)]
+        blocks += affine_couplings(couplings, channels, growth, split=split)
         mean = ChannelMean(channels // out_channels)
         last = mean if channel_squeeze else mean.as_wic(out_channels, completion)
         super().__init__(*blocks, last)

@@ -2,21 +2,37 @@
 
 from __future__ import annotations
 
+import copy
 import math
+import pickle
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any
+from itertools import chain
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from wic_layers._probe import in_evaluation_mode, random_numbers_restored
+from wic_layers._probe import random_numbers_restored
 from wic_layers.blocks import Chain
 from wic_layers.blocks.block import as_block
 from wic_layers.layer.kernel import kernels_of
 
-__all__ = ["Inspection", "Step", "flow", "flow_table", "inspect", "receptive_field"]
+if TYPE_CHECKING:
+    from wic_layers.models.base import Network
+
+__all__ = [
+    "Inspection",
+    "Step",
+    "flow",
+    "flow_table",
+    "in_evaluation_mode",
+    "inspect",
+    "receptive_field",
+]
+
+_Module = TypeVar("_Module", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -80,7 +96,7 @@ def _flow(block: nn.Module, name: str, channels: int, side: Fraction) -> list[St
 def flow_table(steps: Sequence[Step], conditions: dict[str, float] | None = None) -> str:
     """Returns the steps as lines of text; equal ones in a row are written as one."""
     rows: list[list[str]] = []
-    previous: tuple[Any, ...] | None = None
+    previous: tuple[object, ...] | None = None
     for step in steps:
         depth = step.name.count(".inner")
         title = f"{type(step.block).__name__}({as_block(step.block).summary()})"
@@ -138,8 +154,40 @@ def receptive_field(model: Chain, in_channels: int) -> int:
     return math.ceil(sum(as_block(step.block).reach / step.sizes[0] for step in steps))
 
 
+def in_evaluation_mode(model: _Module) -> _Module:
+    """Returns a model that evaluates, without a change to the one that is passed.
+
+    Other threads may train it or run it meanwhile, so its own mode is never switched.
+
+    Returns:
+        The model itself if all of its modules are in evaluation mode; else a copy that is, with
+        the same parameters, buffers and hooks.
+
+    Raises:
+        TypeError: If a copy is needed and cannot be made.
+    """
+    modules = list(model.modules())
+    if not any(module.training for module in modules):
+        return model
+    shared: list[object] = []
+    for module in modules:
+        own = chain(vars(module).values(), module._parameters.values(), module._buffers.values())
+        shared += [value for value in own if isinstance(value, Tensor)]
+        for name, value in vars(module).items():
+            if name.endswith("_hooks"):
+                shared += value.values()
+    try:
+        twin = copy.deepcopy(model, {id(value): value for value in shared})
+    except (TypeError, RuntimeError, pickle.PicklingError) as error:
+        raise TypeError(
+            f"Expected a {type(model).__name__} in evaluation mode, or one that can be copied "
+            f"({error}). Call its eval() first."
+        ) from error
+    return twin.eval()
+
+
 @torch.no_grad()
-def inspect(model: Any, side: int = 36) -> Inspection:
+def inspect(model: Network, side: int = 36) -> Inspection:
     """Measures a network.
 
     Args:

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from functools import partial
-from typing import ClassVar
-
 import torch
 from torch import nn
 
-from wic_layers.blocks import AffineCoupling, Haar, LearnedSqueeze
-from wic_layers.blocks.dense_block import DenseBlock
+from wic_layers.blocks import Haar, LearnedSqueeze
 from wic_layers.errors import WICArgumentError
 from wic_layers.layer.completion import Completion, CompletionName
 from wic_layers.layer.conv import WIC
-from wic_layers.models.base import Network, closing
+from wic_layers.models.base import Network, affine_couplings, closing
 
 __all__ = ["IRN"]
 
@@ -58,7 +53,7 @@ class IRN(Network):
         | for decolorization
     """
 
-    closed_by: ClassVar[Mapping[str, object]] = {"random_z": False}
+    closed_by = ("random_z", False)
 
     def __init__(
         self,
@@ -78,16 +73,12 @@ class IRN(Network):
                 f"Expected fewer output channels than {in_channels * scale**2}, which come in at "
                 f"scale {scale}; got {out_channels}."
             )
-        subnet = partial(DenseBlock, growth=growth)
         blocks: list[nn.Module] = []
         channels = in_channels
         for squeeze, factor in _squeezes(in_channels, scale):
             blocks.append(squeeze)
             channels *= factor**2
-            blocks += [
-                AffineCoupling(channels, split=out_channels, subnet=subnet)
-                for _ in range(couplings)
-            ]
+            blocks += affine_couplings(couplings, channels, growth, split=out_channels)
         last = closing(channels, out_channels, random_z=random_z, completion=completion)
         super().__init__(*blocks, last)
 

@@ -49,7 +49,7 @@ _SHAPES: Mapping[str, tuple[int, int, int]] = {
 
 
 def _row(
-    network: str, task: str, purpose: str, *, weights: bool = False, **changes: Any
+    network: str, task: str, purpose: str, *, weights: bool = False, **changes: object
 ) -> Preset:
     """A network of its paper's size, with what it has other than the constructor's defaults."""
     shape = dict(zip(("in_channels", "out_channels", "scale"), _SHAPES[task], strict=True))

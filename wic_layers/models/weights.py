@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 import wic_layers
 from wic_layers._files import write_whole
-from wic_layers.errors import WICArgumentError, WICDependencyError, WICFileError
+from wic_layers.errors import WICArgumentError, WICDependencyError, WICFileError, needing
 from wic_layers.layer.completion import CompletionName
 from wic_layers.layer.conv import WIC
 from wic_layers.models.presets import PRESETS, find_preset
@@ -43,25 +43,15 @@ _KINDS: Mapping[str, tuple[type, ...]] = {
 
 
 def _safetensors() -> ModuleType:
-    try:
+    with needing("Weights are stored as safetensors", "images"):
         import safetensors
         import safetensors.torch
-    except ImportError as error:
-        raise WICDependencyError(
-            "Weights are stored as safetensors, which is not installed. Run: pip install "
-            "'wic-layers[images]'"
-        ) from error
     return safetensors
 
 
 def _hub() -> ModuleType:
-    try:
+    with needing("Weights from the hub need huggingface_hub", "hub"):
         import huggingface_hub
-    except ImportError as error:
-        raise WICDependencyError(
-            "Weights from the hub need huggingface_hub, which is not installed. Run: pip install "
-            "'wic-layers[hub]'"
-        ) from error
     return huggingface_hub
 
 
@@ -72,15 +62,7 @@ def packaged_weights() -> dict[str, Path]:
 
 
 class Stored(nn.Module):
-    """A network that a folder of weights holds.
-
-    Attributes:
-        config: The arguments that it was built from.
-        preset: Name of the preset that it was built from, or None.
-        task: Name of the task that it was trained for, or None.
-        weights_id: The first 16 hex digits of the SHA-256 of the file it was loaded from, or None.
-        card: What that file says about its weights.
-    """
+    """A network that a folder of weights holds; its attributes are those of ``Network``."""
 
     config: dict[str, Any]
 
@@ -129,13 +111,13 @@ class Stored(nn.Module):
                 f"({', '.join(get_args(CompletionName))}); got {type(completion).__name__}. Save "
                 "its state_dict with torch.save instead."
             )
-        kernels = {f"{name}." for name, module in self.named_modules() if isinstance(module, WIC)}
+        modules = self.named_modules()
+        kernels = tuple(f"{name}." for name, module in modules if isinstance(module, WIC))
         state = {
-            key: _narrowed(
-                key, tensor.detach().cpu().contiguous(), _stored_dtype(key, tensor, kernels)
-            )
+            key: tensor if key.startswith(kernels) else _narrowed(key, tensor)
             for key, tensor in self.state_dict().items()
         }
+        state = {key: tensor.detach().cpu().contiguous() for key, tensor in state.items()}
         blob = safetensors.torch.save(state, {"format": "pt"})
         preset = PRESETS.get(self.preset or "")
         config = {
@@ -199,20 +181,16 @@ class Stored(nn.Module):
                 ) from error
 
 
-def _stored_dtype(key: str, tensor: Tensor, kernels: set[str]) -> torch.dtype:
-    owner, _, _ = key.rpartition(".")
-    is_kernel = any(f"{owner}.".startswith(kernel) for kernel in kernels)
-    return tensor.dtype if is_kernel or not tensor.is_floating_point() else torch.float16
-
-
-def _narrowed(key: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
-    stored = tensor.to(dtype)
+def _narrowed(key: str, tensor: Tensor) -> Tensor:
+    if not tensor.is_floating_point():
+        return tensor
+    stored = tensor.half()
     overflows = torch.isinf(stored) & torch.isfinite(tensor)
     if overflows.any():
         raise WICArgumentError(
-            f"Expected weights of at most {torch.finfo(dtype).max:.0f}, as they are stored as "
-            f"float16; {key} has {tensor[overflows].abs().max():.3g}. Train with smaller weights, "
-            "or save the state_dict with torch.save instead."
+            f"Expected weights of at most 65504, as they are stored as float16; {key} has "
+            f"{tensor[overflows].abs().max():.3g}. Train with smaller weights, or save the "
+            "state_dict with torch.save instead."
         )
     return stored
 

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import math
-from functools import partial
 from typing import Literal
 
 from torch import nn
 
 from wic_layers.blocks import (
-    AffineCoupling,
     Chain,
     ChannelMean,
     Haar,
@@ -18,11 +16,10 @@ from wic_layers.blocks import (
     Squeeze,
     Unsqueeze,
 )
-from wic_layers.blocks.dense_block import DenseBlock
 from wic_layers.errors import WICArgumentError
 from wic_layers.layer.completion import Completion, CompletionName
 from wic_layers.layer.conv import WIC
-from wic_layers.models.base import Network
+from wic_layers.models.base import Network, affine_couplings
 
 __all__ = ["WIN", "WINNaive"]
 
@@ -113,7 +110,6 @@ class WINNaive(Network):
         layout: Layout = "compact",
     ) -> None:
         _check(in_channels, out_channels, scale, copies)
-        subnet = partial(DenseBlock, growth=growth)
         # at the same size halves are images, such as a cover and what it hides, not bands
         groups = in_channels if scale == 1 else 1
         blocks: list[nn.Module] = [
@@ -121,7 +117,7 @@ class WINNaive(Network):
         ]
         channels = in_channels * 4 ** len(blocks)
         split = in_channels if haar and scale > 1 else None
-        blocks += [AffineCoupling(channels, split=split, subnet=subnet) for _ in range(couplings)]
+        blocks += affine_couplings(couplings, channels, growth, split=split)
         if scale == 1:
             blocks.append(InverseHaar(groups) if haar else Unsqueeze(2))
             channels = in_channels
@@ -226,12 +222,11 @@ def _stage(
             f"Expected width * split of at least {channels} (the squeezed channels) and some "
             f"channels left for the memory; got width={width}, split={split}."
         )
-    subnet = partial(DenseBlock, growth=growth)
     inner: list[nn.Module] = []
     for _ in range(modules):
         # the next module stands inside this one's memory, behind its couplings
-        body = [AffineCoupling(short, subnet=subnet) for _ in range(couplings)]
+        body = affine_couplings(couplings, short, growth)
         inner = [WIC(short, width), LongTermMemory(memory, Chain(*body, *inner))]
     joined = modules * memory + short
-    tail = AffineCoupling(joined, subnet=subnet)
-    return [Squeeze(2), WIC(channels, short), *inner, tail], joined
+    tail = affine_couplings(1, joined, growth)
+    return [Squeeze(2), WIC(channels, short), *inner, *tail], joined

@@ -6,7 +6,7 @@ Neither Pillow nor NumPy is imported here: without them there is no image of the
 from __future__ import annotations
 
 import sys
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -22,7 +22,7 @@ _T = TypeVar("_T")
 
 
 def as_pixels(
-    image: Any, name: str = "image", *, carrier: bool = False, channels: int = 3
+    image: object, name: str = "image", *, carrier: bool = False, channels: int = 3
 ) -> Tensor:
     """Returns the pixels of an image in memory, (channels, H, W) uint8, on the CPU.
 
@@ -44,12 +44,12 @@ def as_pixels(
     if pillow is not None and isinstance(image, pillow.Image):
         return as_channels(pixels_of(as_opaque(image, name, carrier=carrier)), channels, name)
     if isinstance(image, Tensor):
-        pixels, layout = image.cpu(), "(3, H, W) or (1, H, W)"
+        pixels, shape, layout = image.cpu(), image.shape, "(3, H, W) or (1, H, W)"
     elif numpy is not None and isinstance(image, numpy.ndarray):
         if image.dtype != numpy.uint8:
             raise TypeError(f"Expected {name} with pixels of dtype uint8; got {image.dtype}.")
         # the copy is contiguous and writable, which torch asks for
-        pixels, layout = torch.from_numpy(image.copy()), "(H, W, 3) or (H, W)"
+        pixels, shape, layout = torch.from_numpy(image.copy()), image.shape, "(H, W, 3) or (H, W)"
         if pixels.ndim == 2:
             pixels = pixels[..., None]
         if pixels.ndim == 3:
@@ -62,11 +62,11 @@ def as_pixels(
     if pixels.dtype != torch.uint8:
         raise TypeError(f"Expected {name} with pixels of dtype uint8; got {pixels.dtype}.")
     if pixels.ndim != 3 or pixels.shape[0] not in (1, 3) or not pixels.numel():
-        raise WICShapeError(f"Expected {name} of shape {layout}; got {tuple(image.shape)}.")
+        raise WICShapeError(f"Expected {name} of shape {layout}; got {tuple(shape)}.")
     return as_channels(pixels, channels, name)
 
 
-def as_layer(image: Any, name: str = "layer") -> Tensor:
+def as_layer(image: object, name: str = "layer") -> Tensor:
     """Returns an image with its transparency as pixels.
 
     Args:
@@ -81,6 +81,7 @@ def as_layer(image: Any, name: str = "layer") -> Tensor:
         WICShapeError: If the shape is not that of an image.
         TypeError: If it is none of these, or not uint8.
     """
+    numpy = sys.modules.get("numpy")
     pillow = sys.modules.get("PIL.Image")
     if pillow is not None and isinstance(image, pillow.Image):
         if has_opacity(image):
@@ -89,9 +90,10 @@ def as_layer(image: Any, name: str = "layer") -> Tensor:
     elif isinstance(image, Tensor):
         if image.ndim == 3 and len(image) == 4:
             return torch.cat((as_pixels(image[:3], name), as_pixels(image[3:], name)[:1]))
-    elif getattr(image, "ndim", 0) == 3 and image.shape[-1] == 4:
-        color, alpha = (as_pixels(image[..., part], name) for part in (slice(3), slice(3, 4)))
-        return torch.cat((color, alpha[:1]))
+    elif numpy is not None and isinstance(image, numpy.ndarray):
+        if image.ndim == 3 and image.shape[-1] == 4:
+            parts = as_pixels(image[..., :3], name), as_pixels(image[..., 3:], name)[:1]
+            return torch.cat(parts)
     return as_pixels(image, name)
 
 
@@ -108,4 +110,4 @@ def as_kind(pixels: Tensor, like: _T) -> _T:
     if numpy is not None and isinstance(like, numpy.ndarray):
         last = pixels.permute(1, 2, 0) if len(pixels) == 3 else pixels[0]
         return last.contiguous().cpu().numpy()  # type: ignore[return-value]
-    return to_pil(pixels)
+    return to_pil(pixels)  # type: ignore[return-value]

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from wic_layers.errors import WICShapeError
 
-__all__ = ["as_channels", "pad_to", "psnr", "size_of"]
+__all__ = ["as_channels", "continued", "pad_to", "psnr", "size_of"]
 
 
 def size_of(image: Tensor) -> tuple[int, int]:
@@ -70,10 +70,16 @@ def pad_to(image: Tensor, size: tuple[int, int]) -> Tensor:
     if size_of(image) == size:
         return image
     rows, columns = (
-        (last - (torch.arange(target, device=image.device) - last).abs()).clamp(min=0)
-        for last, target in ((image.shape[-2] - 1, height), (image.shape[-1] - 1, width))
+        continued(side, target).to(image.device)
+        for side, target in zip(image.shape[-2:], (height, width), strict=True)
     )
     return image[..., rows, :][..., columns]
+
+
+def continued(side: int, target: int) -> Tensor:
+    """Returns which pixel of an axis stands at each place of a longer one, see :func:`pad_to`."""
+    last = side - 1
+    return (last - (torch.arange(target) - last).abs()).clamp(min=0)
 
 
 def as_channels(pixels: Tensor, channels: int, name: str = "image") -> Tensor:

@@ -6,15 +6,19 @@ Pillow is imported when a function needs it.
 from __future__ import annotations
 
 import io
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from wic_layers._quiet import quiet
 from wic_layers.errors import WICDependencyError, WICFileError
-from wic_layers.pictures.pixels import as_channels
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -27,6 +31,7 @@ __all__ = [
     "has_opacity",
     "import_pillow",
     "pixels_of",
+    "quiet",
     "read_carrier",
     "read_image",
     "read_layer",
@@ -55,7 +60,7 @@ def read_image(path: str | Path) -> Tensor:
             if reading would lose bits, transparency, frames or the meaning of CMYK colours.
         WICDependencyError: If Pillow is not installed.
     """
-    return as_channels(_read(path, carrier=False)[0], 3)
+    return _read(path, carrier=False)[0]
 
 
 def read_layer(path: str | Path) -> Tensor:
@@ -100,7 +105,7 @@ def _read(path: str | Path, *, carrier: bool, layer: bool = False) -> tuple[Tens
             opaque, alpha = _split_opacity(image, str(path)) if layer else (image, None)
             pixels = pixels_of(as_opaque(opaque, str(path), carrier=carrier))
             if alpha is not None:
-                pixels = torch.cat((as_channels(pixels, 3), alpha))
+                pixels = torch.cat((pixels, alpha))
             text = getattr(image, "text", {}).get(KEYWORD)
     except WICFileError:
         raise
@@ -161,7 +166,7 @@ def _is_lossy_webp(path: Path) -> bool:
     return False
 
 
-def import_pillow() -> Any:
+def import_pillow() -> ModuleType:
     """Returns the module ``PIL.Image``."""
     try:
         from PIL import Image
@@ -194,7 +199,7 @@ def _is_deep(image: Image.Image) -> bool:
 
 
 def as_opaque(image: Image.Image, name: str, *, carrier: bool) -> Image.Image:
-    """Converts to 8-bit RGB or grey, or refuses where that would lose something."""
+    """Converts to 8-bit RGB, a carrier may be grey, or refuses where that would lose something."""
     if _is_deep(image) or image.mode.startswith(("I", "F")):
         raise WICFileError(
             f"{name} has more than 8 bits per channel, which would be lost; convert it to 8 bits "
@@ -219,7 +224,9 @@ def as_opaque(image: Image.Image, name: str, *, carrier: bool) -> Image.Image:
             f"{name} is CMYK without a usable colour profile, so its colours are not known; "
             f"convert it to RGB first."
         )
-    return image if image.mode in ("RGB", "L") else image.convert("RGB")
+    if image.mode == "RGB" or (carrier and image.mode == "L"):
+        return image
+    return image.convert("RGB")
 
 
 def check_single(image: Image.Image, name: str) -> None:
@@ -265,3 +272,42 @@ def _to_srgb(image: Image.Image) -> Image.Image:
         # a profile that cannot be read is no profile: viewers show the pixels as they are, too
         return image
     return converted or image
+
+
+_IS_QUIET: ContextVar[bool] = ContextVar("quiet", default=False)
+
+
+class _WhereQuiet:
+    """Stands for the pattern of a filter: matches every warning of a context that is quiet."""
+
+    def match(self, text: str) -> bool:
+        return _IS_QUIET.get()
+
+
+_FILTER: tuple[object, ...] = ("ignore", _WhereQuiet(), Warning, None, 0)
+_LOCK = threading.Lock()
+_inside = 0
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keeps back the warnings of the calling thread, and of no other one, while the body runs.
+
+    ``warnings.catch_warnings`` would do so in every thread of the process.
+    """
+    global _inside
+    with _LOCK:
+        _inside += 1
+        if warnings.filters[:1] != [_FILTER]:
+            warnings.filters.insert(0, _FILTER)  # type: ignore[attr-defined]
+    token = _IS_QUIET.set(True)
+    try:
+        yield
+    finally:
+        _IS_QUIET.reset(token)
+        with _LOCK:
+            _inside -= 1
+            if not _inside:
+                with suppress(ValueError):  # there is none any more
+                    while True:
+                        warnings.filters.remove(_FILTER)  # type: ignore[attr-defined]

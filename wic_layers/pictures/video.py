@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -48,7 +47,7 @@ def read_frames(path: str | Path) -> Iterator[Tensor]:
         yield from _read_video(Path(path))
 
 
-def _by_numbers(path: Path) -> list[Any]:
+def _by_numbers(path: Path) -> list[int | str]:
     # parts alternate between text and digits, so that only equals are compared
     return [
         int(part) if index % 2 else part

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -14,6 +14,9 @@ from wic_layers._files import check_place, write_whole
 from wic_layers.errors import WICArgumentError, WICFileError
 from wic_layers.pictures.names import LOSSY_SUFFIXES
 from wic_layers.pictures.reading import KEYWORD, import_pillow
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 __all__ = ["check_output", "encode_png", "to_pil", "write_png"]
 
@@ -62,9 +65,8 @@ def write_png(
         WICFileError: As :func:`check_output`, or if writing fails. Nothing is left behind.
         WICDependencyError: If Pillow is not installed.
     """
-    target = check_output(path, force=force)
     content = encode_png(pixels, text=text)
-    write_whole(target, content, check=lambda: check_output(target, force=force))
+    write_whole(check_output(path, force=force), content)
 
 
 def encode_png(pixels: Tensor, *, text: str | None = None) -> bytes:
@@ -92,11 +94,12 @@ def encode_png(pixels: Tensor, *, text: str | None = None) -> bytes:
     return buffer.getvalue()
 
 
-def to_pil(pixels: Tensor) -> Any:
+def to_pil(pixels: Tensor) -> Image.Image:
     """The PIL image of pixels (3, H, W) or (1, H, W), uint8."""
     # through a shared buffer, so that NumPy is not needed
     buffer = bytearray(pixels.numel())
     flat = torch.frombuffer(buffer, dtype=torch.uint8)
     flat.copy_(pixels.permute(1, 2, 0).reshape(-1))
     mode = "RGB" if len(pixels) == 3 else "L"
-    return import_pillow().frombytes(mode, tuple(pixels.shape[:0:-1]), bytes(buffer))
+    image: Image.Image = import_pillow().frombytes(mode, tuple(pixels.shape[:0:-1]), bytes(buffer))
+    return image

@@ -6,7 +6,7 @@ asked for, so that a task can be defined without a network.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from wic_layers.tasks.base import Task
 from wic_layers.tasks.decolorization import Decolorization
@@ -73,7 +73,7 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from wic_layers.codec import verbs

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from wic_layers.errors import WICArgumentError
+from wic_layers.pictures import pad_to
 
 __all__ = ["Task", "details"]
 
@@ -29,6 +30,7 @@ class Task(ABC):
         commands: The commands that run it forward and back.
         picture_name: What the forward picture is called, in files of other formats too.
         titles: What the forward picture and each image that comes back are called.
+        fewer_will_do: Whether a user may have fewer images; as many then come back.
         has_opacity: Whether :meth:`prepare` takes images with transparency, (4, H, W), if only to
             refuse them.
         foreground: The one whose transparency counts, by its place, or None.
@@ -47,6 +49,7 @@ class Task(ABC):
     picture_name: ClassVar[str]
     titles: ClassVar[tuple[str, str]]
     looks_like: ClassVar[str]
+    fewer_will_do: ClassVar[bool] = False
     has_opacity: ClassVar[bool] = False
     foreground: ClassVar[int | None] = None
     is_composed: ClassVar[bool] = False
@@ -75,11 +78,6 @@ class Task(ABC):
     def restored_count(self) -> int:
         """How many images come back: what was converted, or the secrets without their cover."""
         return max(self.images - 1, 1)
-
-    @cached_property
-    def min_restored_count(self) -> int:
-        """How many images come back at least."""
-        return self.restored_count
 
     @property
     def sources(self) -> int:
@@ -132,6 +130,17 @@ class Task(ABC):
     def pack(self, *images: Tensor) -> Tensor:
         """Returns the network's input (B, C, H, W) from images (B, 3, H, W) in [0, 1]."""
         return torch.cat(images, dim=1)
+
+    def packed(self, *images: Tensor) -> Tensor:
+        """Returns the network's input (C, H, W), uint8, on the CPU, from images of 8 bits.
+
+        They are padded to the first one's size and to what the network halves.
+
+        Args:
+            *images: Pixels (3, h, w) on any device; none larger than the first one.
+        """
+        size = self.padded((images[0].shape[2], images[0].shape[1]))
+        return self.pack(*[pad_to(image.cpu(), size)[None] for image in images])[0]
 
     def unpack(self, x: Tensor) -> tuple[Tensor, ...]:
         """Returns the images (B, 3, H, W) that a packed tensor holds."""

@@ -231,6 +231,7 @@ class Clip(Packing):
 
     titles = ("middle frame", "frame")
     looks_like = "the middle frame"
+    fewer_will_do = True
 
     def __init__(self, frames: int = 5, scale: int = 1) -> None:
         if not 2 <= frames <= 9:
@@ -259,11 +260,6 @@ class Clip(Packing):
     def compose(self, *sources: Tensor) -> tuple[Tensor, ...]:
         """The frames of a camera pan."""
         return composing.pan(sources[0], self.images, self._margin)
-
-    @cached_property
-    def min_restored_count(self) -> int:
-        """A clip may have been short of frames."""
-        return 1
 
     def _order(self) -> list[int]:
         """Which frame stands where in the channels: the middle one first."""

@@ -1,6 +1,6 @@
 """Training: photographs, objective, guard, loop; ``wic train`` and ``wic upgrade``."""
 
-from wic_layers.evaluation.judging import Judgement, judge
+from wic_layers.evaluation.judging import Judgement
 from wic_layers.training.data import Crops, Photographs, arrange
 from wic_layers.training.diagnosis import diagnose
 from wic_layers.training.guard import Guard, Incident
@@ -22,6 +22,5 @@ __all__ = [
     "Training",
     "arrange",
     "diagnose",
-    "judge",
     "make_fabric",
 ]

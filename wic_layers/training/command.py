@@ -8,9 +8,10 @@ import dataclasses
 import json
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -18,7 +19,7 @@ from torch import Tensor
 
 import wic_layers
 from wic_layers._files import is_temporary
-from wic_layers.errors import WICArgumentError, WICDependencyError, WICFileError
+from wic_layers.errors import WICArgumentError, WICFileError, needing
 from wic_layers.evaluation.judging import Judgement
 from wic_layers.models import NETWORKS, Network, from_pretrained
 from wic_layers.models.presets import PRESETS, find_preset
@@ -74,12 +75,7 @@ def _settings(args: argparse.Namespace) -> Settings:
 
 
 def gather(args: argparse.Namespace, defaults: Mapping[str, object]) -> Settings:
-    """What the command line says, over --config or, to resume, the settings beside --out.
-
-    Args:
-        args: Of a command with ``--out``, ``--resume``, ``--config`` and every setting.
-        defaults: Settings where nobody says otherwise.
-    """
+    """What the command line says, over --config or, to resume, the settings beside --out."""
     values: Values = dict(defaults)
     if args.resume:
         if not (args.out / CHECKPOINT).is_file():
@@ -109,12 +105,12 @@ def split_off(paths: list[Path], held_out: int) -> tuple[list[Path], list[Path]]
 
 
 def _judged(
-    task: Task, paths: list[Path], smallest: int, shared: Mapping[str, Any]
+    task: Task, paths: list[Path], smallest: int, decode: Callable[..., Photographs]
 ) -> Photographs:
     """The held-out photographs; without those that are smaller than a crop, if any is not."""
     with contextlib.suppress(WICFileError):
-        return Photographs(paths, smallest=smallest, **shared)
-    return Photographs(paths, smallest=task.source_side(task.multiple), **shared)
+        return decode(paths, smallest=smallest)
+    return decode(paths, smallest=task.source_side(task.multiple))
 
 
 def pack_middles(task: Task, images: Photographs) -> Tensor:
@@ -159,12 +155,7 @@ def _network(settings: Settings, *, resume: bool) -> Network:
 
 
 def check_folder(args: argparse.Namespace) -> None:
-    """Refuses to write to --out what would take the place of something that is no training.
-
-    Raises:
-        WICFileError: If it is no folder, or holds a training and ``--force`` is not given, or
-            holds other things.
-    """
+    """Refuses to write to --out what would take the place of something that is no training."""
     out = args.out
     if out.exists() and not out.is_dir():
         raise WICFileError(f"Expected a folder as --out; {out} is a file.")
@@ -212,15 +203,7 @@ def clear_folder(out: Path) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Trains, and writes weights, settings, checkpoint and log into ``--out``.
-
-    Raises:
-        WICArgumentError: If a setting is out of range.
-        WICFileError: If there are no images, or ``--out`` holds a training and neither
-            ``--resume`` nor ``--force`` is given.
-        WICDependencyError: If a package of the extra ``train`` is not installed.
-        WICError: If the checkpoint is of other settings, or the training exploded too often.
-    """
+    """Trains, and writes weights, settings, checkpoint and log into ``--out``."""
     settings = _settings(args)
     task = TASKS[find_preset(settings.preset).task]
     torch.manual_seed(settings.seed)
@@ -232,40 +215,23 @@ def run(args: argparse.Namespace) -> int:
 
 
 class Fitted(NamedTuple):
-    """What :func:`fit` gives.
+    """What :func:`fit` gives."""
 
-    Attributes:
-        model: The trained network, on the CPU.
-        held_out: Packed images (B, C, H, W) that it was not trained on.
-        card: What to say about its weights.
-    """
-
-    model: Network
-    held_out: Tensor
-    card: dict[str, str]
+    model: Network  # on the CPU
+    held_out: Tensor  # packed images (B, C, H, W) that it was not trained on
+    card: dict[str, str]  # what to say about its weights
 
 
 def fit(model: Network, task: Task, settings: Settings, args: argparse.Namespace) -> Fitted | None:
     """Trains ``model`` on ``settings.data``, with a progress bar, into the folder ``args.out``.
 
-    Args:
-        model: The network.
-        task: What it is for.
-        settings: Everything that decides the result.
-        args: ``out``, ``resume`` and ``force`` of the command line.
-
     Returns:
         The result; None in all processes but the first.
     """
-    try:
+    with needing("Training needs {name}", "train"):
         import tensorboard  # noqa: F401 - now, not after the first step
         from lightning_fabric.utilities.rank_zero import rank_zero_only
         from tqdm import tqdm
-    except ImportError as error:
-        raise WICDependencyError(
-            f"Training needs {error.name}, which is not installed. Run: pip install "
-            f"'wic-layers[train]'"
-        ) from error
     if settings.crop % task.multiple:
         raise WICArgumentError(
             f"Expected a crop divisible by {task.multiple} for {task.name}; got {settings.crop}."
@@ -276,14 +242,15 @@ def fit(model: Network, task: Task, settings: Settings, args: argparse.Namespace
     if not getattr(rank_zero_only, "rank", 0):  # the others wait for it in the launch
         check_folder(args)
     fabric.launch()
-    shared: dict[str, Any] = {
-        "reduce": settings.reduce if settings.reduce == "auto" else int(settings.reduce),
-        "cache": None if settings.cache is None else Path(settings.cache),
-    }
+    decode = partial(
+        Photographs,
+        reduce="auto" if settings.reduce == "auto" else int(settings.reduce),
+        cache=None if settings.cache is None else Path(settings.cache),
+    )
     with fabric.rank_zero_first(local=True):  # the others find what it decoded
         around = task.source_side(settings.crop + 2 * margin(task))
-        images = Photographs(chosen, levels=settings.levels, smallest=around, **shared)
-        held_out = pack_middles(task, _judged(task, judged_paths, around, shared))
+        images = decode(chosen, levels=settings.levels, smallest=around)
+        held_out = pack_middles(task, _judged(task, judged_paths, around, decode))
 
     columns = min(shutil.get_terminal_size().columns, 160)
     monitor: Monitor | None = None

@@ -11,11 +11,13 @@ import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -39,7 +41,7 @@ __all__ = [
 _FORMAT = 1
 _PIXELS, _INDEX = "pixels.bin", "index.json"
 Reduce = Literal["auto"] | int
-Pixels = np.ndarray[Any, np.dtype[np.uint8]]
+Pixels: TypeAlias = NDArray[np.uint8]
 
 
 class Crops(NamedTuple):
@@ -162,7 +164,7 @@ class Photographs:
     def __iter__(self) -> Iterator[Pixels]:
         return (self[index] for index in range(len(self)))
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         """Every process maps the file for itself."""
         return {**self.__dict__, "_mapped": None}
 
@@ -261,17 +263,11 @@ def _decode_into(folder: Path, paths: Sequence[Path], reduce: Reduce, levels: in
     index: list[list[int]] = []
     failed: list[WICFileError] = []
     offset = 0
-
-    def sizes_of(path: Path) -> list[Pixels] | WICFileError:
-        try:
-            return _sizes(path, reduce, levels)
-        except WICFileError as error:
-            return error
-
+    read = partial(_sizes, reduce=reduce, levels=levels)
     readers = min(os.cpu_count() or 1, 4)
     with (folder / _PIXELS).open("wb") as file, ThreadPoolExecutor(readers) as pool:
         for start in range(0, len(paths), readers):  # not all at once: they stay in memory
-            for sizes in pool.map(sizes_of, paths[start : start + readers]):
+            for sizes in pool.map(read, paths[start : start + readers]):
                 if isinstance(sizes, WICFileError):
                     failed.append(sizes)
                     continue
@@ -292,10 +288,13 @@ def _decode_into(folder: Path, paths: Sequence[Path], reduce: Reduce, levels: in
     (folder / _INDEX).write_text(json.dumps(index))
 
 
-def _sizes(path: Path, reduce: Reduce, levels: int) -> list[Pixels]:
-    """Reads an image and returns it at each of its sizes; those of no pixels are left out."""
-    image = as_kind(read_image(path), Image.new("RGB", (1, 1)))
-    first = reduce if reduce != "auto" else 2 if has_halved_chroma(path) else 1
+def _sizes(path: Path, reduce: Reduce, levels: int) -> list[Pixels] | WICFileError:
+    """Reads an image and returns it at each of its sizes, but for those of no pixels."""
+    try:
+        image = as_kind(read_image(path), Image.new("RGB", (1, 1)))
+        first = reduce if reduce != "auto" else 2 if has_halved_chroma(path) else 1
+    except WICFileError as error:
+        return error
     sizes = []
     for level in range(levels):
         factor = first * 2**level

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -84,7 +83,7 @@ def _watched(model: nn.Module, spoiled: list[str]) -> Iterator[None]:
     undo: list[Callable[[], None]] = []
 
     def watch(name: str, module: nn.Module) -> None:
-        def called(_: nn.Module, __: Any, arguments: dict[str, Any], result: object) -> None:
+        def called(_: nn.Module, __: object, arguments: dict[str, object], result: object) -> None:
             if _is_bad(result):
                 spoiled.append(f"{name} ({'inverse' if arguments.get('rev') else 'forward'})")
 
@@ -93,7 +92,7 @@ def _watched(model: nn.Module, spoiled: list[str]) -> Iterator[None]:
         if not callable(inverse):
             return
 
-        def watched(y: Tensor, *args: Any, **kwargs: Any) -> Any:
+        def watched(y: Tensor, *args: object, **kwargs: object) -> object:
             result = inverse(y, *args, **kwargs)
             if _is_bad(result):
                 spoiled.append(f"{name} (inverse)")

@@ -21,6 +21,7 @@ from wic_layers.training.optimizers import own_optimizer
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
+    from torch.distributed.checkpoint.stateful import Stateful
 
 __all__ = ["Guard", "Incident"]
 
@@ -103,7 +104,7 @@ class Guard:
         *,
         every: int | None = 100,
         clip: float = 10.0,
-        also: Sequence[Any] = (),
+        also: Sequence[Stateful] = (),
         fabric: Fabric | None = None,
         report: Callable[[Incident], None] | None = None,
     ) -> None:
@@ -155,8 +156,9 @@ class Guard:
             total.backward()
         else:
             self.fabric.backward(total)
-        parameters = [p for p in self.model.parameters() if p.grad is not None]
-        norm = _norm([p.grad for p in parameters])  # type: ignore[misc]
+        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+        # they stay as they are until they are judged: a bad one tells where it began
+        norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
         judged = torch.stack([x.detach().float().mean() for x in (*terms.values(), total)])
         if self.fabric is not None:
             judged = cast(Tensor, self.fabric.all_reduce(judged, reduce_op="mean"))
@@ -167,7 +169,7 @@ class Guard:
         if reason is not None:
             self._go_back(reason, named, rerun)
             return False
-        _clip(parameters, self.clip, norm)
+        torch._foreach_mul_(gradients, (self.clip / (norm + 1e-6)).clamp(max=1))
         with self._slowed():
             self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
@@ -319,20 +321,6 @@ class Guard:
         finally:
             for group, rate in zip(groups, rates, strict=True):
                 group["lr"] = rate
-
-
-def _norm(gradients: list[Tensor]) -> Tensor:
-    """The norm of all gradients, which stay as they are: a bad one tells where it began."""
-    if hasattr(nn.utils, "get_total_norm"):  # from torch 2.6 on
-        return nn.utils.get_total_norm(gradients)
-    return torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(g) for g in gradients]))
-
-
-def _clip(parameters: list[nn.Parameter], most: float, norm: Tensor) -> None:
-    if hasattr(nn.utils, "clip_grads_with_norm_"):
-        nn.utils.clip_grads_with_norm_(parameters, most, norm)
-    else:
-        nn.utils.clip_grad_norm_(parameters, most)
 
 
 def _is_shared_out(model: nn.Module, optimizer: Optimizer) -> bool:

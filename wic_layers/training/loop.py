@@ -18,7 +18,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from wic_layers._files import write_whole
 from wic_layers.blocks.reversible import save_memory
-from wic_layers.errors import IllConditionedError, WICArgumentError, WICDependencyError, WICError
+from wic_layers.errors import IllConditionedError, WICArgumentError, WICError, needing
 from wic_layers.evaluation.judging import Judgement
 from wic_layers.models import Network
 from wic_layers.tasks import Task
@@ -368,14 +368,9 @@ def make_fabric(settings: Settings) -> Fabric:
         WICDependencyError: If Lightning Fabric is not installed.
         WICArgumentError: If the devices are not there, or the batch cannot be shared out.
     """
-    try:
+    with needing("Training needs Lightning Fabric", "train"):
         from lightning_fabric import Fabric
         from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
-    except ImportError as error:
-        raise WICDependencyError(
-            "Training needs Lightning Fabric, which is not installed. Run: pip install "
-            "'wic-layers[train]'"
-        ) from error
     devices, nodes = settings.devices, 1
     if TorchElasticEnvironment.detect():
         devices = int(os.environ["LOCAL_WORLD_SIZE"])

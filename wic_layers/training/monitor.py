@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from wic_layers.errors import WICDependencyError
+from wic_layers.codec.carrier import CARRIER
+from wic_layers.errors import needing
 from wic_layers.evaluation.judging import Judgement
 from wic_layers.layer.kernel import kernels_of
 from wic_layers.training.objective import Losses
@@ -33,14 +32,9 @@ class Monitor:
     """
 
     def __init__(self, folder: Path, start: int = 0) -> None:
-        try:
+        with needing("Training needs tensorboard", "train"):
             from torch.utils.tensorboard import SummaryWriter
-        except ImportError as error:
-            raise WICDependencyError(
-                "Training needs tensorboard, which is not installed. Run: pip install "
-                "'wic-layers[train]'"
-            ) from error
-        self._writer: Any = SummaryWriter(folder, purge_step=start + 1)
+        self._writer: SummaryWriter = SummaryWriter(folder, purge_step=start + 1)
 
     def step(self, step: int, losses: Losses, rate: float) -> None:
         """Writes the unweighted losses and the learning rate, every so often."""
@@ -68,7 +62,7 @@ class Monitor:
             self._add_images(f"{name}, residual x{RESIDUAL:g}", residual, step)
 
     def _add_images(self, name: str, images: Tensor, step: int) -> None:
-        pixels = (images[:PICTURES] * 255).round().to(torch.uint8).cpu()
+        pixels = CARRIER.pixels(images[:PICTURES]).cpu()
         self._writer.add_images(name, pixels.expand(-1, 3, -1, -1), step)
 
     def close(self) -> None:

@@ -38,21 +38,21 @@ def make_optimizer(
     model: nn.Module, settings: Settings, fabric: Fabric | None = None
 ) -> Optimizer:
     """Returns the optimizer that settings ask for, its state shared out among processes."""
-    arguments: dict[str, Any] = {
+    arguments: Group = {
         "lr": settings.learning_rate,
         "weight_decay": settings.weight_decay,
         "fused": next(model.parameters()).device.type in ("cpu", "cuda"),
     }
     kind: type[Optimizer] = torch.optim.AdamW
-    parameters: Any = model.parameters()
+    groups: list[Group] = [{"params": list(model.parameters())}]
     if settings.optimizer == "muon":
-        kind, parameters = Muon, Muon.groups(model)
+        kind, groups = Muon, Muon.groups(model)
     if not settings.shard or fabric is None or fabric.world_size == 1:
-        return kind(parameters, **arguments)
+        return kind(groups, **arguments)
     from torch.distributed.optim import ZeroRedundancyOptimizer
 
     # every process keeps the moments of its share of the parameters
-    return ZeroRedundancyOptimizer(parameters, kind, **arguments)
+    return ZeroRedundancyOptimizer(groups, kind, **arguments)
 
 
 Tensors = tuple[Tensor, ...] | list[Tensor]
@@ -105,7 +105,6 @@ class Muon(Optimizer):
         lr: Learning rate of both, at least 0.
         weight_decay: Decay of the weights of both, apart from the gradient; at least 0.
         momentum: Of the convolutions, from 0 to below 1.
-        betas: Of AdamW, each from 0 to below 1.
         fused: Whether AdamW's part is one kernel, on devices that have it.
 
     Raises:
@@ -125,14 +124,13 @@ class Muon(Optimizer):
         *,
         weight_decay: float = 0.01,
         momentum: float = 0.95,
-        betas: tuple[float, float] = (0.9, 0.999),
         fused: bool = False,
     ) -> None:
         groups = list(groups)
         if not all(isinstance(group, dict) and "orthogonal" in group for group in groups):
             raise WICArgumentError("Expected the groups that Muon.groups(model) returns.")
-        defaults = {"lr": lr, "weight_decay": weight_decay, "momentum": momentum, "betas": betas}
-        super().__init__(groups, {**defaults, "fused": fused})
+        defaults = {"lr": lr, "weight_decay": weight_decay, "momentum": momentum, "fused": fused}
+        super().__init__(groups, defaults)
 
     def add_param_group(self, param_group: Group) -> None:
         """Adds parameters, such as those of a layer that was frozen.
@@ -241,8 +239,8 @@ class Muon(Optimizer):
             [state["step"] for state in states],
             fused=group["fused"],
             amsgrad=False,
-            beta1=group["betas"][0],
-            beta2=group["betas"][1],
+            beta1=0.9,
+            beta2=0.999,
             lr=group["lr"],
             weight_decay=group["weight_decay"],
             eps=1e-8,
@@ -259,8 +257,6 @@ def _check(group: Group) -> None:
         raise WICArgumentError(
             f"Expected a momentum from 0 to below 1; got {group['momentum']!r}."
         )
-    if len(group["betas"]) != 2 or not all(0 <= beta < 1 for beta in group["betas"]):
-        raise WICArgumentError(f"Expected two betas from 0 to below 1; got {group['betas']!r}.")
     thin = [tuple(p.shape) for p in group["params"] if p.ndim < 2]
     if group["orthogonal"] and thin:
         raise WICArgumentError(

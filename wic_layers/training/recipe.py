@@ -8,10 +8,11 @@ import math
 from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import ModuleType
 from typing import Any, get_args, get_type_hints
 
 from wic_layers._files import write_whole
-from wic_layers.errors import WICArgumentError, WICDependencyError, WICFileError
+from wic_layers.errors import WICArgumentError, WICFileError, needing
 from wic_layers.layer.completion import CompletionName
 from wic_layers.tasks import Task
 from wic_layers.training.objective import DISTANCES, ROUNDINGS, Objective
@@ -312,11 +313,7 @@ def _as(kind: Any, value: Any, name: str, source: str) -> Any:
         ) from error
 
 
-def _yaml() -> Any:
-    try:
+def _yaml() -> ModuleType:
+    with needing("Training needs PyYAML", "train"):
         import yaml
-    except ImportError as error:
-        raise WICDependencyError(
-            "Training needs PyYAML, which is not installed. Run: pip install 'wic-layers[train]'"
-        ) from error
     return yaml

@@ -66,21 +66,15 @@ def _cells(row: Judgement) -> list[str]:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Reads a checkpoint, puts a WIC where z or the channel squeeze was, fine-tunes and compares.
-
-    Raises:
-        WICFileError: If the checkpoint cannot be read or is of another network, or ``--out`` is
-            not empty.
-        WICArgumentError: If a setting is out of range, or it is not clear what the network is for.
-        WICDependencyError: If a package of the extra ``train`` is not installed.
-    """
+    """Reads a checkpoint, puts a WIC where z or the channel squeeze was, fine-tunes, compares."""
     original = load_official(args.checkpoint)
     if type(original) is not NETWORKS[KINDS[args.kind]]:
         raise WICFileError(
             f"Expected a checkpoint of {KINDS[args.kind]}; {args.checkpoint} is one of "
             f"{type(original).__name__}."
         )
-    preset = _like(original, args.task)
+    argument, _ = original.closed_by or ("", None)
+    preset = _like(original, argument, args.task)
     task = TASKS[preset.task]
     original.task = task.name
     settings = gather(args, {**_DEFAULTS, **preset.recipe})
@@ -88,7 +82,7 @@ def run(args: argparse.Namespace) -> int:
         raise WICArgumentError("Expected no preset in the settings; the checkpoint says.")
     torch.manual_seed(settings.seed)  # of a learned completion
     model = with_wic(original, settings.completion)  # type: ignore[arg-type]
-    was, stands_for, drawn = _WAS[next(iter(original.closed_by))]
+    was, stands_for, drawn = _WAS[argument]
     card = {"start": f"{args.checkpoint.name}, {type(original).__name__}, its {was} a WIC"}
     parameters = sum(parameter.numel() for parameter in model.parameters())
     print(
@@ -109,7 +103,7 @@ def run(args: argparse.Namespace) -> int:
         return 0
     tuned = fitted.model.eval()
     tuned.save_pretrained(args.out, {**card, **fitted.card})
-    decodings = 1 if "channel_squeeze" in original.closed_by else _DECODINGS
+    decodings = 1 if argument == "channel_squeeze" else _DECODINGS
     networks = {
         f"original, {drawn}": original,
         "upgraded, as it starts": untuned,
@@ -126,15 +120,15 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _like(model: Network, task: str | None) -> Preset:
-    """The preset with a WIC of a published network's shape and task, whatever its depth."""
+def _like(model: Network, argument: str, task: str | None) -> Preset:
+    """The preset without that argument of a network's shape and task, whatever its depth."""
     shape = {key: model.config.get(key) for key in ("in_channels", "out_channels", "scale")}
     kind = type(model).__name__
     fitting: dict[str, Preset] = {}
     for each in PRESETS.values():
         if (
             each.network == kind
-            and not any(each.arguments.get(name) for name in model.closed_by)
+            and not each.arguments.get(argument)
             and {key: each.arguments.get(key) for key in shape} == shape
         ):
             fitting.setdefault(each.task, each)  # the paper's size comes first

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import ClassVar
@@ -22,16 +23,19 @@ class Format(ABC):
 
     Attributes:
         networks: Our networks that its networks are.
-        published: The argument of ours that makes a network as published, and what to do with
-            another one.
+        mark: A pattern in a name of each of its state dicts, and of nobody else's.
+        published: The argument of ours that makes a network as published.
+        advice: What to do with another one.
     """
 
     networks: ClassVar[tuple[type[Network], ...]]
-    published: ClassVar[tuple[str, str]]
+    mark: ClassVar[str]
+    published: ClassVar[str]
+    advice: ClassVar[str] = "Put their network into wic_layers.WellPosed to use one in their code."
 
-    @abstractmethod
     def recognises(self, state: Mapping[str, Tensor]) -> bool:
         """Whether a state dict is of this code."""
+        return any(re.search(self.mark, key) for key in state)
 
     @abstractmethod
     def build(
@@ -45,13 +49,12 @@ class Format(ABC):
 
     def check(self, model: Network) -> None:
         """Raises if the authors' code has no such network."""
-        argument, advice = self.published
-        if not model.config[argument]:
+        if not model.config[self.published]:
             kind = self.networks[0].__name__
             article = "a" if kind[0] == "H" else "an"
             raise WICArgumentError(
-                f"Expected {article} {kind} with {argument}=True, which is all that the authors' "
-                f"code has; got one with a WIC. {advice}"
+                f"Expected {article} {kind} with {self.published}=True, which is all that the "
+                f"authors' code has; got one with a WIC. {self.advice}"
             )
 
     def is_kernel(self, model: Network, key: str) -> bool:

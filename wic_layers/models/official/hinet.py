@@ -19,14 +19,8 @@ class HiNetFormat(Format):
     """The code of HiNet."""
 
     networks = (HiNet,)
-    published = (
-        "random_z",
-        "Put their network into wic_layers.WellPosed to use one in their code.",
-    )
-
-    def recognises(self, state: Mapping[str, Tensor]) -> bool:
-        """Whether a state dict is of this code."""
-        return any(key.startswith("inv1.") for key in state)
+    mark = r"^inv1\."
+    published = "random_z"
 
     def build(
         self, state: Mapping[str, Tensor], out_channels: int | None, copies: int | None

@@ -31,15 +31,12 @@ class IICNetFormat(Format):
     """The code of IICNet."""
 
     networks = (IICNet,)
-    published = (
-        "channel_squeeze",
+    mark = r"^2\.operations\."
+    published = "channel_squeeze"
+    advice = (
         "Put blocks.ChannelMean(...).as_wic(...) in place of their CSLayer to use one in their "
-        "code.",
+        "code."
     )
-
-    def recognises(self, state: Mapping[str, Tensor]) -> bool:
-        """Whether a state dict is of this code."""
-        return any(key.startswith("2.operations.") for key in state)
 
     def build(
         self, state: Mapping[str, Tensor], out_channels: int | None, copies: int | None

@@ -22,14 +22,8 @@ class IRNFormat(Format):
     """The code of IRN."""
 
     networks = (IRN,)
-    published = (
-        "random_z",
-        "Put their network into wic_layers.WellPosed to use one in their code.",
-    )
-
-    def recognises(self, state: Mapping[str, Tensor]) -> bool:
-        """Whether a state dict is of this code."""
-        return any(f"operations.0.{name}" in state for name in _SQUEEZES)
+    mark = r"^operations\.0\.(haar|conv)_weights$"
+    published = "random_z"
 
     def build(
         self, state: Mapping[str, Tensor], out_channels: int | None, copies: int | None

@@ -21,10 +21,7 @@ class WINFormat(Format):
     """The code of WIN."""
 
     networks = (WIN, WINNaive)
-
-    def recognises(self, state: Mapping[str, Tensor]) -> bool:
-        """Whether a state dict is of this code."""
-        return any(".iConv2d." in key for key in state)
+    mark = r"\.iConv2d\."
 
     def check(self, model: Network) -> None:
         """Raises if the network is of another layout or completion than theirs."""
