@@ -111,7 +111,8 @@ def test_the_model_gives_what_it_gave(case, is_training, monkeypatch):
     back = case.inverse(pair.model, old_z)
     assert {host for host, _ in answered} == hosts
     require_alike(back, case.inverse(pair.twin, old_z))
-    require_close(back, x.view_as(back), 1e-4)
+    if not is_training:  # spectral_norm's weight moves at every call while it trains
+        require_close(back, x.view_as(back), 1e-4)
     pair.model.eval()
     pair.twin.eval()
 
@@ -143,7 +144,7 @@ def test_training_goes_on_as_in_an_unswapped_twin(case):
             require_close(new.grad, old.grad, 1e-6)
     assert both.hooks[0] == both.hooks[1]
     (z, log_det, back), (old_z, old_log_det, x) = both.results
-    require_alike((z, log_det), (old_z, old_log_det), 1e-6)
+    require_alike((z, log_det), (old_z, old_log_det))
     require_close(back.view_as(x), x, 1e-5)
 
 
@@ -153,7 +154,7 @@ def test_checkpoints_load_both_ways(case):
     pair, x = swapped(case), batch(case)
     own = copy.deepcopy(pair.model.state_dict())
     case.inverse(pair.model, case.forward(pair.model, x)[0])  # fills the cache
-    other = moved(case, built(case, seed=7), seed=8).eval()
+    other = moved(case, built(case), seed=8).eval()
     try:
         pair.model.load_state_dict(other.state_dict())
         z, _ = case.forward(other, x)
@@ -161,7 +162,7 @@ def test_checkpoints_load_both_ways(case):
         require_close(case.inverse(pair.model, z).view_as(x), x, 1e-4)
     finally:
         pair.model.load_state_dict(own)
-    unswapped = moved(case, built(case, seed=7), seed=9).train()
+    unswapped = moved(case, built(case), seed=9).train()
     unswapped.load_state_dict(pair.model.state_dict())
     z, log_det = case.forward(unswapped.eval(), x)
     require_alike((z, log_det), case.forward(pair.model, x))
@@ -171,8 +172,9 @@ def test_checkpoints_load_both_ways(case):
 @torch.no_grad()
 def test_copies_stay_swapped_and_are_independent(case):
     pair, x = swapped(case), batch(case)
-    case.forward(pair.twin, x)  # some hosts keep results, whose gradients cannot be copied
-    z, log_det = case.forward(pair.model, x)
+    for model in (pair.twin, pair.model):  # some hosts keep results with a graph
+        z, log_det = case.forward(model, x)
+        case.inverse(model, z)
     average = AveragedModel(pair.model)
     average.update_parameters(pair.model)
     for one in (copy.deepcopy(pair.model), average.module):
@@ -185,7 +187,8 @@ def test_copies_stay_swapped_and_are_independent(case):
         expected = moved(case, copy.deepcopy(pair.twin), seed=10).eval()
         moved(case, one, seed=10).eval()
         require_alike(case.forward(one, x), case.forward(expected, x))
-        require_close(case.inverse(one, z), case.inverse(expected, z), 1e-4)
+        back = case.inverse(one, case.forward(one, x)[0])
+        require_close(back.view_as(x), x, 1e-4)
     require_alike(case.forward(pair.model, x), (z, log_det))
 
 

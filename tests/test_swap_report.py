@@ -217,7 +217,7 @@ class TestTrainFixed:
         moved(case, model).eval()
         moved(case, twin).eval()
         before = list(model.state_dict())
-        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
         report = swap_1x1(model, train_fixed=True)
         assert [swap.names[0] for swap in report if swap.new_parameters] == list(case.left)
         new = [swap for swap in report if swap.new_parameters]
