@@ -5,7 +5,7 @@ import copy
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from standins.flows import masked, mode, reverse_method, rev, running_logdet, speech, two_methods
+from standins.flows import masked, mode, rev, reverse_method, running_logdet, speech, two_methods
 from standins.flows.vectors import InvertibleAffine
 
 from wic_layers import swap_1x1
