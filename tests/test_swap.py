@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import textwrap
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -215,9 +216,13 @@ READ = """
 
 
 @pytest.fixture(scope="module")
-def read_elsewhere(tmp_path_factory):
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("models")
+
+
+@cache
+def read_elsewhere(folder):
     """What a process without this library makes of the models that were saved whole."""
-    folder = tmp_path_factory.mktemp("models")
     for index, case in enumerate(PICKLED):
         saved = {"name": case.name, "model": swapped(case).model, "x": batch(case)}
         torch.save(saved, folder / f"{index}.pt")
@@ -229,8 +234,8 @@ def read_elsewhere(tmp_path_factory):
 
 
 @pytest.mark.parametrize("case", PICKLED, ids=str)
-def test_a_model_saved_whole_loads_without_this_library(case, read_elsewhere):
-    is_own, has_kernel, result = read_elsewhere[case.name]
+def test_a_model_saved_whole_loads_without_this_library(case, folder):
+    is_own, has_kernel, result = read_elsewhere(folder)[case.name]
     assert is_own
     assert not has_kernel
     with torch.no_grad():

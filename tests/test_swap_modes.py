@@ -1,4 +1,4 @@
-"""Swapped models in what runs them: compile, autocast, torch.func, replicas, processes, caching."""
+"""Swapped models in what runs them: compile, autocast, torch.func, replicas, processes."""
 
 import importlib
 import os
