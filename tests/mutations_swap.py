@@ -17,7 +17,7 @@ SWAPPED = (
         "wic_layers/hosts/calls.py",
         "            y = y * mask\n",
         "            pass\n",
-        "tests/test_swap.py -k 'every_call and groups'",
+        "tests/test_swap.py -k outside_of_a_mask",
     ),
     Mutant(
         "a mode's word for back is not understood",

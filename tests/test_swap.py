@@ -134,6 +134,17 @@ def test_every_call_of_a_layer_returns_what_it_returned(case, gradients):
                 raise AssertionError(f"{use}: {error}") from error
 
 
+@pytest.mark.parametrize("case", [c for c in SWAPPED if "masked" in c.notes], ids=str)
+@torch.no_grad()
+def test_positions_outside_of_a_mask_are_zero(case):
+    pair, x = swapped(case), torch.randn(2, 8, 5)
+    for use, call in case.layer_calls.items():
+        layers = [one.get_submodule(case.layers[0]) for one in (pair.model, pair.twin)]
+        new, old = (call(layer, x) for layer in layers)
+        require_alike(new, old)
+        assert "position" in use or ("mask" in use) == (not new[0][1, :, -2:].any())
+
+
 @WITH_LAYERS
 def test_training_goes_on_as_in_an_unswapped_twin(case):
     both = trained(case)
