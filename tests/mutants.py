@@ -28,8 +28,9 @@ from pathlib import Path
 from mutations import MUTANTS as CORE
 from mutations import Mutant
 from mutations_above import ABOVE
+from mutations_swap import SWAPPED
 
-MUTANTS = (*CORE, *ABOVE)
+MUTANTS = (*CORE, *ABOVE, *SWAPPED)
 
 ROOT = Path(__file__).resolve().parents[1]
 LIMIT = 600

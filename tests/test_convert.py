@@ -114,7 +114,7 @@ class TestNormflows:
         with torch.no_grad():
             model.flows[1].flows[1].W[0] = 0
         kinds = [type(module) for module in model.modules()]
-        with pytest.raises(IllConditionedError, match=r"flows\.1\.flows\.1: .*condition number"):
+        with pytest.raises(IllConditionedError, match=r"flows\.1\.flows\.1: .*an inverse"):
             swap_1x1(model)
         assert [type(module) for module in model.modules()] == kinds
 

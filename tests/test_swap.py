@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import textwrap
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -111,7 +112,8 @@ def test_the_model_gives_what_it_gave(case, is_training, monkeypatch):
     back = case.inverse(pair.model, old_z)
     assert {host for host, _ in answered} == hosts
     require_alike(back, case.inverse(pair.twin, old_z))
-    require_close(back, x.view_as(back), 1e-4)
+    if not is_training:  # spectral_norm's weight moves at every call while it trains
+        require_close(back, x.view_as(back), 1e-4)
     pair.model.eval()
     pair.twin.eval()
 
@@ -132,6 +134,17 @@ def test_every_call_of_a_layer_returns_what_it_returned(case, gradients):
                 raise AssertionError(f"{use}: {error}") from error
 
 
+@pytest.mark.parametrize("case", [c for c in SWAPPED if "masked" in c.notes], ids=str)
+@torch.no_grad()
+def test_positions_outside_of_a_mask_are_zero(case):
+    pair, x = swapped(case), torch.randn(2, 8, 5)
+    for use, call in case.layer_calls.items():
+        layers = [one.get_submodule(case.layers[0]) for one in (pair.model, pair.twin)]
+        new, old = (call(layer, x) for layer in layers)
+        require_alike(new, old)
+        assert "position" in use or ("mask" in use) == (not new[0][1, :, -2:].any())
+
+
 @WITH_LAYERS
 def test_training_goes_on_as_in_an_unswapped_twin(case):
     both = trained(case)
@@ -143,7 +156,7 @@ def test_training_goes_on_as_in_an_unswapped_twin(case):
             require_close(new.grad, old.grad, 1e-6)
     assert both.hooks[0] == both.hooks[1]
     (z, log_det, back), (old_z, old_log_det, x) = both.results
-    require_alike((z, log_det), (old_z, old_log_det), 1e-6)
+    require_alike((z, log_det), (old_z, old_log_det))
     require_close(back.view_as(x), x, 1e-5)
 
 
@@ -153,26 +166,28 @@ def test_checkpoints_load_both_ways(case):
     pair, x = swapped(case), batch(case)
     own = copy.deepcopy(pair.model.state_dict())
     case.inverse(pair.model, case.forward(pair.model, x)[0])  # fills the cache
-    other = moved(case, built(case, seed=7), seed=8).eval()
+    other = moved(case, built(case), seed=8).eval()
     try:
-        pair.model.load_state_dict(other.state_dict())
+        pair.model.train().load_state_dict(other.state_dict())  # train(): hosts' own caches
         z, _ = case.forward(other, x)
-        require_close(case.forward(pair.model, x)[0], z)
+        require_close(case.forward(pair.model.eval(), x.clone())[0], z)
         require_close(case.inverse(pair.model, z).view_as(x), x, 1e-4)
     finally:
-        pair.model.load_state_dict(own)
-    unswapped = moved(case, built(case, seed=7), seed=9).train()
+        pair.model.train().load_state_dict(own)
+        pair.model.eval()
+    unswapped = moved(case, built(case), seed=9).train()
     unswapped.load_state_dict(pair.model.state_dict())
-    z, log_det = case.forward(unswapped.eval(), x)
-    require_alike((z, log_det), case.forward(pair.model, x))
+    result = case.forward(unswapped.eval(), x)
+    require_alike(case.forward(pair.model, x.clone()), result)
 
 
 @pytest.mark.parametrize("case", COPIED, ids=str)
 @torch.no_grad()
 def test_copies_stay_swapped_and_are_independent(case):
     pair, x = swapped(case), batch(case)
-    case.forward(pair.twin, x)  # some hosts keep results, whose gradients cannot be copied
-    z, log_det = case.forward(pair.model, x)
+    for model in (pair.twin, pair.model):  # some hosts keep results with a graph
+        z, log_det = case.forward(model, x)
+        case.inverse(model, z)
     average = AveragedModel(pair.model)
     average.update_parameters(pair.model)
     for one in (copy.deepcopy(pair.model), average.module):
@@ -185,7 +200,8 @@ def test_copies_stay_swapped_and_are_independent(case):
         expected = moved(case, copy.deepcopy(pair.twin), seed=10).eval()
         moved(case, one, seed=10).eval()
         require_alike(case.forward(one, x), case.forward(expected, x))
-        require_close(case.inverse(one, z), case.inverse(expected, z), 1e-4)
+        back = case.inverse(one, case.forward(one, x)[0])
+        require_close(back.view_as(x), x, 1e-4)
     require_alike(case.forward(pair.model, x), (z, log_det))
 
 
@@ -211,9 +227,13 @@ READ = """
 
 
 @pytest.fixture(scope="module")
-def read_elsewhere(tmp_path_factory):
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("models")
+
+
+@cache
+def read_elsewhere(folder):
     """What a process without this library makes of the models that were saved whole."""
-    folder = tmp_path_factory.mktemp("models")
     for index, case in enumerate(PICKLED):
         saved = {"name": case.name, "model": swapped(case).model, "x": batch(case)}
         torch.save(saved, folder / f"{index}.pt")
@@ -225,8 +245,8 @@ def read_elsewhere(tmp_path_factory):
 
 
 @pytest.mark.parametrize("case", PICKLED, ids=str)
-def test_a_model_saved_whole_loads_without_this_library(case, read_elsewhere):
-    is_own, has_kernel, result = read_elsewhere[case.name]
+def test_a_model_saved_whole_loads_without_this_library(case, folder):
+    is_own, has_kernel, result = read_elsewhere(folder)[case.name]
     assert is_own
     assert not has_kernel
     with torch.no_grad():

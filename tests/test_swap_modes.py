@@ -1,4 +1,4 @@
-"""Swapped models under compile, autocast, half, torch.func, replicas, several processes, caching."""
+"""Swapped models in what runs them: compile, autocast, torch.func, replicas, processes."""
 
 import importlib
 import os
@@ -244,7 +244,7 @@ class TestReplicas:
 
 
 class TestSampling:
-    """In train mode under no_grad the inverse is kept on the CPU, where it is compared by value."""
+    """On the CPU, where it is compared by value, an inverse is kept in train mode too."""
 
     @pytest.mark.parametrize("is_training", [True, False])
     @torch.no_grad()

@@ -32,6 +32,7 @@ from wic_layers.layer.kernel import CONDITION_LIMIT
 __all__ = ["PERMUTATION", "fixed_spec", "is_candidate", "recognise"]
 
 _CLOSE = 1e-5
+_NOT_RUN = "its way back did not run"
 PERMUTATION = "a fixed permutation, for which an index is faster than a kernel"
 
 
@@ -144,7 +145,8 @@ def recognise(
                         spec = _tried(layer, entries, Bench(layer, layout, rank, dtype), kernel)
                         return spec, compared(layer, spec, rank)
                     except Mismatch as mismatch:
-                        reason = reason or str(mismatch)
+                        if not reason or reason.startswith(_NOT_RUN):
+                            reason = str(mismatch) or reason
     raise Mismatch(reason)
 
 
@@ -182,7 +184,7 @@ def _tried(
     try:
         inverse, _ = bench.matrix(plain, back, rev=True)
     except Mismatch as mismatch:
-        raise Mismatch(f"its way back did not run: {mismatch.__cause__ or mismatch}") from mismatch
+        raise Mismatch(f"{_NOT_RUN}: {mismatch.__cause__ or mismatch}") from mismatch
     product = inverse @ matrix - torch.eye(len(matrix)).to(matrix)
     off = float(product.abs().max())
     if not off <= max(0.05, 32 * condition * torch.finfo(bench.dtype).eps):

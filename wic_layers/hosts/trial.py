@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from wic_layers._probe import random_numbers_restored
+from wic_layers.errors import IllConditionedError
 from wic_layers.hosts.calls import Entry
 from wic_layers.hosts.engine import Layout
 from wic_layers.hosts.results import LogDet, Result
@@ -162,11 +163,17 @@ class Bench:
 
         Raises:
             Mismatch: If it does not run, or returns something else.
+            IllConditionedError: If it inverts a matrix that has no inverse.
         """
         run_pre_hooks(twin)
         try:
             with torch.no_grad():  # some change their input in place
                 out = entry.run(twin, self.layout.unfold(x).clone(), rev=rev, **extra)
+        except torch.linalg.LinAlgError as error:
+            raise IllConditionedError(
+                f"Expected a kernel with an inverse; that of {type(twin).__name__} has none "
+                f"({error}). Load other weights."
+            ) from error
         except Exception as error:
             if entry.running is not None and "running" not in extra:  # some take no None
                 return self.call(twin, entry, x, rev=rev, running=x.new_zeros(len(x)), **extra)
