@@ -4,13 +4,13 @@
     python benchmarks/hosts.py --sources FOLDER
     taskset -c 0 python benchmarks/hosts.py --hosts Glow --repeats 5 --steps 0
 
-The hosts are a Glow of normflows, a vocoder called as WaveGlow and a decoder called as Glow-TTS, of
-the stand-ins in ``tests/standins``; with ``--sources``, which holds the code bases themselves as
-OWNER+NAME, those two as they are. Everything runs in one process on one thread. Both models of a
-pair hold the same numbers and run in turn (A B, B A, ...); a ratio is the median over the repeats
-of swapped to original, below 1 is faster. Times are CPU time, which stands still while another
-process has the core. Errors are relative to the same model in float64, after a short training on
-smooth random signals, of which neighbouring channels know much of each other.
+The hosts are a Glow of normflows, and of the stand-ins in ``tests/standins`` a vocoder called as
+WaveGlow and a decoder called as Glow-TTS; with ``--sources``, a folder that has the code bases
+themselves as OWNER+NAME, those two as they are. Everything runs in one process on one thread. Both
+models of a pair hold the same numbers and run in turn (A B, B A, ...); a ratio is the median over
+the repeats of swapped to original, below 1 is faster. Times are CPU time, which stands still while
+another process has the core. Errors are relative to the same model in float64, after a short
+training on smooth random signals, of which neighbouring channels know much of each other.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from wic_layers import det_loss, swap_1x1
-from wic_layers.deploy import fuse
+from wic_layers.deploy import calling, fuse
 
 sys.path[:0] = [str(Path(__file__).parents[1] / "tests")]
 
@@ -88,7 +88,6 @@ class Host:
         name: What it is.
         build: A new one.
         x: A batch of data.
-        of_batch: Whether its log-determinant is of the batch.
     """
 
     name: str
@@ -373,17 +372,6 @@ def _onnx(module: nn.Module, x: Any) -> None:
         onnxruntime.InferenceSession(path)
 
 
-class Inverse(nn.Module):
-    """The way back of a flow as a module."""
-
-    def __init__(self, flow: Flow) -> None:
-        super().__init__()
-        self.flow = flow
-
-    def forward(self, z: Any) -> Tensor:
-        return self.flow.inverse(z)
-
-
 def column(host: Host, repeats: int, steps: int) -> dict[str, str]:
     """What is measured of a host, by name."""
     original, swapped = new(host), new(host)
@@ -412,10 +400,9 @@ def column(host: Host, repeats: int, steps: int) -> dict[str, str]:
     x = host.x()
     with torch.no_grad():
         z, _ = original(x)
-    cells["exports of the way there, original"] = exports(original, x)
-    cells["exports of the way there, swapped and fused"] = exports(fuse(swapped, "forward"), x)
-    cells["exports of sampling, original"] = exports(Inverse(original), z)
-    cells["exports of sampling, swapped and fused"] = exports(fuse(swapped, "reverse"), z)
+    for what, flow in (("original", original), ("swapped, fuse(model)", fuse(swapped))):
+        cells[f"exports of the log-likelihood, {what}"] = exports(calling(flow), x)
+        cells[f"exports of sampling, {what}"] = exports(calling(flow, "inverse"), z)
     return cells
 
 

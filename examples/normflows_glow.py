@@ -1,4 +1,4 @@
-"""A Glow of normflows whose square 1x1 convolutions become WIC layers, and that trains on.
+"""A Glow of normflows for whose 1x1 convolutions WICs answer, and that trains on.
 
     pip install 'wic-layers[normflows]' scikit-image matplotlib
     python examples/normflows_glow.py
@@ -127,6 +127,8 @@ def main() -> None:
 
     swapped, swapped_optimizer = copy.deepcopy((original, optimizer))
     print(swap_1x1(swapped))
+    swapped.load_state_dict(original.state_dict())  # checkpoints go both ways
+    original.load_state_dict(swapped.state_dict())
     with torch.no_grad():
         theirs, ours = (m.eval().log_prob(held_out, None) for m in (original, swapped))
     off = float(((theirs - ours) / theirs).abs().max())

@@ -37,7 +37,7 @@ def test_normflows_glow(tmp_path):
     for needed in ("normflows", "skimage", "matplotlib"):
         pytest.importorskip(needed)
     printed = run("normflows_glow.py", tmp_path, "--steps", "40", "--out", "b/b.png")
-    assert "8 square 1x1 convolutions became WIC layers" in printed
+    assert "WICs answer for 8 invertible 1x1 convolutions" in printed
     (line,) = (line for line in printed.splitlines() if line.startswith("log-likelihoods"))
     assert float(line.split("by ")[1].split()[0]) <= 1e-5
     rows = [line for line in printed.splitlines() if line.startswith("| ") and " s |" in line]

@@ -159,9 +159,17 @@ def test_iicnet_in_its_own_code():
     assert "3.weight" in new.net.state_dict()
 
 
-@pytest.mark.parametrize("name", ["irn", "hinet", "dlv", "iicnet"])
+def test_a_flow_changes_by_three_lines():
+    places = changes("flows")
+    assert places
+    for removed, added in places:
+        assert not removed
+        assert len(added) <= 3
+
+
+@pytest.mark.parametrize("name", ["irn", "hinet", "dlv", "iicnet", "flows"])
 def test_the_readmes_python_runs(name, tmp_path, monkeypatch):
-    pytest.importorskip("FrEIA")
+    pytest.importorskip("normflows" if name == "flows" else "FrEIA")
     text = (INTEGRATIONS / name / "README.md").read_text(encoding="utf-8")
     blocks = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
     assert blocks
@@ -185,3 +193,37 @@ def test_examples_run(name, tmp_path):
     expected = "dB; a pixel changes by" if name == "dlv" else "| upgraded, after 3 steps |"
     assert expected in done.stdout
     assert Image.open(tmp_path / "a.png").size[0] > 500
+
+
+@pytest.mark.slow
+@pytest.mark.ddp
+def test_the_table_of_flows_has_a_row_without_a_no():
+    done = subprocess.run(
+        [sys.executable, "-m", "integrations.flows.table", "--only", "(x, sldj, reverse)"],
+        cwd=INTEGRATIONS.parent, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    header, _, row = (line.split(" | ") for line in done.stdout.splitlines()[:3])
+    cells = dict(zip(header[1:], row[1:], strict=True))
+    assert cells["found"] == "2 of 2"
+    assert all(float(cells[column]) < 1e-5 for column in ("equal", "training"))
+    for column in ("checkpoints", "save", "compile", "DataParallel", "autocast", "EMA", "DDP"):
+        assert cells[column] == "yes", done.stdout
+
+
+@pytest.mark.parametrize("column", ["equal", "training", "checkpoints", "saved", "averaged"])
+def test_the_table_of_flows_notices_a_swap_that_changes_what_a_layer_does(column, monkeypatch):
+    monkeypatch.syspath_prepend(ROOT)
+    from standins.flows import CASES
+
+    from integrations.flows import checks
+
+    def wrong(model):
+        layer = model.get_submodule(case.layers[0])
+        layer.register_forward_hook(lambda layer, args, out: (1.01 * out[0], out[1]))
+        layer.added = torch.nn.Parameter(torch.zeros(1))
+
+    case = next(case for case in CASES if case.name == "(x, sldj, reverse)")
+    getattr(checks, column)(case, checks.keep)
+    with pytest.raises(Exception, match=r"off by|keys|parameter|pickle|argument"):
+        getattr(checks, column)(case, wrong)

@@ -67,6 +67,8 @@ def sharded(case: Any, swap: checks.Swap, *, layers: bool = True) -> None:
     mesh = init_device_mesh("cpu", (PROCESSES,))
 
     def wrap(shell: nn.Module) -> nn.Module:
+        for parameter in shell.parameters():  # FSDP2 takes no other, and QR returns others
+            parameter.data = parameter.data.contiguous()
         for name in case.layers if layers else ():
             fully_shard(shell.model.get_submodule(name), mesh=mesh)
         return fully_shard(shell, mesh=mesh)

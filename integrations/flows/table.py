@@ -99,7 +99,8 @@ def attempt(check: Callable[..., Any], case: Any, swap: Any) -> tuple[Any, Excep
 def found(case: Any, notes: Notes) -> tuple[int, int, Any]:
     """How many of its layers are found, of how many; and a word where more or less is left."""
     try:
-        names, left = checks.swapped_names(case)
+        with contextlib.redirect_stdout(io.StringIO()):
+            names, left = checks.swapped_names(case)
     except Exception as error:
         names, left = set(), []
         if case.layers or not isinstance(error, WICArgumentError):  # which says that there is none
@@ -122,15 +123,17 @@ def summary(cells: list[Any]) -> str:
     return ", ".join(parts) or "-"
 
 
-def row(title: str, cases: list[Any], across: dict[str, Any], notes: Notes) -> tuple[str, ...]:
+def row(
+    title: str, cases: list[Any], across: dict[str, Any], skipped: list[str], notes: Notes
+) -> tuple[str, ...]:
     places = [found(case, notes) for case in cases]
     cells: dict[str, list[Any]] = {column: [] for column in HEADER[4:]}
     for case, (count, _, _) in zip(cases, places, strict=True):
         start = time.monotonic()
         if count:
-            for column in checks.COLUMNS:
+            for column in (name for name in checks.COLUMNS if name not in skipped):
                 cells[column].append(cell(case, column, notes))
-            for column in processes.COLUMNS:
+            for column in (name for name in processes.COLUMNS if name not in skipped):
                 word, text = across[case.name][column]
                 cells[column].append(word)
                 if text:
@@ -150,6 +153,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--each", action="store_true", help="a row for every flow")
     parser.add_argument("--only", default="", help="flows whose name or row has this in it")
+    parser.add_argument("--after", type=int, default=0, help="rows that are left out at the start")
+    parser.add_argument("--skip", nargs="+", default=[], help="columns that are not tried")
     options = parser.parse_args()
     warnings.filterwarnings("ignore")
     torch.set_num_threads(1)
@@ -159,13 +164,13 @@ def main() -> None:
     ]
     if options.each:
         rows = [(f"{title}: {case.name}", [case]) for title, cases in rows for case in cases]
-    rows = [(title, cases) for title, cases in rows if cases]
-    across = processes.run(options.only)
+    rows = [(title, cases) for title, cases in rows if cases][options.after :]
+    across = processes.run(options.only) if processes.COLUMNS.keys() - options.skip else {}
     notes = Notes()
     for line in (HEADER, ("---",) * len(HEADER)):
         print(f"| {' | '.join(line)} |", flush=True)
     for title, cases in rows:
-        print(f"| {' | '.join(row(title, cases, across, notes))} |", flush=True)
+        print(f"| {' | '.join(row(title, cases, across, options.skip, notes))} |", flush=True)
     print("\n" + "\n".join(notes.lines))
 
 
