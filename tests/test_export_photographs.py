@@ -48,7 +48,9 @@ def packaged_directions():
     for index, preset in enumerate(packaged_weights()):
         kind = PRESETS[preset].network, PRESETS[preset].task.rpartition("-")[0]
         both = ("forward", "reverse")
-        pairs += [(preset, each) for each in (both if kind not in kinds else both[index % 2 :][:1])]
+        pairs += [
+            (preset, each) for each in (both if kind not in kinds else both[index % 2 :][:1])
+        ]
         kinds.add(kind)
     return pairs
 

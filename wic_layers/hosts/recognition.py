@@ -29,7 +29,7 @@ from wic_layers.hosts.trial import Bench, Mismatch, perturb, run_pre_hooks, twin
 from wic_layers.layer.functional import condition_number
 from wic_layers.layer.kernel import CONDITION_LIMIT
 
-__all__ = ["PERMUTATION", "fixed_spec", "is_candidate", "recognise"]
+__all__ = ["PERMUTATION", "fixed_spec", "is_candidate", "recognise", "refuse_stack"]
 
 _CLOSE = 1e-5
 _NOT_RUN = "its way back did not run"
@@ -125,7 +125,7 @@ def recognise(
     calls = [call] if call is not None else calls_of(type(layer))
     for way in calls:
         if kernel is not None:
-            sizes = [kernel(layer).shape[0]]
+            sizes = [_size_of(kernel(layer))]
         else:
             sizes = [*sizes_of(layer), *(_index_sizes(layer) if way.is_inner else ())]
         entries = way.entries(type(layer))
@@ -148,6 +148,26 @@ def recognise(
                         if not reason or reason.startswith(_NOT_RUN):
                             reason = str(mismatch) or reason
     raise Mismatch(reason)
+
+
+def _size_of(kernel: object) -> int:
+    """N of a registered kernel."""
+    if isinstance(kernel, Tensor) and is_square(kernel):
+        return max(kernel.shape)
+    got = tuple(kernel.shape) if isinstance(kernel, Tensor) else type(kernel).__name__
+    raise Mismatch(f"the registered kernel is {got}, where a matrix (n, n) was expected")
+
+
+def refuse_stack(layer: nn.Module) -> None:
+    """Raises Mismatch for a layer that holds several kernels, for samples or conditions."""
+    if _is_torchs(layer) or _is_ours(layer) or not calls_of(type(layer)):
+        return
+    for name, parameter in layer._parameters.items():
+        shape = () if parameter is None else parameter.shape
+        if len(shape) == 3 and shape[0] > 1 and shape[1] == shape[2] > 1:
+            raise Mismatch(
+                f"its {name} holds {shape[0]} kernels, so every sample may have another"
+            )
 
 
 def _layouts(layer: nn.Module, n: int) -> Iterator[tuple[Layout, int]]:

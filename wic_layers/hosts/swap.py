@@ -16,7 +16,13 @@ from torch import Tensor, nn
 from wic_layers.errors import IllConditionedError, WICArgumentError
 from wic_layers.hosts.calls import Call
 from wic_layers.hosts.engine import HostKernel, Spec, class_for, kernel_of, spec_of
-from wic_layers.hosts.recognition import PERMUTATION, fixed_spec, is_candidate, recognise
+from wic_layers.hosts.recognition import (
+    PERMUTATION,
+    fixed_spec,
+    is_candidate,
+    recognise,
+    refuse_stack,
+)
 from wic_layers.hosts.trial import Mismatch, no_traces
 
 __all__ = [
@@ -215,7 +221,8 @@ def swap_1x1(model: nn.Module, *, train_fixed: bool = False) -> SwapReport:
     Args:
         model: The model, or a single layer; layers are searched at every depth.
         train_fixed: Whether fixed permutations become kernels that are trained, which start as the
-            permutation and add a Parameter ``kernel_1x1``; fixed kernels are then trained too.
+            permutation and add a Parameter ``kernel_1x1``; fixed kernels are then trained too. A
+            model that drops a permutation's log-determinant, as it is zero, must add it then.
 
     Returns:
         What was changed, what was left and why, and what an existing optimizer must be given.
@@ -247,6 +254,7 @@ def swap_1x1(model: nn.Module, *, train_fixed: bool = False) -> SwapReport:
                 elif is_candidate(module):
                     specs[module] = recognise(module)
                 else:
+                    refuse_stack(module)
                     spec, matrix = fixed_spec(module)
                     if train_fixed:
                         specs[module], fixed[module] = (_checked(spec), ""), matrix

@@ -169,7 +169,7 @@ class Bench:
         try:
             with torch.no_grad():  # some change their input in place
                 out = entry.run(twin, self.layout.unfold(x).clone(), rev=rev, **extra)
-        except torch.linalg.LinAlgError as error:
+        except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]
             raise IllConditionedError(
                 f"Expected a kernel with an inverse; that of {type(twin).__name__} has none "
                 f"({error}). Load other weights."
