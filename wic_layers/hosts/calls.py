@@ -173,8 +173,9 @@ class Entry:
                 values[self.names.index(name)] = value
             elif not self.takes_any:
                 raise TypeError(f"{self.method}() got an unexpected keyword argument '{name}'")
-        for name, value in zip(self.names, values, strict=False):
-            if value is REQUIRED:
+        for index in range(len(args), len(values)):
+            if values[index] is REQUIRED:
+                name = self.names[index]
                 raise TypeError(f"{self.method}() missing a required argument: '{name}'")
         return values
 

@@ -116,6 +116,7 @@ class HostKernel(WIC):
         self.parametrization = "free"
         self.host = host
         self._places: list[tuple[nn.Module, str]] = []
+        self._parts = list(host.modules())
 
     @property
     def weight(self) -> Tensor:  # type: ignore[override]
@@ -133,7 +134,7 @@ class HostKernel(WIC):
 
     def run(
         self, x: Tensor, *, rev: bool, with_volume: bool = True
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor | None, Tensor]:
         """Runs the host's forward, or its way back.
 
         Args:
@@ -143,7 +144,7 @@ class HostKernel(WIC):
 
         Returns:
             The result in the host's layout and dtype; the log-volume of the host's forward, a
-            scalar; and the input with the channels in dimension 1.
+            scalar, or None; and the input with the channels in dimension 1.
         """
         kind = x.device.type
         lower: torch.dtype | None = None
@@ -161,7 +162,7 @@ class HostKernel(WIC):
         else:
             self._check(folded, self.in_channels, "input")
             y = self._along(folded, pair)
-        volume = self._signed_volume(entries, pair[0], x) if with_volume else x.new_zeros(())
+        volume = self._signed_volume(entries, pair[0], x) if with_volume else None
         return self.spec.layout.unfold(y), volume, folded
 
     def _along(self, x: Tensor, pair: tuple[Tensor, Tensor | None]) -> Tensor:
@@ -239,9 +240,9 @@ class HostKernel(WIC):
             tensors = [_tensor(module, name) for module, name in self._places]
         return tuple(tensors)  # type: ignore[arg-type]
 
-    def _maps(self) -> tuple[type | nn.Module, ...]:
-        host: Any = self._modules["host"]
-        return (type(host), *host.modules()) if host._modules else (type(host),)
+    def _maps(self) -> tuple[object, ...]:
+        # a parametrization that is registered later changes a class, or the length of a list
+        return tuple((type(part), len(part._modules)) for part in self._parts)
 
     def _is_training(self) -> bool:
         return self._modules["host"].training  # type: ignore[union-attr]

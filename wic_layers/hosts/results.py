@@ -27,16 +27,16 @@ class LogDet:
     factor: str
     is_masked: bool = False
 
-    def of(self, volume: Tensor, x: Tensor, positions: Tensor | int) -> Tensor:
+    def of(self, volume: Tensor | None, x: Tensor, positions: Tensor | int) -> Tensor:
         """The log-determinant for an input x, whose samples have so many positions each.
 
         Args:
-            volume: The log-volume of one position along the host's forward, a scalar.
+            volume: The log-volume of one position along the host's forward, a scalar; None for 0.
             x: Input with the channels in dimension 1.
             positions: Per sample; a tensor (B,) where a mask leaves some of them out.
         """
         batch = x.shape[0]
-        value = volume * self.sign if self.sign else volume.new_zeros(())
+        value = x.new_zeros(()) if volume is None else volume * self.sign
         if self.factor == "pixels":
             value = value * positions
         elif self.factor == "batch":

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any, TypeAlias, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 __all__ = ["Entries", "KernelCache", "computed"]
 
@@ -32,7 +32,7 @@ class KernelCache:
     def __len__(self) -> int:
         return len(self._entries)
 
-    def entries(self, maps: tuple[type | nn.Module, ...], sources: tuple[Tensor, ...]) -> Entries:
+    def entries(self, maps: tuple[object, ...], sources: tuple[Tensor, ...]) -> Entries:
         """The entries that hold for a kernel, none where it is not the one of the last call.
 
         Args:

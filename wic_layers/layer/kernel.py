@@ -235,7 +235,7 @@ class RectangularKernel(TwoWay):
             if value is not None
         )
 
-    def _maps(self) -> tuple[type | nn.Module, ...]:
+    def _maps(self) -> tuple[object, ...]:
         """The layer's class, and the parametrizations that the kernel goes through."""
         lists: Any = self._modules.get("parametrizations")
         kernel = None if lists is None else lists._modules.get("weight")
