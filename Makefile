@@ -7,7 +7,7 @@ OUT ?= quick-start
 RECORD ?= build/behaviour
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: demo test lint types units wheel mutants behaviour host-suites clean
+.PHONY: demo test lint types units coverage wheel mutants behaviour host-suites flows clean
 
 demo: $(VENV)/demo.stamp
 	$(BIN)/python examples/quick_start.py --out $(OUT)
@@ -23,7 +23,15 @@ types: $(VENV)/dev.stamp
 
 # on two cores, which take each other's tests at the end; one thread for each
 units: $(VENV)/dev.stamp
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal
+
+# the same, and which lines no test runs; takes half as long again
+coverage: $(VENV)/dev.stamp
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal --cov --cov-report=term
+
+# swap_1x1 on flows of public code bases: SOURCES is the folder of their checkouts, OWNER+NAME each
+flows: $(VENV)/dev.stamp
+	SOURCES=$(SOURCES) $(BIN)/python integrations/flows/table.py
 
 # the built wheel, in an environment of its own and away from the checkout
 wheel: $(VENV)/dev.stamp
