@@ -9,7 +9,7 @@ channels in the few ways that couplings, 1x1 convolutions and normalisations kno
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count, islice, product
 from typing import Any
@@ -25,9 +25,11 @@ __all__ = ["Fit", "Size", "channels_of", "refit", "tensors_in"]
 Call = Callable[[nn.Module], object]
 Options = Mapping[int, tuple[int, ...]]
 
-_TRIES = 200
+_TRIES = 100
 _LAYERS = (nn.modules.conv._ConvNd, nn.Linear, nn.modules.batchnorm._NormBase, nn.GroupNorm)
-_IS_SIZE = re.compile(r"channel|feature|dim|size|shape|split|width|len|plane|num_in|(^|_)n?_?c(h?)$")
+_IS_SIZE = re.compile(
+    r"channel|feature|dim|size|shape|split|width|len|plane|num_in|(^|_)n?_?c(h?)$"
+)
 _NO_SIZE = re.compile(r"kernel|hidden|n_?dim|num_?dim|sum_dim|batch")
 _OWN = frozenset(vars(nn.Module()))
 
@@ -83,6 +85,25 @@ def channels_of(value: object) -> tuple[int, ...]:
     return tuple(tensor.shape[1] for tensor in tensors_in(value) if tensor.ndim > 1)
 
 
+def _first(value: object) -> object:
+    """The first entry with a tensor: what a module takes beside conditions and masks."""
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, (tuple, list)):
+        return next((entry for entry in value if tensors_in(entry)), ())
+    return value
+
+
+def _all(value: object) -> object:
+    return value
+
+
+def _main(call: Any) -> object:
+    """The first argument of a call."""
+    args, kwargs = call
+    return _first(args if tensors_in(args) else kwargs)
+
+
 def _numbers(value: object) -> int:
     return sum(tensor.numel() for tensor in tensors_in(value) if tensor.ndim > 1)
 
@@ -107,9 +128,17 @@ def refit(
         call_then: Runs a copy on what arrives.
     """
     taken, result = today
-    keeps = bool(_numbers(taken)) and _numbers(taken) == _numbers(result)
     pairs = _pairs(taken, arrives)
-    if keeps and len(set(pairs.items())) == 1:
+    sides = {tuple(tensor.shape[1:]) for tensor in tensors_in(today) if tensor.ndim > 1}
+    main = next(
+        (
+            (of_taken, of_result)
+            for of_taken, of_result in product((_all, _main), (_all, _first))
+            if _numbers(of_taken(taken)) == _numbers(of_result(result)) > 0
+        ),
+        None,
+    )
+    if main is not None and len(pairs) == 1:
         ((old, new),) = pairs.items()
         for channels in channels_of(result):
             if channels * new % old == 0:
@@ -122,15 +151,17 @@ def refit(
                 found = call_then(twin)
         except Exception:  # whatever somebody else's code says to a size that it does not take
             return None
-        if keeps:
-            return found if _numbers(found) == _numbers(arrives) else None
+        if main is not None:
+            of_taken, of_result = main
+            is_whole = _numbers(of_result(found)) == _numbers(of_taken(arrives))
+            return found if is_whole else None
         tensors = [tensor.shape[1:] for tensor in tensors_in(found) if tensor.ndim > 1]
         return found if tensors == shapes else None
 
     wic = _wic_in(module)
     if wic is not None:
         return _refit_wic(module, wic, pairs, tried)
-    numbers = list(_numbers_held(module, pairs))
+    numbers = list(_numbers_held(module))
     chance = tuple(
         f"{name} = {value}"
         for name, value, is_size in numbers
@@ -143,7 +174,7 @@ def refit(
     as_it_is = tried(twin_of(module))
     if as_it_is is not None and not is_sized and not is_tied:
         return Fit(as_it_is, (), chance)
-    for twin, changed in islice(_variants(module, pairs, call_today), _TRIES):
+    for twin, changed in islice(_variants(module, pairs, sides, call_today), _TRIES):
         found = tried(twin)
         if found is not None:
             return Fit(found, _sizes(module, twin, changed), chance)
@@ -204,9 +235,7 @@ def _refit_wic(
     return Fit(tried(twin), tuple(sizes))
 
 
-def _numbers_held(
-    module: nn.Module, pairs: Mapping[int, int]
-) -> Iterator[tuple[str, object, bool]]:
+def _numbers_held(module: nn.Module) -> Iterator[tuple[str, object, bool]]:
     """Numbers, and short lists of them, that modules but torch's hold; whether they say a size."""
     for prefix, part in module.named_modules():
         if isinstance(part, _LAYERS):
@@ -250,7 +279,7 @@ def _own_tensors(module: nn.Module) -> dict[str, Tensor]:
 def _options(module: nn.Module, pairs: Mapping[int, int]) -> Iterator[Options]:
     """Ways in which sizes follow: halves, and uneven parts of which one stays."""
     parts = set()
-    for _, value, _is_size in _numbers_held(module, pairs):
+    for _, value, _is_size in _numbers_held(module):
         parts |= {value} if isinstance(value, int) else set()
         if isinstance(value, (tuple, list)):
             parts |= {entry for entry in value if isinstance(entry, int)}
@@ -277,7 +306,10 @@ def _options(module: nn.Module, pairs: Mapping[int, int]) -> Iterator[Options]:
 
 
 def _variants(
-    module: nn.Module, pairs: Mapping[int, int], call_today: Call
+    module: nn.Module,
+    pairs: Mapping[int, int],
+    sides: Collection[tuple[int, ...]],
+    call_today: Call,
 ) -> Iterator[tuple[nn.Module, list[Size]]]:
     """Copies with other sizes, the likeliest first, and the numbers that were changed in each."""
     if not pairs:
@@ -288,7 +320,7 @@ def _variants(
         (False, True), sorted(product(ways, ways), key=lambda two: two[0] is not two[1]), levels
     ):
         twin = twin_of(module)
-        changed = _set_numbers(twin, pairs, numbers)
+        changed = _set_numbers(twin, sides, numbers)
         _set_tensors(twin, numbers, only_channels=only_channels)
         _set_layers(twin, results, ends)
         yield twin, changed
@@ -305,7 +337,9 @@ def _last_layers(module: nn.Module, call_today: Call) -> list[tuple[str, ...]]:
 
         def enter(_part: nn.Module, _args: object, name: str = name) -> None:
             stack.append(name)
-            if isinstance(_part, _LAYERS) and not isinstance(_part, nn.modules.batchnorm._NormBase):
+            if isinstance(_part, _LAYERS) and not isinstance(
+                _part, nn.modules.batchnorm._NormBase
+            ):
                 for depth in range(1, len(stack) + 1):
                     ends[tuple(stack[:depth])] = name
 
@@ -333,24 +367,26 @@ def _last_layers(module: nn.Module, call_today: Call) -> list[tuple[str, ...]]:
     return [*levels[:4], ()]
 
 
-def _set_numbers(twin: nn.Module, pairs: Mapping[int, int], options: Options) -> list[Size]:
+def _set_numbers(
+    twin: nn.Module, sides: Collection[tuple[int, ...]], options: Options
+) -> list[Size]:
     """Changes the numbers that say a size; those in order take a half's ways in turn."""
     turns = {old: count() for old in options}
     changed = []
 
-    def new(value: Any, *, first: bool = True) -> Any:
+    def new(value: Any) -> Any:
         if isinstance(value, int):
             if value not in options:
                 return value
             ways = options[value]
             return ways[next(turns[value]) % len(ways)]
-        if isinstance(value[0], int) and value[0] in pairs:  # a shape: channels and sides
+        if tuple(value) in sides:  # channels, height, width
             entries = [new(value[0]), *value[1:]]
         else:
             entries = [new(entry) for entry in value]
         return type(value)(entries)
 
-    for name, value, is_size in list(_numbers_held(twin, pairs)):
+    for name, value, is_size in list(_numbers_held(twin)):
         if not is_size:
             continue
         after = new(value)
@@ -383,7 +419,10 @@ def _set_layers(twin: nn.Module, options: Options, ends: Sequence[str]) -> None:
         unit = _unit(given, options)
         if unit:
             ways = options[unit]
-            _set_given(layer, given // unit * ways[next(turns[unit]) % len(ways)])
+            size = given // unit * ways[next(turns[unit]) % len(ways)]
+            if _taken(layer) == given:  # a square one, whose kernel may be read before it runs
+                _set_taken(layer, size)
+            _set_given(layer, size)
     for layer in twin.modules():
         if isinstance(layer, _LAYERS):
             layer.register_forward_pre_hook(_take)
@@ -411,45 +450,49 @@ def _set_given(layer: Any, size: int) -> None:
     for name, tensor in _tensors_of(layer):
         at = dim if tensor.ndim > 1 and tensor.shape[dim] == old else 0
         if tensor.ndim and tensor.shape[at] == old:
-            _put(layer, name, _resized(tensor, [*tensor.shape[:at], size, *tensor.shape[at + 1 :]]))
+            _put(layer, name, _resized(tensor, _with(tensor.shape, at, size)))
     setattr(layer, "out_channels" if hasattr(layer, "out_channels") else "out_features", size)
 
 
 def _take(layer: Any, args: tuple[Any, ...]) -> None:
     """Before a layer runs: gives it the size of what arrives."""
-    x = args[0]
-    if isinstance(layer, (nn.modules.batchnorm._NormBase, nn.GroupNorm)):
-        attribute = "num_channels" if isinstance(layer, nn.GroupNorm) else "num_features"
-        old, new = getattr(layer, attribute), x.shape[1]
-        if old != new:
-            for name, tensor in _tensors_of(layer):
-                if tensor.shape == (old,):
-                    _put(layer, name, _resized(tensor, [new]))
-            setattr(layer, attribute, new)
+    new = args[0].shape[-1 if isinstance(layer, nn.Linear) else 1]
+    if new == _taken(layer):
         return
-    is_linear = isinstance(layer, nn.Linear)
-    old, new = layer.weight.shape[1], x.shape[-1 if is_linear else 1]
-    dim = 1
-    if not is_linear:
-        old, dim = layer.in_channels, 0 if layer.transposed else 1
-        if old != new and layer.groups == old == layer.out_channels:  # one channel at a time
-            for name, tensor in _tensors_of(layer):
-                if tensor.shape[0] == old:
-                    _put(layer, name, _resized(tensor, [new, *tensor.shape[1:]]))
-            layer.groups = layer.in_channels = layer.out_channels = new
-            return
-        if layer.groups != 1:
-            return
-    if old != new:
-        for name, tensor in _tensors_of(layer):
-            is_norm = name.endswith(("_g", "original0"))  # of a normalised weight
-            if tensor.ndim > 1 and tensor.shape[dim] == old and not is_norm:
-                shape = [*tensor.shape[:dim], new, *tensor.shape[dim + 1 :]]
-                _put(layer, name, _resized(tensor, shape))
-        setattr(layer, "in_features" if is_linear else "in_channels", new)
-        for hook in list(layer._forward_pre_hooks.values()):
-            if type(hook).__module__.startswith("torch.nn.utils"):  # computes the weight anew
-                hook(layer, args)
+    _set_taken(layer, new)
+    for hook in list(layer._forward_pre_hooks.values()):
+        if type(hook).__module__.startswith("torch.nn.utils"):  # computes the weight anew
+            hook(layer, args)
+
+
+def _taken(layer: Any) -> int:
+    names = ("in_channels", "in_features", "num_features", "num_channels")
+    return next(int(getattr(layer, name)) for name in names if hasattr(layer, name))
+
+
+def _set_taken(layer: Any, size: int) -> None:
+    old, groups = _taken(layer), getattr(layer, "groups", 1)
+    is_each_alone = isinstance(layer, (nn.modules.batchnorm._NormBase, nn.GroupNorm)) or (
+        groups > 1 and groups == old == _given(layer)
+    )
+    if groups > 1 and not is_each_alone:
+        return
+    dim = 0 if is_each_alone or getattr(layer, "transposed", False) else 1
+    for name, tensor in _tensors_of(layer):
+        is_scale = name.endswith(("_g", "original0"))  # of a normalised weight
+        fits = tensor.ndim > dim and tensor.shape[dim] == old and not (is_scale and dim)
+        if fits and not (tensor.ndim == 1 and not is_each_alone):
+            _put(layer, name, _resized(tensor, _with(tensor.shape, dim, size)))
+    names = ["in_channels", "in_features", "num_features", "num_channels"]
+    if is_each_alone:
+        names += ["groups", "out_channels"]
+    for name in names:
+        if getattr(layer, name, None) == old:
+            setattr(layer, name, size)
+
+
+def _with(shape: Sequence[int], dim: int, size: int) -> list[int]:
+    return [*shape[:dim], size, *shape[dim + 1 :]]
 
 
 def _tensors_of(layer: nn.Module) -> list[tuple[str, Tensor]]:
@@ -491,4 +534,3 @@ def _sizes(module: nn.Module, twin: nn.Module, changed: Sequence[Size]) -> tuple
         if name in after and after[name].shape != tensor.shape
     ]
     return (*tensors, *changed)
-

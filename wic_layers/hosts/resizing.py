@@ -196,7 +196,9 @@ def plan_resize(
     """
     whole = nn.ModuleList(model) if isinstance(model, (list, tuple)) else model
     if not isinstance(whole, nn.Module):
-        raise WICArgumentError(f"Expected a model or a list of layers; got {type(model).__name__}.")
+        raise WICArgumentError(
+            f"Expected a model or a list of layers; got {type(model).__name__}."
+        )
     name = _known(whole, name)
     if isinstance(out_channels, bool) or not isinstance(out_channels, int) or out_channels < 1:
         raise WICArgumentError(
@@ -269,6 +271,7 @@ class _Watch:
     calls: list[_Call]
     result: object = None
     error: Exception | None = None
+    own_error: Exception | None = None
 
 
 def _units(model: nn.Module, name: str, prefix: str = "") -> Iterator[tuple[str, nn.Module]]:
@@ -347,6 +350,8 @@ def _watched(
         watch.result = _copied(run(twin, x))
     except Exception as error:  # of somebody else's code, which is shown to the caller
         watch.error = error
+    if watch.own_error is not None:  # is no matter of the model's
+        raise watch.own_error
     return watch
 
 
@@ -379,7 +384,12 @@ def _call_then(
 
     def run_on(arguments: Any) -> Callable[[nn.Module], object]:
         args, kwargs = arguments
-        return lambda copy: getattr(copy, method)(*_copied(args), **_copied(kwargs))
+
+        def run_copy(copy: Any) -> object:
+            function = copy if method == "forward" else getattr(copy, method)  # with its hooks
+            return function(*_copied(args), **_copied(kwargs))
+
+        return run_copy
 
     is_same = _all_shapes(taken) == _all_shapes(before.taken)
     if full == name and is_same:
@@ -387,9 +397,12 @@ def _call_then(
         return _Call(full, module, taken, result, is_replaced=True)
     if is_same:
         return _Call(full, module, taken, run_on(taken)(twin_of(module)))
-    fit = refit(
-        module, (before.taken, before.result), taken, run_on(before.taken), run_on(taken)
-    )
+    today = (before.taken, before.result)
+    try:
+        fit = refit(module, today, taken, run_on(before.taken), run_on(taken))
+    except Exception as error:
+        watch.own_error = error
+        raise
     result = fit.result
     if result is None:
         result = _with_channels(before.result, _guessed(before, taken))
@@ -468,9 +481,7 @@ def _part(call: _Call, after: _Call | None) -> Part:
     fit = after.fit
     notes = []
     if fit.chance:
-        notes.append(
-            f"it holds {', '.join(fit.chance)}: if that means its channels, rebuild it"
-        )
+        notes.append(f"it holds {', '.join(fit.chance)}: if that means its channels, rebuild it")
     if fit.result is None:
         notes.insert(0, "it ran with none of the sizes that were tried; see its constructor")
         return Part(call.name, call.module, "unclear", *flow, (), "; ".join(notes))
