@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-import inspect
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, overload
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from wic_layers.blocks import Chain, LongTermMemory
 from wic_layers.errors import WICArgumentError
-from wic_layers.hosts.refit import Fit, Size, channels_of, refit, tensors_in
-from wic_layers.hosts.trial import Mismatch, no_traces, twin_of
-from wic_layers.hosts.well_posed import WellPosed
+from wic_layers.hosts.refit import channels_of
+from wic_layers.hosts.trial import no_traces
+from wic_layers.hosts.variants import Size
+from wic_layers.hosts.watching import Noted, Run, Watch, all_shapes, default_run, watched
 
 __all__ = ["Part", "ResizePlan", "Size", "plan_resize"]
 
 Verdict = Literal["replace", "rebuild", "keep", "untouched", "unclear"]
-Run = Callable[[Any, Any], object]
 
-_OPEN = (nn.Sequential, nn.ModuleList, nn.ModuleDict, Chain, LongTermMemory, WellPosed)
-_OPEN_CODE = ("FrEIA.framework", "normflows.core")
 _SHOWN = 4
 
 
@@ -123,10 +119,9 @@ class ResizePlan(Sequence[Part]):
     def __str__(self) -> str:
         layer, *behind = self._parts
         count = len(self.before)
-        lines = [
-            f"{layer.name} ({type(layer.module).__name__}) gives {_words(layer.gives[1])} in place "
-            f"of {_words(layer.gives[0])} channels: WIC({layer.takes[1][0]}, {layer.gives[1][0]})."
-        ]
+        today, then = map(_words, layer.gives)
+        kind = type(layer.module).__name__
+        lines = [f"{layer.name} ({kind}) gives {then} channels in place of {today}."]
         if layer.note:
             lines[0] += f" {layer.note}"
         lines += ["Behind it run:"] if behind else ["Nothing runs behind it."]
@@ -136,8 +131,8 @@ class ResizePlan(Sequence[Part]):
         elif self.shapes[0] == self.shapes[1]:
             lines.append(f"The model gives {_shapes(self.shapes[0])}, as today.")
         else:
-            today, then = self.shapes
-            lines.append(f"The model gives {_shapes(then or ())} in place of {_shapes(today)}.")
+            shapes = _shapes(self.shapes[1] or ())
+            lines.append(f"The model gives {shapes} in place of {_shapes(self.shapes[0])}.")
         if count:
             stay = "1 module stays as it is" if count == 1 else f"{count} modules stay as they are"
             lines.append(f"Before it {stay}.")
@@ -204,9 +199,9 @@ def plan_resize(
         raise WICArgumentError(
             f"Expected out_channels as an int of at least 1; got {out_channels!r}."
         )
-    run = _default_run if run is None else run
+    run = default_run if run is None else run
     with no_traces(whole), torch.no_grad():
-        today = _watched(whole, name, x, run, None)
+        today = watched(whole, name, x, run, None)
         if today.error is not None:
             raise WICArgumentError(
                 f"Expected a model that runs on x; {type(whole).__name__} raised "
@@ -220,7 +215,7 @@ def plan_resize(
                 f"{'did not run' if first is None else 'gave no such tensor'} as the model ran. "
                 "Say with run how it is called, as run=lambda model, x: model.inverse(x)."
             )
-        then = _watched(whole, name, x, run, (today.calls, out_channels))
+        then = watched(whole, name, x, run, (today.calls, out_channels))
     return _plan(whole, name, today, then, first)
 
 
@@ -239,208 +234,10 @@ def _known(model: nn.Module, name: str) -> str:
     )
 
 
-def _default_run(model: Any, x: Any) -> object:
-    if type(model).__module__.startswith("normflows.core") and hasattr(model, "log_prob"):
-        takes_y = "y" in inspect.signature(model.log_prob).parameters
-        return model.log_prob(x, None) if takes_y else model.log_prob(x)
-    if not isinstance(model, nn.ModuleList):
-        return model(x)
-    for layer in model:
-        x = layer(x)
-        while isinstance(x, (tuple, list)):
-            x = x[0]
-    return x
-
-
-@dataclass
-class _Call:
-    """One run of a module."""
-
-    name: str
-    module: nn.Module
-    taken: object
-    result: object
-    fit: Fit | None = None
-    is_replaced: bool = False
-
-
-@dataclass
-class _Watch:
-    """What ran, in order."""
-
-    calls: list[_Call]
-    result: object = None
-    error: Exception | None = None
-    own_error: Exception | None = None
-
-
-def _units(model: nn.Module, name: str, prefix: str = "") -> Iterator[tuple[str, nn.Module]]:
-    """The modules that are looked at from outside."""
-    for part, module in model.named_children():
-        full = f"{prefix}{part}"
-        is_open = isinstance(module, _OPEN) or type(module).__module__.startswith(_OPEN_CODE)
-        if full != name and (is_open or name.startswith(f"{full}.")):
-            yield from _units(module, name, f"{full}.")
-        else:
-            yield full, module
-
-
-def _methods(module: nn.Module) -> list[str]:
-    """Names of the public methods that its own class, and not torch's, has; and forward."""
-    names = []
-    for method in dir(type(module)):
-        function = inspect.getattr_static(type(module), method)
-        is_own = inspect.isfunction(function) and not hasattr(nn.Module, method)
-        if method == "forward" or (is_own and not method.startswith("_")):
-            names.append(method)
-    return names
-
-
-def _watched(
-    model: nn.Module,
-    name: str,
-    x: Any,
-    run: Run,
-    change: tuple[Sequence[_Call], int] | None,
-) -> _Watch:
-    """Runs a copy, and notes what its modules take and give.
-
-    With ``change``, today's calls and the layer's new channels, every module takes what arrives.
-    """
-    try:
-        twin = twin_of(model)
-    except Mismatch as mismatch:
-        raise WICArgumentError(
-            f"Expected a model that can be copied; {type(model).__name__}: {mismatch}."
-        ) from mismatch
-    watch = _Watch([])
-    originals = dict(model.named_modules(remove_duplicate=False))
-    inside: list[str] = []  # the module that runs, whose inner calls do not count
-    for full, module in list(_units(twin, name)):
-        for method in _methods(module):
-            original = getattr(module, method)
-
-            def noted(
-                *args: Any,
-                full: str = full,
-                method: str = method,
-                original: Callable[..., object] = original,
-                **kwargs: Any,
-            ) -> object:
-                if inside or not tensors_in((args, kwargs)):
-                    return original(*args, **kwargs)
-                inside.append(full)
-                try:
-                    taken = _copied((args, kwargs))
-                    if change is None:
-                        result = original(*args, **kwargs)
-                        call = _Call(full, originals[full], taken, _copied(result))
-                    else:
-                        call = _call_then(
-                            originals[full], full, method, taken, watch, change, name
-                        )
-                        result = _copied(call.result)
-                    watch.calls.append(call)
-                finally:
-                    inside.clear()
-                return result
-
-            setattr(module, method, noted)
-    try:
-        watch.result = _copied(run(twin, x))
-    except Exception as error:  # of somebody else's code, which is shown to the caller
-        watch.error = error
-    if watch.own_error is not None:  # is no matter of the model's
-        raise watch.own_error
-    return watch
-
-
-def _copied(value: Any) -> Any:
-    if isinstance(value, Tensor):
-        return value.detach().clone()
-    if isinstance(value, dict):
-        return {key: _copied(entry) for key, entry in value.items()}
-    if type(value) in (tuple, list):
-        return type(value)(_copied(entry) for entry in value)
-    return value
-
-
-def _call_then(
-    module: nn.Module,
-    full: str,
-    method: str,
-    taken: Any,
-    watch: _Watch,
-    change: tuple[Sequence[_Call], int],
-    name: str,
-) -> _Call:
-    """A call of the second run: what the module gives for what arrives."""
-    calls, out_channels = change
-    turn = sum(call.name == full for call in watch.calls)
-    same = [call for call in calls if call.name == full]
-    if turn >= len(same):
-        raise RuntimeError(f"{full} runs more often than with the channels of today")
-    before = same[turn]
-
-    def run_on(arguments: Any) -> Callable[[nn.Module], object]:
-        args, kwargs = arguments
-
-        def run_copy(copy: Any) -> object:
-            function = copy if method == "forward" else getattr(copy, method)  # with its hooks
-            return function(*_copied(args), **_copied(kwargs))
-
-        return run_copy
-
-    is_same = _all_shapes(taken) == _all_shapes(before.taken)
-    if full == name and is_same:
-        result = _with_channels(before.result, [out_channels])
-        return _Call(full, module, taken, result, is_replaced=True)
-    if is_same:
-        return _Call(full, module, taken, run_on(taken)(twin_of(module)))
-    today = (before.taken, before.result)
-    try:
-        fit = refit(module, today, taken, run_on(before.taken), run_on(taken))
-    except Exception as error:
-        watch.own_error = error
-        raise
-    result = fit.result
-    if result is None:
-        result = _with_channels(before.result, _guessed(before, taken))
-    return _Call(full, module, taken, result, fit)
-
-
-def _all_shapes(value: object) -> list[torch.Size]:
-    return [tensor.shape for tensor in tensors_in(value)]
-
-
-def _guessed(before: _Call, taken: object) -> list[int]:
-    """What a module that did not run would have to give: as many channels as it takes."""
-    old, new = channels_of(before.taken), channels_of(taken)
-    changed = dict(zip(old, new, strict=False))
-    return [changed.get(channels, channels) for channels in channels_of(before.result)]
-
-
-def _with_channels(result: Any, channels: list[int]) -> Any:
-    """A result with other channels, cut or repeated."""
-    left = list(channels)
-
-    def resized(value: Any) -> Any:
-        if isinstance(value, Tensor):
-            if value.ndim < 2 or not left:
-                return value
-            index = torch.arange(left.pop(0), device=value.device) % value.shape[1]
-            return value.index_select(1, index)
-        if type(value) in (tuple, list):
-            return type(value)(resized(entry) for entry in value)
-        return value
-
-    return resized(result)
-
-
-def _plan(model: nn.Module, name: str, today: _Watch, then: _Watch, first: int) -> ResizePlan:
+def _plan(model: nn.Module, name: str, today: Watch, then: Watch, first: int) -> ResizePlan:
     parts: list[Part] = []
     turns: Counter[str] = Counter()
-    new: dict[tuple[str, int], _Call] = {}
+    new: dict[tuple[str, int], Noted] = {}
     for call in then.calls:
         new[call.name, turns[call.name]] = call
         turns[call.name] += 1
@@ -455,27 +252,31 @@ def _plan(model: nn.Module, name: str, today: _Watch, then: _Watch, first: int) 
         else:
             parts.append(_part(call, after))
     parts = _merged(parts, before)
-    shapes = tuple(map(tuple, _all_shapes(today.result)))
+    shapes = tuple(map(tuple, all_shapes(today.result)))
     if then.error is None:
-        return ResizePlan(parts, before, (shapes, tuple(map(tuple, _all_shapes(then.result)))))
+        return ResizePlan(parts, before, (shapes, tuple(map(tuple, all_shapes(then.result)))))
     last = then.calls[-1].name if then.calls else name
+    reason = " ".join(f"{type(then.error).__name__}: {then.error}".split())
     stop = (
-        f"Behind {last} the model's own code does not run with the new channels "
-        f"({type(then.error).__name__}: {str(then.error).splitlines()[0] if str(then.error) else ''}): "
-        "what it joins there must have the same channels, so change them on both sides."
+        f"Behind {last} the model's own code does not run with the new channels ({reason}). "
+        "It joins tensors there that have to fit: what came before may have to give other "
+        "channels than it does here."
     )
     return ResizePlan(parts, before, (shapes, None), stop)
 
 
-def _part(call: _Call, after: _Call | None) -> Part:
+def _part(call: Noted, after: Noted | None) -> Part:
     takes, gives = channels_of(call.taken), channels_of(call.result)
     if after is None:
         note = "not reached with the new channels"
         return Part(call.name, call.module, "unclear", (takes, takes), (gives, gives), (), note)
     taken, given = channels_of(after.taken), channels_of(after.result)
-    flow: Any = ((takes, taken), (gives, given))
+    flow = ((takes, taken), (gives, given))
     if after.is_replaced:
-        return Part(call.name, call.module, "replace", *flow)
+        note = f"Put WIC({takes[0]}, {given[0]}) in its place."
+        if not _sides(call.taken) == _sides(call.result):
+            note = f"It changes more than channels: put WIC({gives[0]}, {given[0]}) behind it."
+        return Part(call.name, call.module, "replace", *flow, (), note)
     if after.fit is None:
         return Part(call.name, call.module, "untouched", *flow)
     fit = after.fit
@@ -489,6 +290,10 @@ def _part(call: _Call, after: _Call | None) -> Part:
         notes.insert(0, "it has no weights that change")
     verdict: Verdict = "rebuild" if fit.sizes else "keep"
     return Part(call.name, call.module, verdict, *flow, fit.sizes, "; ".join(notes))
+
+
+def _sides(value: object) -> tuple[int, ...]:
+    return tuple(next((shape[2:] for shape in all_shapes(value) if len(shape) > 1), ()))
 
 
 def _merged(parts: Sequence[Part], before: Sequence[str]) -> list[Part]:

@@ -1,0 +1,228 @@
+"""watched: a model runs on a copy, and what its modules take and give is noted.
+
+With other channels at one layer every module behind it takes what arrives, with other sizes if it
+has to (:mod:`wic_layers.hosts.refit`); the model's own code between the modules runs as it is.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from wic_layers.blocks import Chain, LongTermMemory
+from wic_layers.errors import WICArgumentError
+from wic_layers.hosts.refit import Fit, channels_of, refit, tensors_in
+from wic_layers.hosts.trial import Mismatch, twin_of
+from wic_layers.hosts.well_posed import WellPosed
+
+__all__ = ["Noted", "Run", "Watch", "all_shapes", "default_run", "watched"]
+
+Run = Callable[[Any, Any], object]
+
+_OPEN = (nn.Sequential, nn.ModuleList, nn.ModuleDict, Chain, LongTermMemory, WellPosed)
+_OPEN_CODE = ("FrEIA.framework", "normflows.core")
+
+
+@dataclass
+class Noted:
+    """One run of a module."""
+
+    name: str
+    module: nn.Module
+    taken: object
+    result: object
+    fit: Fit | None = None
+    is_replaced: bool = False
+
+
+@dataclass
+class Watch:
+    """What ran, in order."""
+
+    calls: list[Noted]
+    result: object = None
+    error: Exception | None = None
+    own_error: Exception | None = None
+
+
+def _units(model: nn.Module, name: str, prefix: str = "") -> Iterator[tuple[str, nn.Module]]:
+    """The modules that are looked at from outside."""
+    for part, module in model.named_children():
+        full = f"{prefix}{part}"
+        is_open = isinstance(module, _OPEN) or type(module).__module__.startswith(_OPEN_CODE)
+        if full != name and (is_open or name.startswith(f"{full}.")):
+            yield from _units(module, name, f"{full}.")
+        else:
+            yield full, module
+
+
+def _methods(module: nn.Module) -> list[str]:
+    """Names of the public methods that its own class, and not torch's, has; and forward."""
+    names = []
+    for method in dir(type(module)):
+        function = inspect.getattr_static(type(module), method)
+        is_own = inspect.isfunction(function) and not hasattr(nn.Module, method)
+        if method == "forward" or (is_own and not method.startswith("_")):
+            names.append(method)
+    return names
+
+
+def watched(
+    model: nn.Module,
+    name: str,
+    x: Any,
+    run: Run,
+    change: tuple[Sequence[Noted], int] | None,
+) -> Watch:
+    """Runs a copy, and notes what its modules take and give.
+
+    With ``change``, today's calls and the layer's new channels, every module takes what arrives.
+    """
+    try:
+        twin = twin_of(model)
+    except Mismatch as mismatch:
+        raise WICArgumentError(
+            f"Expected a model that can be copied; {type(model).__name__}: {mismatch}."
+        ) from mismatch
+    watch = Watch([])
+    originals = dict(model.named_modules(remove_duplicate=False))
+    inside: list[str] = []  # the module that runs, whose inner calls do not count
+    for full, module in list(_units(twin, name)):
+        for method in _methods(module):
+            original = getattr(module, method)
+
+            def noted(
+                *args: Any,
+                full: str = full,
+                method: str = method,
+                original: Callable[..., object] = original,
+                **kwargs: Any,
+            ) -> object:
+                if inside or not tensors_in((args, kwargs)):
+                    return original(*args, **kwargs)
+                inside.append(full)
+                try:
+                    taken = _copied((args, kwargs))
+                    if change is None:
+                        result = original(*args, **kwargs)
+                        call = Noted(full, originals[full], taken, _copied(result))
+                    else:
+                        call = _call_then(
+                            originals[full], full, method, taken, watch, change, name
+                        )
+                        result = _copied(call.result)
+                    watch.calls.append(call)
+                finally:
+                    inside.clear()
+                return result
+
+            setattr(module, method, noted)
+    try:
+        watch.result = _copied(run(twin, x))
+    except Exception as error:  # of somebody else's code, which is shown to the caller
+        watch.error = error
+    if watch.own_error is not None:  # is no matter of the model's
+        raise watch.own_error
+    return watch
+
+
+def _copied(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return value.detach().clone()
+    if isinstance(value, dict):
+        return {key: _copied(entry) for key, entry in value.items()}
+    if type(value) in (tuple, list):
+        return type(value)(_copied(entry) for entry in value)
+    return value
+
+
+def _call_then(
+    module: nn.Module,
+    full: str,
+    method: str,
+    taken: Any,
+    watch: Watch,
+    change: tuple[Sequence[Noted], int],
+    name: str,
+) -> Noted:
+    """A call of the second run: what the module gives for what arrives."""
+    calls, out_channels = change
+    turn = sum(call.name == full for call in watch.calls)
+    same = [call for call in calls if call.name == full]
+    if turn >= len(same):
+        raise RuntimeError(f"{full} runs more often than with the channels of today")
+    before = same[turn]
+
+    def run_on(arguments: Any) -> Callable[[nn.Module], object]:
+        args, kwargs = arguments
+
+        def run_copy(copy: Any) -> object:
+            function = copy if method == "forward" else getattr(copy, method)  # with its hooks
+            return function(*_copied(args), **_copied(kwargs))
+
+        return run_copy
+
+    is_same = all_shapes(taken) == all_shapes(before.taken)
+    if full == name and is_same:
+        result = _with_channels(before.result, [out_channels])
+        return Noted(full, module, taken, result, is_replaced=True)
+    if is_same:
+        return Noted(full, module, taken, run_on(taken)(twin_of(module)))
+    today = (before.taken, before.result)
+    try:
+        fit = refit(module, today, taken, run_on(before.taken), run_on(taken))
+    except Exception as error:
+        watch.own_error = error
+        raise
+    result = fit.result
+    if result is None:
+        result = _with_channels(before.result, _guessed(before, taken))
+    return Noted(full, module, taken, result, fit)
+
+
+def all_shapes(value: object) -> list[torch.Size]:
+    """The shapes of all tensors in nested tuples, lists and dicts."""
+    return [tensor.shape for tensor in tensors_in(value)]
+
+
+def _guessed(before: Noted, taken: object) -> list[int]:
+    """What a module that did not run would have to give: as many channels as it takes."""
+    old, new = channels_of(before.taken), channels_of(taken)
+    changed = dict(zip(old, new, strict=False))
+    return [changed.get(channels, channels) for channels in channels_of(before.result)]
+
+
+def _with_channels(result: Any, channels: list[int]) -> Any:
+    """A result with other channels, cut or repeated."""
+    left = list(channels)
+
+    def resized(value: Any) -> Any:
+        if isinstance(value, Tensor):
+            if value.ndim < 2 or not left:
+                return value
+            index = torch.arange(left.pop(0), device=value.device) % value.shape[1]
+            return value.index_select(1, index)
+        if type(value) in (tuple, list):
+            return type(value)(resized(entry) for entry in value)
+        return value
+
+    return resized(result)
+
+
+def default_run(model: Any, x: Any) -> object:
+    """Runs a model as its kind is run: a list layer by layer, normflows' from the data."""
+    if type(model).__module__.startswith("normflows.core") and hasattr(model, "log_prob"):
+        takes_y = "y" in inspect.signature(model.log_prob).parameters
+        return model.log_prob(x, None) if takes_y else model.log_prob(x)
+    if not isinstance(model, nn.ModuleList):
+        return model(x)
+    for layer in model:
+        x = layer(x)
+        while isinstance(x, (tuple, list)):
+            x = x[0]
+    return x
