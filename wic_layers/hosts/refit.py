@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from wic_layers.hosts.trial import twin_of
-from wic_layers.hosts.variants import Size, numbers_of, own_tensors, sizes_of, variants
+from wic_layers.hosts.variants import Size, numbers_of, own_tensors, sizes_of, tupled, variants
 from wic_layers.layer.completion import Learned
 from wic_layers.layer.conv import WIC
 
@@ -148,22 +148,39 @@ def refit(
         if any(size in pairs for size in tensor.shape)
     ]
     as_it_is = tried(twin_of(module))
-    if as_it_is is not None and not tied:
+    lists = _lists(taken, arrives) | _lists(_main(taken), _main(arrives))
+    if as_it_is is not None:
+        lists |= _lists(result, as_it_is) | _lists(_first(result), _first(as_it_is))
+    in_lists = [name for name, value, is_size in numbers if is_size and tupled(value) in lists]
+    if as_it_is is not None and not tied and not in_lists:
         return Fit(as_it_is, (), chance)
-    for twin, changed in islice(variants(module, pairs, sides, call_today), _TRIES):
+    for twin, changed in islice(variants(module, pairs, sides, lists, call_today), _TRIES):
         found = tried(twin)
         if found is not None:
             return Fit(found, sizes_of(module, twin, changed), chance)
-    return Fit(as_it_is, (), (*chance, *tied))
+    return Fit(as_it_is, (), () if as_it_is is None else (*chance, *tied))
+
+
+def _lists(before: object, after: object) -> dict[object, object]:
+    """Shapes and channels of several tensors that changed, as a module may hold them."""
+    old, new = ([t for t in tensors_in(value) if t.ndim > 1] for value in (before, after))
+    if not old or len(old) != len(new):
+        return {}
+    shapes = (tuple(tuple(tensor.shape[1:]) for tensor in tensors) for tensors in (old, new))
+    lists: dict[object, object] = {next(shapes): next(shapes)}
+    if len(old) > 1:
+        lists[channels_of(old)] = channels_of(new)
+    return {today: then for today, then in lists.items() if today != then}
 
 
 def _pairs(taken: object, arrives: object) -> dict[int, int]:
     """The channels that changed: from, to. Empty where one number becomes two."""
     pairs: dict[int, int] = {}
-    for old, new in zip(channels_of(taken), channels_of(arrives), strict=False):
-        if old != new and pairs.setdefault(old, new) != new:
-            return {}
-    return pairs
+    for part in (_main, _all):
+        for old, new in zip(channels_of(part(taken)), channels_of(part(arrives)), strict=False):
+            if pairs.setdefault(old, new) != new and part is _main:
+                return {}
+    return {old: new for old, new in pairs.items() if old != new}
 
 
 def _wic_in(module: nn.Module) -> WIC | None:

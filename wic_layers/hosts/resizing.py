@@ -203,10 +203,10 @@ def plan_resize(
     with no_traces(whole), torch.no_grad():
         today = watched(whole, name, x, run, None)
         if today.error is not None:
+            reason = f"{type(today.error).__name__}: {str(today.error).rstrip('.')}"
             raise WICArgumentError(
-                f"Expected a model that runs on x; {type(whole).__name__} raised "
-                f"{type(today.error).__name__}: {today.error}. Say with run how it is called, as "
-                "run=lambda model, x: model.inverse(x)."
+                f"Expected a model that runs on x; {type(whole).__name__} raised {reason}. Say "
+                "with run how it is called, as run=lambda model, x: model.inverse(x)."
             ) from today.error
         first = next((i for i, call in enumerate(today.calls) if call.name == name), None)
         if first is None or not channels_of(today.calls[first].result):

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from wic_layers.hosts.trial import twin_of
 
-__all__ = ["Size", "numbers_of", "own_tensors", "sizes_of", "variants"]
+__all__ = ["Size", "numbers_of", "own_tensors", "sizes_of", "tupled", "variants"]
 
 Call = Callable[[nn.Module], object]
 Options = Mapping[int, tuple[int, ...]]
@@ -30,7 +30,7 @@ _ENDS = 6  # networks inside whose results may be either half of an odd number
 _IS_SIZE = re.compile(
     r"channel|feature|dim|size|shape|split|width|len|plane|num_in|(^|_)n?_?c(h?)$"
 )
-_NO_SIZE = re.compile(r"kernel|hidden|n_?dim|num_?dim|sum_dim|batch")
+_NO_SIZE = re.compile(r"kernel|hidden|cond|dims_c|n_?dim|num_?dim|sum_dim|batch")
 _OWN = frozenset(vars(nn.Module()))
 
 
@@ -58,10 +58,21 @@ def variants(
     module: nn.Module,
     pairs: Mapping[int, int],
     sides: Collection[tuple[int, ...]],
+    lists: Mapping[object, object],
     call_today: Call,
 ) -> Iterator[tuple[nn.Module, list[Size]]]:
-    """Copies with other sizes, the likeliest first, and the numbers that were changed in each."""
+    """Copies with other sizes, the likeliest first, and the numbers that were changed in each.
+
+    Args:
+        module: The module.
+        pairs: Channels, from and to.
+        sides: Shapes without their batch, whose sides stay if a module holds one.
+        lists: Shapes or channels of several tensors, from and to, as a module may hold them.
+        call_today: Runs a copy on what it takes today.
+    """
     if not pairs:
+        twin = twin_of(module)
+        yield twin, _set_numbers(twin, sides, lists, {})
         return
     levels = _last_layers(module, call_today)
     ways = list(_options(module, pairs, 2))
@@ -69,7 +80,7 @@ def variants(
         both = product(ways, _options(module, pairs, len(ends)))
         for numbers, results in sorted(both, key=lambda two: two[0] != two[1]):
             twin = twin_of(module)
-            changed = _set_numbers(twin, sides, numbers)
+            changed = _set_numbers(twin, sides, lists, numbers)
             _set_tensors(twin, numbers, only_channels=only_channels)
             _set_layers(twin, results, ends)
             yield twin, changed
@@ -96,17 +107,15 @@ def _are_numbers(value: object) -> bool:
 def own_tensors(module: nn.Module) -> dict[str, Tensor]:
     """Tensors of modules but torch's, and plain ones that they hold, by name."""
     tensors: dict[str, Tensor] = {}
-    inside_layers = ()
+    of_layers: tuple[str, ...] = ()
     for prefix, part in module.named_modules():
-        if prefix.startswith(inside_layers) and inside_layers:
-            continue
         if isinstance(part, _LAYERS):
-            inside_layers = (*inside_layers, f"{prefix}.")
-            continue
-        for place in (part._parameters, part._buffers, vars(part)):
-            for name, value in place.items():
-                if isinstance(value, Tensor):
-                    tensors[f"{prefix}.{name}" if prefix else name] = value
+            of_layers = (*of_layers, f"{prefix}.")
+        elif not prefix.startswith(of_layers):
+            for place in (part._parameters, part._buffers, vars(part)):
+                for name, value in place.items():
+                    if isinstance(value, Tensor):
+                        tensors[f"{prefix}.{name}" if prefix else name] = value
     return tensors
 
 
@@ -146,6 +155,8 @@ def _options(module: nn.Module, pairs: Mapping[int, int], halves: int) -> Iterat
 
 def _last_layers(module: nn.Module, call_today: Call) -> list[tuple[str, ...]]:
     """Layers of torch whose results leave a network inside, by the depth of such networks."""
+    if isinstance(module, _LAYERS):
+        return [("",), ()]
     twin = twin_of(module)
     stack: list[str] = []
     ends: dict[tuple[str, ...], str] = {}
@@ -183,14 +194,31 @@ def _last_layers(module: nn.Module, call_today: Call) -> list[tuple[str, ...]]:
     return [*levels[:4], ()]
 
 
+def tupled(value: Any) -> Any:
+    """Nested lists as tuples."""
+    return tuple(map(tupled, value)) if isinstance(value, (tuple, list)) else value
+
+
+def _like(value: Any, after: Any) -> Any:
+    """Numbers in the lists and tuples that others are in."""
+    if not isinstance(value, (tuple, list)):
+        return after
+    return type(value)(_like(*two) for two in zip(value, after, strict=True))
+
+
 def _set_numbers(
-    twin: nn.Module, sides: Collection[tuple[int, ...]], options: Options
+    twin: nn.Module,
+    sides: Collection[tuple[int, ...]],
+    lists: Mapping[object, object],
+    options: Options,
 ) -> list[Size]:
     """Changes the numbers that say a size; those in order take a half's ways in turn."""
     turns = {old: count() for old in options}
     changed = []
 
     def new(value: Any) -> Any:
+        if tupled(value) in lists:
+            return _like(value, lists[tupled(value)])
         if isinstance(value, int):
             if value not in options:
                 return value
