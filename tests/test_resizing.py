@@ -139,3 +139,299 @@ def test_sizes_are_those_of_freias_constructors(channels):
             assert planned(part) == expected, kind
         dims = {size.name: size.after for size in part.sizes if not size.is_tensor}
         assert list(dims["dims_in"]) in ([(channels, 8, 8)], [channels, 8, 8]), kind
+
+
+def test_what_has_no_sizes_is_kept_and_what_narrows_ends_the_change():
+    class Turned(nn.Module):
+        def forward(self, x):
+            return x.flip(1)
+
+    layers = [Squeeze(2), WIC(12, 12), nn.LeakyReLU(), Turned(), Unsqueeze(2), Haar()]
+    net = nn.Sequential(*layers, coupling(12), WIC(12, 3), nn.Tanh(), nn.Conv2d(3, 5, 1))
+    plan = plan_resize(net, "1", torch.rand(1, 3, 8, 8), 8)
+    assert plan.before == ("0",)
+    assert plan.names("replace") == ["1"]
+    assert plan.names("keep") == ["2", "3", "4", "5"]
+    assert plan.names("rebuild") == ["6", "7"]
+    assert plan.names("untouched") == ["8", "9"]
+    assert plan.part("4").gives == ((3,), (2,))
+    assert plan.part("7").takes == ((12,), (8,))
+    assert plan.part("7").gives == ((3,), (3,))
+    assert all(part.module is net.get_submodule(part.name) for part in plan)
+    assert plan.shapes == (((1, 5, 4, 4),), ((1, 5, 4, 4),))
+
+
+def test_convolutions_follow_too():
+    net = nn.Sequential(
+        WIC(12, 12), nn.Conv2d(12, 12, 3, padding=1, groups=12), nn.BatchNorm2d(12),
+        nn.Conv2d(12, 12, 1), nn.ConvTranspose2d(12, 20, 2), nn.GroupNorm(2, 20),
+    )  # fmt: skip
+    plan = plan_resize(net, "0", torch.rand(2, 12, 6, 6), 8)
+    assert planned(plan.part("1")) == {
+        ("weight", (12, 1, 3, 3), (8, 1, 3, 3)),
+        ("bias", (12,), (8,)),
+    }
+    assert {size[0] for size in planned(plan.part("2"))} == {
+        "weight", "bias", "running_mean", "running_var",
+    }  # fmt: skip
+    assert ("weight", (12, 12, 1, 1), (8, 8, 1, 1)) in planned(plan.part("3"))
+    assert planned(plan.part("4")) == {("weight", (12, 20, 2, 2), (8, 20, 2, 2))}
+    assert plan.part("5").verdict == "untouched"
+
+
+@pytest.mark.filterwarnings("ignore:`torch.nn.utils.weight_norm` is deprecated:FutureWarning")
+@pytest.mark.parametrize("norm", ["weight_norm", "parametrizations.weight_norm"])
+def test_normalised_weights_follow(norm):
+    normalised = nn.utils.parametrizations.weight_norm
+    if norm == "weight_norm":
+        normalised = nn.utils.weight_norm
+
+    def subnet(inputs, outputs):
+        first, last = nn.Conv2d(inputs, 9, 1), nn.Conv2d(9, outputs, 1)
+        return nn.Sequential(normalised(first), nn.ReLU(), normalised(last))
+
+    net = nn.Sequential(WIC(12, 12), AffineCoupling(12, subnet=subnet))
+    plan = plan_resize(net, "0", torch.rand(2, 12, 6, 6), 8)
+    assert planned(plan.part("1")) == sizes_of(net[1], AffineCoupling(8, subnet=subnet))
+
+
+def test_a_network_in_the_style_of_irn():
+    class Network(nn.Module):
+        def __init__(self):
+            super().__init__()
+            blocks = IRN(3, 3, scale=2, couplings=3, growth=4, random_z=True)
+            self.operations = nn.ModuleList(list(blocks)[:-1])
+
+        def forward(self, x, rev=False):
+            for operation in reversed(self.operations) if rev else self.operations:
+                x = operation(x, rev)
+            return x
+
+    net = WellPosed(Network(), 12, 3)
+    plan = plan_resize(net, "net.operations.1", torch.rand(1, 3, 8, 8), 9)
+    assert plan.names("rebuild") == ["net.operations.2", "net.operations.3", "wic"]
+    sizes = {size.name: size.after for size in plan.part("net.operations.2").sizes}
+    assert sizes["sizes"] == (3, 6)  # the picture stays in the first three
+    assert sizes["F.conv1.weight"] == (4, 6, 3, 3)
+    assert plan.shapes[0] == plan.shapes[1]
+    back = plan_resize(
+        net, "net.operations.3", torch.rand(1, 3, 4, 4), 9, run=lambda net, y: net(y, rev=True)
+    )
+    assert [part.name for part in back] == [f"net.operations.{i}" for i in (3, 2, 1, 0)]
+    assert back.before == ("wic",)
+    # the squeeze cannot make images of 9 channels
+    assert back.part("net.operations.0").verdict == "unclear"
+
+
+def test_chance_is_said_and_not_acted_on():
+    class Steps(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.steps = 12
+
+        def forward(self, x):
+            for _ in range(self.steps):
+                x = x + 1
+            return x
+
+    plan = plan_resize(nn.Sequential(WIC(12, 12), Steps()), "0", torch.rand(1, 12, 4, 4), 6)
+    (part,) = plan[1:]
+    assert part.verdict == "keep"
+    assert "steps = 12, which may mean its channels" in str(part)
+
+
+def test_a_permutation_that_knows_its_channels_is_rebuilt():
+    nf = pytest.importorskip("normflows")
+    # it would run, and permute nothing
+    model = nf.NormalizingFlow(
+        nf.distributions.DiagGaussian((12, 4, 4)),
+        [nf.flows.Permute(12, mode="swap"), nf.flows.ActNorm((12, 1, 1))],
+    )
+    part = plan_resize(model, "flows.1", torch.randn(2, 12, 4, 4), 6).part("flows.0")
+    assert part.verdict == "rebuild"
+    assert "it has no weights that change" in str(part)
+    assert "num_channels 12 -> 6" in str(part)
+
+
+def test_code_of_the_model_that_joins_says_where_it_stops():
+    class Skip(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second, self.last = WIC(12, 12), nn.Conv2d(12, 12, 1), WIC(12, 3)
+
+        def forward(self, x):
+            return self.last(x + self.second(self.first(x)))
+
+    plan = plan_resize(Skip(), "first", torch.rand(1, 12, 4, 4), 6)
+    assert plan.part("second").verdict == "rebuild"
+    assert plan.part("last").verdict == "unclear"
+    assert "Behind second the model's own code does not run with the new channels" in plan.stop
+    assert plan.stop in str(plan)
+    assert plan.shapes[1] is None
+
+
+def test_a_shared_module_says_that_it_needs_a_copy():
+    shared, act = coupling(12), nn.ReLU()
+    plan = plan_resize([shared, act, WIC(12, 12), act, shared], "2", torch.rand(1, 12, 4, 4), 6)
+    assert "it also runs before the layer" in plan.part("0").note
+    assert not plan.part("1").note
+    net = nn.Sequential(WIC(12, 12), act, shared, WIC(12, 3), nn.ReLU())
+    assert not any(
+        "copy" in part.note for part in plan_resize(net, "0", torch.rand(1, 12, 4, 4), 6)
+    )
+
+
+def test_multiscale_models_are_followed_into_every_scale():
+    nf = pytest.importorskip("normflows")
+    from wic_layers.normflows import WIC as Flow
+
+    flows = [
+        [nf.flows.ActNorm((24, 1, 1)), nf.flows.Squeeze()],
+        [
+            nf.flows.GlowBlock(12, 8, use_lu=False),
+            nf.flows.Invertible1x1Conv(12),
+            nf.flows.Squeeze(),
+        ],
+    ]
+    bases = [nf.distributions.DiagGaussian(shape) for shape in ((24, 2, 2), (6, 4, 4))]
+    model = nf.MultiscaleFlow(bases, flows, [nf.flows.Merge()], class_cond=False)
+    plan = plan_resize(model, "flows.1.1", torch.randn(2, 3, 8, 8), 8)
+    assert [part.name for part in plan] == [
+        "flows.1.1", "flows.1.0", "merges.0", "q0.1", "flows.0.1", "flows.0.0", "q0.0",
+    ]  # fmt: skip
+    assert plan.part("merges.0").gives == ((6, 6), (4, 4))
+    assert plan.names("keep") == ["merges.0", "flows.0.1"]
+    assert plan.names("rebuild") == ["flows.1.0", "q0.1", "flows.0.0", "q0.0"]
+    assert ("loc", (1, 6, 4, 4), (1, 4, 4, 4)) in planned(plan.part("q0.1"))
+    assert ("loc", (1, 24, 2, 2), (1, 16, 2, 2)) in planned(plan.part("q0.0"))
+
+
+@pytest.fixture
+def graph():
+    ff, fm = pytest.importorskip("FrEIA.framework"), pytest.importorskip("FrEIA.modules")
+    from wic_layers.freia import WIC as Node
+
+    image, condition = ff.InputNode(12, 8, 8), ff.ConditionNode(4, 8, 8)
+    mixed = ff.Node(image, fm.Fixed1x1Conv, {"M": torch.eye(12)}, name="mix")
+    coupled = ff.Node(
+        mixed, fm.GLOWCouplingBlock, {"subnet_constructor": convs}, conditions=condition
+    )
+    split = ff.Node(coupled, fm.Split, {})
+    scaled = ff.Node(split.out0, fm.ActNorm, {}, name="scale")
+    joined = ff.Node([scaled.out0, split.out1], fm.Concat, {})
+    narrow = ff.Node(joined, Node, {"out_channels": 3})
+    nodes = [image, condition, mixed, coupled, split, scaled, joined, narrow]
+    return ff.GraphINN([*nodes, ff.OutputNode(narrow)])
+
+
+def conditioned(graph, x):
+    return graph(x, c=[torch.zeros(len(x), 4, 8, 8)])
+
+
+def test_graphs_with_conditions_and_branches(graph):
+    plan = plan_resize(graph, "mix", torch.randn(2, 12, 8, 8), 6, run=conditioned)
+    assert plan[0].name == "module_list.0"
+    assert plan.names("rebuild") == [f"module_list.{index}" for index in range(1, 6)]
+    coupled = planned(plan.part("module_list.1"))
+    assert ("subnet1.0.weight", (16, 10, 3, 3), (16, 7, 3, 3)) in coupled  # with the condition
+    assert plan.part("module_list.2").gives == ((6, 6), (3, 3))
+    assert plan.shapes[0] == plan.shapes[1]
+
+
+def test_one_branch_of_a_graph(graph):
+    plan = plan_resize(graph, "scale", torch.randn(2, 12, 8, 8), 3, run=conditioned)
+    joined = plan.part("module_list.4")
+    assert (joined.takes, joined.gives) == (((6, 6), (3, 6)), ((12,), (9,)))
+    sizes = {size.name: size.after for size in joined.sizes}
+    assert sizes["dims_in"] == [(3, 8, 8), (6, 8, 8)]
+    assert list(sizes["split_size_or_sections"]) == [3, 6]
+    assert planned(plan.part("module_list.5")) == {("conv.weight", (12, 12), (9, 9))}
+    assert plan.before == tuple(f"module_list.{index}" for index in range(3))
+
+
+@pytest.mark.filterwarnings("ignore:torch.lu is deprecated")
+def test_nothing_of_the_model_changes():
+    nf = pytest.importorskip("normflows")
+    model = nf.NormalizingFlow(
+        nf.distributions.DiagGaussian((12, 4, 4)),
+        [nf.flows.GlowBlock(12, 8), nf.flows.GlowBlock(12, 8)],
+    ).train()
+    calls = []
+    model.flows[0].flows[0].register_forward_hook(lambda *call: calls.append(call))
+    before, objects = copy.deepcopy(model.state_dict()), dict(model.named_parameters())
+    places = {name: set(vars(module)) for name, module in model.named_modules()}
+    state = torch.get_rng_state()
+    plan_resize(model, "flows.1", torch.randn(2, 12, 4, 4), 6)
+    torch.set_rng_state(state)  # of the images above
+    noise = torch.randn(2, 12, 4, 4)
+    torch.set_rng_state(state)
+    plan_resize(model, "flows.1", noise, 6)
+    assert torch.equal(torch.get_rng_state(), state)
+    after = model.state_dict()
+    assert all(torch.equal(after[key], value) for key, value in before.items())
+    assert all(objects[name] is value for name, value in model.named_parameters())
+    assert {name: set(vars(module)) for name, module in model.named_modules()} == places
+    assert all(module.training for module in model.modules())
+    assert not calls
+
+
+def test_it_prints_in_words():
+    net = nn.Sequential(Squeeze(2), WIC(12, 12), WIC(12, 3), nn.Tanh())
+    assert str(plan_resize(net, "1", torch.rand(1, 3, 8, 8), 6)).splitlines() == [
+        "1 (WIC) gives 6 channels in place of 12. Put WIC(12, 6) in its place.",
+        "Behind it run:",
+        "  2: WIC, 12 -> 3, then 6 -> 3: rebuild",
+        "    weight (12, 12) -> (6, 6)",
+        "    in_channels 12 -> 6",
+        "  3: Tanh, 3 -> 3: untouched",
+        "The model gives (1, 3, 4, 4), as today.",
+        "Before it 1 module stays as it is.",
+    ]
+    plan = plan_resize(net, "0", torch.rand(1, 3, 8, 8), 6)
+    assert "It changes more than channels: put WIC(12, 6) behind it." in str(plan)
+    last = plan_resize(net[:2], "1", torch.rand(1, 3, 8, 8), 6)
+    assert "Nothing runs behind it." in str(last)
+    assert "The model gives (1, 6, 4, 4) in place of (1, 12, 4, 4)." in str(last)
+
+
+@pytest.mark.parametrize(
+    ("name", "x", "channels", "message"),
+    [
+        ("4", torch.rand(1, 3, 8, 8), 6, "got '4'. There are 0, 1, 2, 2.conv, 3."),
+        ("1", torch.rand(1, 3, 7, 7), 6, "runs on x; Sequential raised WICShapeError"),
+        ("1", torch.rand(1, 3, 8, 8), 0, "int of at least 1; got 0"),
+        ("1", torch.rand(1, 3, 8, 8), 2.0, "int of at least 1; got 2.0"),
+        ("1", torch.rand(1, 3, 8, 8), True, "int of at least 1; got True"),
+        ("2.conv", torch.rand(1, 3, 8, 8), 6, "'2.conv' did not run as the model ran"),
+        ("3", torch.rand(1, 3, 8, 8), 6, "'3' gave no such tensor as the model ran"),
+    ],
+)
+def test_errors_say_what_to_do(name, x, channels, message):
+    class Unused(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(1, 1, 1)
+
+        def forward(self, x):
+            return x
+
+    class Sum(nn.Module):
+        def forward(self, x):
+            return x.sum((1, 2, 3))
+
+    net = nn.Sequential(Squeeze(2), WIC(12, 12), Unused(), Sum())
+    with pytest.raises(WICArgumentError) as error:
+        plan_resize(net, name, x, channels)
+    assert message in str(error.value)
+
+
+def test_other_errors():
+    net = Chain(Squeeze(2), WIC(12, 12))
+    plan = plan_resize(net, "1", torch.rand(1, 3, 8, 8), 6)
+    with pytest.raises(WICArgumentError, match=r"got '0'\. There are 1\."):
+        plan.part("0")
+    with pytest.raises(WICArgumentError, match="a model or a list of layers; got str"):
+        plan_resize("net", "1", torch.rand(1, 3, 8, 8), 6)
+    net.state = (x for x in ())
+    with pytest.raises(WICArgumentError, match="a model that can be copied; Chain"):
+        plan_resize(net, "1", torch.rand(1, 3, 8, 8), 6)

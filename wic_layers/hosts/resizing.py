@@ -282,7 +282,7 @@ def _part(call: Noted, after: Noted | None) -> Part:
     fit = after.fit
     notes = []
     if fit.chance:
-        notes.append(f"it holds {', '.join(fit.chance)}: if that means its channels, rebuild it")
+        notes.append(f"it holds {', '.join(fit.chance)}, which may mean its channels")
     if fit.result is None:
         notes.insert(0, "it ran with none of the sizes that were tried; see its constructor")
         return Part(call.name, call.module, "unclear", *flow, (), "; ".join(notes))
