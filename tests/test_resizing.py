@@ -1,6 +1,8 @@
 """What another number of channels at one layer asks of the modules behind it."""
 
 import copy
+import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -431,3 +433,37 @@ def test_other_errors():
     net.state = (x for x in ())
     with pytest.raises(WICArgumentError, match="a model that can be copied; Chain"):
         plan_resize(net, "1", torch.rand(1, 3, 8, 8), 6)
+
+
+def test_differences_name_what_is_not_as_planned():
+    net = nn.Sequential(Squeeze(2), WIC(12, 12), nn.ReLU(), coupling(12), WIC(12, 3), nn.Tanh())
+    plan = plan_resize(net, "1", torch.rand(1, 3, 8, 8), 6)
+    new = nn.Sequential(net[0], WIC(12, 6), net[2], coupling(6), WIC(6, 3), net[5])
+    assert plan.differences(new) == []
+    assert plan.differences(list(new)) == []
+    new[2], new[4], new[5] = nn.ReLU(), WIC(7, 3), nn.Tanh()
+    assert plan.differences(new) == [
+        "2 is another module, and could be kept",
+        "4.weight is of shape (7, 7); planned (6, 6)",
+        "5 is another module, and could be kept",
+    ]
+    new[4] = nn.Identity()
+    assert "4.weight is missing; planned (6, 6)" in plan.differences(new)
+    assert "5 is missing" in plan.differences(new[:5])
+
+
+README = Path(__file__).parents[1] / "integrations/flows/RESIZING.md"
+
+
+@pytest.mark.filterwarnings("ignore:torch.lu is deprecated")
+def test_the_recipes_run(capsys):
+    pytest.importorskip("FrEIA")
+    pytest.importorskip("normflows")
+    text = README.read_text(encoding="utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+    assert len(blocks) == 6
+    for number, block in enumerate(blocks):
+        torch.manual_seed(number)
+        exec(compile(block, f"RESIZING.md, Python block {number + 1}", "exec"), {})
+    (printed,) = re.findall(r"```text\n(.*?)```", text, flags=re.DOTALL)
+    assert capsys.readouterr().out == printed

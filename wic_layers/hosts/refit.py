@@ -1,4 +1,4 @@
-"""refit: which sizes a module has to have to take another number of channels, found by trying.
+"""refit: which sizes a module has to have to take another number of channels, output by trying.
 
 Copies of the module with other sizes (:mod:`wic_layers.hosts.variants`) run on tensors of the new
 size, until one gives what it has to.
@@ -83,7 +83,7 @@ def _numbers(value: object) -> int:
 def refit(
     module: nn.Module,
     today: tuple[object, object],
-    arrives: object,
+    new_inputs: object,
     call_today: Call,
     call_then: Call,
 ) -> Fit:
@@ -95,18 +95,18 @@ def refit(
     Args:
         module: The module; stays as it is.
         today: What it takes and gives.
-        arrives: What it has to take.
+        new_inputs: What it has to take.
         call_today: Runs a copy on what it takes today.
         call_then: Runs a copy on what arrives.
     """
-    taken, result = today
-    pairs = _pairs(taken, arrives)
+    inputs, result = today
+    pairs = _pairs(inputs, new_inputs)
     sides = {tuple(tensor.shape[1:]) for tensor in tensors_in(today) if tensor.ndim > 1}
     main = next(
         (
-            (of_taken, of_result)
-            for of_taken, of_result in product((_all, _main), (_all, _first))
-            if _numbers(of_taken(taken)) == _numbers(of_result(result)) > 0
+            (of_inputs, of_result)
+            for of_inputs, of_result in product((_all, _main), (_all, _first))
+            if _numbers(of_inputs(inputs)) == _numbers(of_result(result)) > 0
         ),
         None,
     )
@@ -120,15 +120,15 @@ def refit(
     def tried(twin: nn.Module) -> object:
         try:
             with torch.no_grad():
-                found = call_then(twin)
+                output = call_then(twin)
         except Exception:  # whatever somebody else's code says to a size that it does not take
             return None
         if main is not None:
-            of_taken, of_result = main
-            is_whole = _numbers(of_result(found)) == _numbers(of_taken(arrives))
-            return found if is_whole else None
-        tensors = [tensor.shape[1:] for tensor in tensors_in(found) if tensor.ndim > 1]
-        return found if tensors == shapes else None
+            of_inputs, of_result = main
+            is_whole = _numbers(of_result(output)) == _numbers(of_inputs(new_inputs))
+            return output if is_whole else None
+        tensors = [tensor.shape[1:] for tensor in tensors_in(output) if tensor.ndim > 1]
+        return output if tensors == shapes else None
 
     wic = _wic_in(module)
     if wic is not None:
@@ -148,16 +148,16 @@ def refit(
         if any(size in pairs for size in tensor.shape)
     ]
     as_it_is = tried(twin_of(module))
-    lists = _lists(taken, arrives) | _lists(_main(taken), _main(arrives))
+    lists = _lists(inputs, new_inputs) | _lists(_main(inputs), _main(new_inputs))
     if as_it_is is not None:
         lists |= _lists(result, as_it_is) | _lists(_first(result), _first(as_it_is))
     in_lists = [name for name, value, is_size in numbers if is_size and tupled(value) in lists]
     if as_it_is is not None and not tied and not in_lists:
         return Fit(as_it_is, (), chance)
     for twin, changed in islice(variants(module, pairs, sides, lists, call_today), _TRIES):
-        found = tried(twin)
-        if found is not None:
-            return Fit(found, sizes_of(module, twin, changed), chance)
+        output = tried(twin)
+        if output is not None:
+            return Fit(output, sizes_of(module, twin, changed), chance)
     return Fit(as_it_is, (), () if as_it_is is None else (*chance, *tied))
 
 
@@ -173,11 +173,13 @@ def _lists(before: object, after: object) -> dict[object, object]:
     return {today: then for today, then in lists.items() if today != then}
 
 
-def _pairs(taken: object, arrives: object) -> dict[int, int]:
+def _pairs(inputs: object, new_inputs: object) -> dict[int, int]:
     """The channels that changed: from, to. Empty where one number becomes two."""
     pairs: dict[int, int] = {}
     for part in (_main, _all):
-        for old, new in zip(channels_of(part(taken)), channels_of(part(arrives)), strict=False):
+        for old, new in zip(
+            channels_of(part(inputs)), channels_of(part(new_inputs)), strict=False
+        ):
             if pairs.setdefault(old, new) != new and part is _main:
                 return {}
     return {old: new for old, new in pairs.items() if old != new}

@@ -14,7 +14,7 @@ from wic_layers.errors import WICArgumentError
 from wic_layers.hosts.refit import channels_of
 from wic_layers.hosts.trial import no_traces
 from wic_layers.hosts.variants import Size
-from wic_layers.hosts.watching import Noted, Run, Watch, all_shapes, default_run, watched
+from wic_layers.hosts.watching import Record, Run, Watch, all_shapes, default_run, run_watched
 
 __all__ = ["Part", "ResizePlan", "Size", "plan_resize"]
 
@@ -116,6 +116,32 @@ class ResizePlan(Sequence[Part]):
             f"{_listed([part.name for part in self._parts])}."
         )
 
+    def differences(self, model: nn.Module | Sequence[nn.Module]) -> list[str]:
+        """Says what of a rebuilt model is not as planned; empty where all of it is.
+
+        Modules to rebuild must have the planned sizes, and all others must be the same objects.
+        Which half of an odd number of channels is larger is the choice of a module's constructor.
+
+        Args:
+            model: The rebuilt model, or list of layers, with the names of the old one.
+        """
+        modules = dict(_whole(model).named_modules(remove_duplicate=False))
+        lines = []
+        for part in self._parts:
+            module = modules.get(part.name)
+            if module is None:
+                lines.append(f"{part.name} is missing")
+            elif part.verdict in ("keep", "untouched") and module is not part.module:
+                lines.append(f"{part.name} is another module, and could be kept")
+            elif part.verdict == "rebuild":
+                state = module.state_dict()
+                for size in part.sizes:
+                    shape = tuple(state[size.name].shape) if size.name in state else None
+                    if size.is_tensor and shape != size.after:
+                        was = "missing" if shape is None else f"of shape {shape}"
+                        lines.append(f"{part.name}.{size.name} is {was}; planned {size.after}")
+        return lines
+
     def __str__(self) -> str:
         layer, *behind = self._parts
         count = len(self.before)
@@ -189,11 +215,7 @@ def plan_resize(
         >>> plan.part("3").gives
         ((3,), (3,))
     """
-    whole = nn.ModuleList(model) if isinstance(model, (list, tuple)) else model
-    if not isinstance(whole, nn.Module):
-        raise WICArgumentError(
-            f"Expected a model or a list of layers; got {type(model).__name__}."
-        )
+    whole = _whole(model)
     name = _known(whole, name)
     if isinstance(out_channels, bool) or not isinstance(out_channels, int) or out_channels < 1:
         raise WICArgumentError(
@@ -201,7 +223,7 @@ def plan_resize(
         )
     run = default_run if run is None else run
     with no_traces(whole), torch.no_grad():
-        today = watched(whole, name, x, run, None)
+        today = run_watched(whole, name, x, run, None)
         if today.error is not None:
             reason = f"{type(today.error).__name__}: {str(today.error).rstrip('.')}"
             raise WICArgumentError(
@@ -215,8 +237,15 @@ def plan_resize(
                 f"{'did not run' if first is None else 'gave no such tensor'} as the model ran. "
                 "Say with run how it is called, as run=lambda model, x: model.inverse(x)."
             )
-        then = watched(whole, name, x, run, (today.calls, out_channels))
+        then = run_watched(whole, name, x, run, (today.calls, out_channels))
     return _plan(whole, name, today, then, first)
+
+
+def _whole(model: object) -> nn.Module:
+    whole = nn.ModuleList(model) if isinstance(model, (list, tuple)) else model
+    if isinstance(whole, nn.Module):
+        return whole
+    raise WICArgumentError(f"Expected a model or a list of layers; got {type(model).__name__}.")
 
 
 def _known(model: nn.Module, name: str) -> str:
@@ -237,7 +266,7 @@ def _known(model: nn.Module, name: str) -> str:
 def _plan(model: nn.Module, name: str, today: Watch, then: Watch, first: int) -> ResizePlan:
     parts: list[Part] = []
     turns: Counter[str] = Counter()
-    new: dict[tuple[str, int], Noted] = {}
+    new: dict[tuple[str, int], Record] = {}
     for call in then.calls:
         new[call.name, turns[call.name]] = call
         turns[call.name] += 1
@@ -265,17 +294,17 @@ def _plan(model: nn.Module, name: str, today: Watch, then: Watch, first: int) ->
     return ResizePlan(parts, before, (shapes, None), stop)
 
 
-def _part(call: Noted, after: Noted | None) -> Part:
-    takes, gives = channels_of(call.taken), channels_of(call.result)
+def _part(call: Record, after: Record | None) -> Part:
+    takes, gives = channels_of(call.inputs), channels_of(call.result)
     if after is None:
         note = "not reached with the new channels"
         return Part(call.name, call.module, "unclear", (takes, takes), (gives, gives), (), note)
-    taken, given = channels_of(after.taken), channels_of(after.result)
-    flow = ((takes, taken), (gives, given))
+    inputs, outputs = channels_of(after.inputs), channels_of(after.result)
+    flow = ((takes, inputs), (gives, outputs))
     if after.is_replaced:
-        note = f"Put WIC({takes[0]}, {given[0]}) in its place."
-        if not _sides(call.taken) == _sides(call.result):
-            note = f"It changes more than channels: put WIC({gives[0]}, {given[0]}) behind it."
+        note = f"Put WIC({takes[0]}, {outputs[0]}) in its place."
+        if not _sides(call.inputs) == _sides(call.result):
+            note = f"It changes more than channels: put WIC({gives[0]}, {outputs[0]}) behind it."
         return Part(call.name, call.module, "replace", *flow, (), note)
     if after.fit is None:
         return Part(call.name, call.module, "untouched", *flow)

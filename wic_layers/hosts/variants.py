@@ -259,17 +259,17 @@ def _set_layers(twin: nn.Module, options: Options, ends: Sequence[str]) -> None:
     turns = {old: count() for old in options}
     for name in ends:
         layer: Any = twin.get_submodule(name)
-        given = _given(layer)
-        unit = _unit(given, options)
+        outputs = _outputs(layer)
+        unit = _unit(outputs, options)
         if unit:
             ways = options[unit]
-            size = given // unit * ways[next(turns[unit]) % len(ways)]
-            if _taken(layer) == given:  # a square one, whose kernel may be read before it runs
-                _set_taken(layer, size)
-            _set_given(layer, size)
+            size = outputs // unit * ways[next(turns[unit]) % len(ways)]
+            if _inputs(layer) == outputs:  # a square one, whose kernel may be read before it runs
+                _set_inputs(layer, size)
+            _set_outputs(layer, size)
     for layer in twin.modules():
         if isinstance(layer, _LAYERS):
-            layer.register_forward_pre_hook(_take)
+            layer.register_forward_pre_hook(_fit_input)
 
 
 def _unit(size: int, options: Options) -> int:
@@ -282,12 +282,12 @@ def _unit(size: int, options: Options) -> int:
     return next((old for old in sorted(options, reverse=True) if size and size % old == 0), 0)
 
 
-def _given(layer: Any) -> int:
+def _outputs(layer: Any) -> int:
     return int(getattr(layer, "out_channels", getattr(layer, "out_features", 0)))
 
 
-def _set_given(layer: Any, size: int) -> None:
-    old = _given(layer)
+def _set_outputs(layer: Any, size: int) -> None:
+    old = _outputs(layer)
     if getattr(layer, "groups", 1) != 1 or size < 1:
         return
     dim = 1 if getattr(layer, "transposed", False) else 0
@@ -298,25 +298,25 @@ def _set_given(layer: Any, size: int) -> None:
     setattr(layer, "out_channels" if hasattr(layer, "out_channels") else "out_features", size)
 
 
-def _take(layer: Any, args: tuple[Any, ...]) -> None:
+def _fit_input(layer: Any, args: tuple[Any, ...]) -> None:
     """Before a layer runs: gives it the size of what arrives."""
     new = args[0].shape[-1 if isinstance(layer, nn.Linear) else 1]
-    if new == _taken(layer):
+    if new == _inputs(layer):
         return
-    _set_taken(layer, new)
+    _set_inputs(layer, new)
     for hook in list(layer._forward_pre_hooks.values()):
         if type(hook).__module__.startswith("torch.nn.utils"):  # computes the weight anew
             hook(layer, args)
 
 
-def _taken(layer: Any) -> int:
+def _inputs(layer: Any) -> int:
     names = ("in_channels", "in_features", "num_features", "num_channels")
     return next(int(getattr(layer, name)) for name in names if hasattr(layer, name))
 
 
-def _set_taken(layer: Any, size: int) -> None:
-    old, groups = _taken(layer), getattr(layer, "groups", 1)
-    is_each_alone = isinstance(layer, _NORMS) or (groups > 1 and groups == old == _given(layer))
+def _set_inputs(layer: Any, size: int) -> None:
+    old, groups = _inputs(layer), getattr(layer, "groups", 1)
+    is_each_alone = isinstance(layer, _NORMS) or (groups > 1 and groups == old == _outputs(layer))
     if groups > 1 and not is_each_alone:
         return
     dim = 0 if is_each_alone or getattr(layer, "transposed", False) else 1

@@ -1,4 +1,4 @@
-"""watched: a model runs on a copy, and what its modules take and give is noted.
+"""run_watched: a model runs on a copy, and what its modules take and give is recorded.
 
 With other channels at one layer every module behind it takes what arrives, with other sizes if it
 has to (:mod:`wic_layers.hosts.refit`); the model's own code between the modules runs as it is.
@@ -20,7 +20,7 @@ from wic_layers.hosts.refit import Fit, channels_of, refit, tensors_in
 from wic_layers.hosts.trial import Mismatch, twin_of
 from wic_layers.hosts.well_posed import WellPosed
 
-__all__ = ["Noted", "Run", "Watch", "all_shapes", "default_run", "watched"]
+__all__ = ["Record", "Run", "Watch", "all_shapes", "default_run", "run_watched"]
 
 Run = Callable[[Any, Any], object]
 
@@ -29,12 +29,12 @@ _OPEN_CODE = ("FrEIA.framework", "normflows.core")
 
 
 @dataclass
-class Noted:
+class Record:
     """One run of a module."""
 
     name: str
     module: nn.Module
-    taken: object
+    inputs: object
     result: object
     fit: Fit | None = None
     is_replaced: bool = False
@@ -44,7 +44,7 @@ class Noted:
 class Watch:
     """What ran, in order."""
 
-    calls: list[Noted]
+    calls: list[Record]
     result: object = None
     error: Exception | None = None
     own_error: Exception | None = None
@@ -72,12 +72,12 @@ def _methods(module: nn.Module) -> list[str]:
     return names
 
 
-def watched(
+def run_watched(
     model: nn.Module,
     name: str,
     x: Any,
     run: Run,
-    change: tuple[Sequence[Noted], int] | None,
+    change: tuple[Sequence[Record], int] | None,
 ) -> Watch:
     """Runs a copy, and notes what its modules take and give.
 
@@ -96,7 +96,7 @@ def watched(
         for method in _methods(module):
             original = getattr(module, method)
 
-            def noted(
+            def recorded(
                 *args: Any,
                 full: str = full,
                 method: str = method,
@@ -107,13 +107,13 @@ def watched(
                     return original(*args, **kwargs)
                 inside.append(full)
                 try:
-                    taken = _copied((args, kwargs))
+                    inputs = _copied((args, kwargs))
                     if change is None:
                         result = original(*args, **kwargs)
-                        call = Noted(full, originals[full], taken, _copied(result))
+                        call = Record(full, originals[full], inputs, _copied(result))
                     else:
                         call = _call_then(
-                            originals[full], full, method, taken, watch, change, name
+                            originals[full], full, method, inputs, watch, change, name
                         )
                         result = _copied(call.result)
                     watch.calls.append(call)
@@ -121,7 +121,7 @@ def watched(
                     inside.clear()
                 return result
 
-            setattr(module, method, noted)
+            setattr(module, method, recorded)
     try:
         watch.result = _copied(run(twin, x))
     except Exception as error:  # of somebody else's code, which is shown to the caller
@@ -145,11 +145,11 @@ def _call_then(
     module: nn.Module,
     full: str,
     method: str,
-    taken: Any,
+    inputs: Any,
     watch: Watch,
-    change: tuple[Sequence[Noted], int],
+    change: tuple[Sequence[Record], int],
     name: str,
-) -> Noted:
+) -> Record:
     """A call of the second run: what the module gives for what arrives."""
     calls, out_channels = change
     turn = sum(call.name == full for call in watch.calls)
@@ -167,22 +167,22 @@ def _call_then(
 
         return run_copy
 
-    is_same = all_shapes(taken) == all_shapes(before.taken)
+    is_same = all_shapes(inputs) == all_shapes(before.inputs)
     if full == name and is_same:
         result = _with_channels(before.result, [out_channels])
-        return Noted(full, module, taken, result, is_replaced=True)
+        return Record(full, module, inputs, result, is_replaced=True)
     if is_same:
-        return Noted(full, module, taken, run_on(taken)(twin_of(module)))
-    today = (before.taken, before.result)
+        return Record(full, module, inputs, run_on(inputs)(twin_of(module)))
+    today = (before.inputs, before.result)
     try:
-        fit = refit(module, today, taken, run_on(before.taken), run_on(taken))
+        fit = refit(module, today, inputs, run_on(before.inputs), run_on(inputs))
     except Exception as error:
         watch.own_error = error
         raise
     result = fit.result
     if result is None:
-        result = _with_channels(before.result, _guessed(before, taken))
-    return Noted(full, module, taken, result, fit)
+        result = _with_channels(before.result, _guessed(before, inputs))
+    return Record(full, module, inputs, result, fit)
 
 
 def all_shapes(value: object) -> list[torch.Size]:
@@ -190,9 +190,9 @@ def all_shapes(value: object) -> list[torch.Size]:
     return [tensor.shape for tensor in tensors_in(value)]
 
 
-def _guessed(before: Noted, taken: object) -> list[int]:
+def _guessed(before: Record, inputs: object) -> list[int]:
     """What a module that did not run would have to give: as many channels as it takes."""
-    old, new = channels_of(before.taken), channels_of(taken)
+    old, new = channels_of(before.inputs), channels_of(inputs)
     changed = dict(zip(old, new, strict=False))
     return [changed.get(channels, channels) for channels in channels_of(before.result)]
 
