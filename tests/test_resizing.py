@@ -452,6 +452,35 @@ def test_differences_name_what_is_not_as_planned():
     assert "5 is missing" in plan.differences(new[:5])
 
 
+def test_transfer_moves_what_stays():
+    net = nn.Sequential(Squeeze(2), WIC(12, 12), nn.ReLU(), coupling(12), WIC(12, 3), nn.Tanh())
+    plan = plan_resize(net, "1", torch.rand(1, 3, 8, 8), 6)
+    parts = (WIC(12, 6), nn.ReLU(), coupling(6), WIC(6, 3), nn.Tanh())
+    new = nn.Sequential(Squeeze(2), *parts)
+    with pytest.raises(WICArgumentError, match="Sequential has no 5"):
+        plan.transfer(new[:5])
+    assert new[0] is not net[0]
+    assert sorted(plan.transfer(new)) == ["0", "2", "5"]
+    assert [new[i] is net[i] for i in range(6)] == [True, False, True, False, False, True]
+    assert (new[1], new[3]) == (parts[0], parts[2])
+    assert plan.differences(new) == []
+
+
+def test_transfer_into_the_nodes_of_a_graph(graph):
+    plan = plan_resize(graph, "scale", torch.randn(2, 12, 8, 8), 3, run=conditioned)
+    new = copy.deepcopy(graph)
+    plan.transfer(new)
+    nodes = {node.name: node.module for node in new.node_list}
+    assert nodes["mix"] is graph.module_list[0] is new.module_list[0]
+    assert nodes["scale"] is not graph.module_list[3]
+
+
+def test_a_shared_module_is_not_transferred_where_it_changes():
+    shared = coupling(12)
+    plan = plan_resize([shared, WIC(12, 12), shared], "1", torch.rand(1, 12, 4, 4), 6)
+    assert plan.transfer(nn.ModuleList([coupling(12), WIC(12, 6), coupling(6)])) == []
+
+
 README = Path(__file__).parents[1] / "integrations/flows/RESIZING.md"
 
 

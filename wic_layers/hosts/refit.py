@@ -1,4 +1,4 @@
-"""refit: which sizes a module has to have to take another number of channels, output by trying.
+"""refit: which sizes a module has to have to take another number of channels, found by trying.
 
 Copies of the module with other sizes (:mod:`wic_layers.hosts.variants`) run on tensors of the new
 size, until one gives what it has to.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, overload
 
@@ -21,6 +21,7 @@ __all__ = ["Part", "ResizePlan", "Size", "plan_resize"]
 Verdict = Literal["replace", "rebuild", "keep", "untouched", "unclear"]
 
 _SHOWN = 4
+_STAY = ("keep", "untouched")
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,12 +80,16 @@ class ResizePlan(Sequence[Part]):
     def __init__(
         self,
         parts: Sequence[Part],
-        before: Sequence[str],
+        before: Mapping[str, nn.Module],
         shapes: tuple[tuple[tuple[int, ...], ...], tuple[tuple[int, ...], ...] | None],
         stop: str = "",
     ) -> None:
         self._parts = tuple(parts)
         self.before = tuple(before)
+        stay = {part.name: part.module for part in parts if part.verdict in _STAY}
+        changed = {part.name for part in parts} - stay.keys()
+        self._stay = {name: module for name, module in before.items() if name not in changed}
+        self._stay |= stay
         self.shapes = shapes
         self.stop = stop
 
@@ -116,6 +121,36 @@ class ResizePlan(Sequence[Part]):
             f"{_listed([part.name for part in self._parts])}."
         )
 
+    def transfer(self, model: nn.Module) -> list[str]:
+        """Puts every module that stays into a rebuilt model, the same objects in the same places.
+
+        These are the modules that ran before the layer, those to keep and those that are
+        untouched. Nodes of FrEIA's graphs get their module, too.
+
+        Args:
+            model: The rebuilt model, with the names of the old one.
+
+        Returns:
+            The names.
+
+        Raises:
+            WICArgumentError: If the model has no module of such a name; nothing is changed then.
+        """
+        places = dict(model.named_modules(remove_duplicate=False))
+        missing = [name for name in self._stay if name not in places]
+        if missing:
+            raise WICArgumentError(
+                f"Expected a rebuilt model with the names of the old one; {type(model).__name__} "
+                f"has no {_listed(missing)}."
+            )
+        for name, module in self._stay.items():
+            parent, _, last = name.rpartition(".")
+            setattr(model.get_submodule(parent), last, module)
+            for node in getattr(model, "node_list", ()):
+                if node.module is places[name]:
+                    node.module = module
+        return list(self._stay)
+
     def differences(self, model: nn.Module | Sequence[nn.Module]) -> list[str]:
         """Says what of a rebuilt model is not as planned; empty where all of it is.
 
@@ -131,7 +166,7 @@ class ResizePlan(Sequence[Part]):
             module = modules.get(part.name)
             if module is None:
                 lines.append(f"{part.name} is missing")
-            elif part.verdict in ("keep", "untouched") and module is not part.module:
+            elif part.verdict in _STAY and module is not part.module:
                 lines.append(f"{part.name} is another module, and could be kept")
             elif part.verdict == "rebuild":
                 state = module.state_dict()
@@ -271,13 +306,13 @@ def _plan(model: nn.Module, name: str, today: Watch, then: Watch, first: int) ->
         new[call.name, turns[call.name]] = call
         turns[call.name] += 1
     turns.clear()
-    before = []
+    before: dict[str, nn.Module] = {}
     for index, call in enumerate(today.calls):
         turn = turns[call.name]
         turns[call.name] += 1
         after = new.get((call.name, turn))
         if index < first:
-            before.append(call.name)
+            before[call.name] = call.module
         else:
             parts.append(_part(call, after))
     parts = _merged(parts, before)
@@ -325,7 +360,7 @@ def _sides(value: object) -> tuple[int, ...]:
     return tuple(next((shape[2:] for shape in all_shapes(value) if len(shape) > 1), ()))
 
 
-def _merged(parts: Sequence[Part], before: Sequence[str]) -> list[Part]:
+def _merged(parts: Sequence[Part], before: Mapping[str, nn.Module]) -> list[Part]:
     """One entry for a module; one that runs several times says so."""
     merged: dict[str, Part] = {}
     weight = ("untouched", "keep", "rebuild", "unclear", "replace")
@@ -339,7 +374,7 @@ def _merged(parts: Sequence[Part], before: Sequence[str]) -> list[Part]:
         stronger = max(other, part, key=lambda one: weight.index(one.verdict))
         note = "it runs several times, with different channels then: it needs a copy for each"
         merged[part.name] = replace(stronger, note=note)
-    for name in set(before) & merged.keys():
+    for name in before.keys() & merged.keys():
         part = merged[name]
         if part.verdict not in ("untouched", "keep"):
             note = "it also runs before the layer, with the channels of today: it needs a copy"

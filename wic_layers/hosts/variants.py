@@ -98,8 +98,8 @@ def numbers_of(module: nn.Module) -> Iterator[tuple[str, object, bool]]:
             yield f"{prefix}.{name}" if prefix else name, value, is_size
 
 
-def _are_numbers(value: object) -> bool:
-    if isinstance(value, (tuple, list)):
+def _are_numbers(value: Any) -> bool:
+    if type(value) in (tuple, list, torch.Size):
         return 0 < len(value) <= 8 and all(map(_are_numbers, value))
     return isinstance(value, int) and not isinstance(value, bool)
 
@@ -139,6 +139,8 @@ def _options(module: nn.Module, pairs: Mapping[int, int], halves: int) -> Iterat
                     yield {**base, rest: (rest,), part: (new - rest,)}
     halved: list[dict[int, tuple[int, ...]]] = [dict(base)]
     for old, new in pairs.items():
+        if old < 2:
+            continue
         low, high = new // 2, new - new // 2
         ways: list[dict[int, tuple[int, ...]]]
         if old % 2:
@@ -245,11 +247,11 @@ def _set_tensors(twin: nn.Module, options: Options, *, only_channels: bool) -> N
     """Resizes the module's own tensors where a dimension follows."""
     for name, tensor in own_tensors(twin).items():
         shape = list(tensor.shape)
-        for dim, size in enumerate(tensor.shape):
-            if size in options:
-                shape[dim] = options[size][0]
-                if only_channels:
-                    break
+        dims = [dim for dim, size in enumerate(tensor.shape) if size in options]
+        if only_channels:  # those of a batch of one, or the first
+            dims = [1] if 1 in dims and tensor.shape[0] == 1 else dims[:1]
+        for dim in dims:
+            shape[dim] = options[tensor.shape[dim]][0]
         if shape != list(tensor.shape):
             _put(twin, name, _resized(tensor, shape))
 
