@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from wic_layers import WIC, WellPosed
+from wic_layers import WIC, WellPosed, swap_1x1
 from wic_layers.blocks import AffineCoupling, Chain, Haar, LongTermMemory, Squeeze, Unsqueeze
 from wic_layers.blocks.dense_block import DenseBlock
 from wic_layers.errors import WICArgumentError
@@ -223,6 +223,42 @@ def test_a_network_in_the_style_of_irn():
     assert back.before == ("wic",)
     # the squeeze cannot make images of 9 channels
     assert back.part("net.operations.0").verdict == "unclear"
+
+
+@pytest.mark.filterwarnings("ignore:torch.lu is deprecated")
+def test_swapped_layers_follow_as_their_owners_do():
+    nf = pytest.importorskip("normflows")
+    block = nf.flows.GlowBlock(12, 8)
+    model = nf.NormalizingFlow(
+        nf.distributions.DiagGaussian((12, 4, 4)), [block, nf.flows.ActNorm((12, 1, 1))]
+    )
+    expected = sizes_of(block, nf.flows.GlowBlock(6, 8))
+    swap_1x1(model)
+    plan = plan_resize(model, "flows.1", torch.randn(2, 12, 4, 4), 6)
+    assert planned(plan.part("flows.0")) == expected
+
+
+def test_sides_of_images_are_no_channels():
+    nf = pytest.importorskip("normflows")
+    model = nf.NormalizingFlow(
+        nf.distributions.DiagGaussian((12, 6, 6)), [nf.flows.ActNorm((12, 1, 1))]
+    )
+    part = plan_resize(model, "flows.0", torch.randn(2, 12, 6, 6), 8).part("q0")
+    assert planned(part) == {
+        ("loc", (1, 12, 6, 6), (1, 8, 6, 6)),
+        ("log_scale", (1, 12, 6, 6), (1, 8, 6, 6)),
+    }
+    assert [size.after for size in part.sizes if size.name == "shape"] == [(8, 6, 6)]
+
+
+def test_one_entry_may_be_for_all_channels():
+    layers = [WIC(1, 1), nn.PReLU(), WIC(1, 1)]
+    plan = plan_resize(layers, "0", torch.rand(1, 1, 4, 4), 5)
+    assert plan.part("1").verdict == "keep"
+    assert "which may mean its channels" in plan.part("1").note
+    assert planned(plan.part("2")) == {("weight", (1, 1), (5, 5))}
+    part = plan_resize([WIC(6, 6), nn.PReLU(6)], "0", torch.rand(1, 6, 4, 4), 5).part("1")
+    assert planned(part) == {("weight", (6,), (5,))}
 
 
 def test_chance_is_said_and_not_acted_on():

@@ -154,6 +154,8 @@ def refit(
     in_lists = [name for name, value, is_size in numbers if is_size and tupled(value) in lists]
     if as_it_is is not None and not tied and not in_lists:
         return Fit(as_it_is, (), chance)
+    if as_it_is is not None and set(pairs) == {1}:  # what has one entry may be for all channels
+        return Fit(as_it_is, (), (*chance, *tied))
     for twin, changed in islice(variants(module, pairs, sides, lists, call_today), _TRIES):
         output = tried(twin)
         if output is not None:

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from wic_layers.hosts.swap import unswap_1x1
 from wic_layers.hosts.trial import twin_of
 
 __all__ = ["Size", "numbers_of", "own_tensors", "sizes_of", "tupled", "variants"]
@@ -80,6 +81,7 @@ def variants(
         both = product(ways, _options(module, pairs, len(ends)))
         for numbers, results in sorted(both, key=lambda two: two[0] != two[1]):
             twin = twin_of(module)
+            unswap_1x1(twin)  # back to the owner's code, which reads its own parameters
             changed = _set_numbers(twin, sides, lists, numbers)
             _set_tensors(twin, numbers, only_channels=only_channels)
             _set_layers(twin, results, ends)
