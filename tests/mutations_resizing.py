@@ -12,7 +12,7 @@ RESIZING = (
         "wic_layers/hosts/refit.py",
         "return output if is_whole else None",
         "return output",
-        f"{_TESTS}::test_convolutions_follow_too",
+        f"{_TESTS}::test_what_would_drop_channels_is_unclear",
     ),
     Mutant(
         "what runs is kept, whatever channels it holds",

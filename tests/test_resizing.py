@@ -238,17 +238,31 @@ def test_swapped_layers_follow_as_their_owners_do():
     assert planned(plan.part("flows.0")) == expected
 
 
-def test_sides_of_images_are_no_channels():
+@pytest.mark.parametrize("side", [6, 12])
+def test_sides_of_images_are_no_channels(side):
     nf = pytest.importorskip("normflows")
+    sides = (side, side)
     model = nf.NormalizingFlow(
-        nf.distributions.DiagGaussian((12, 6, 6)), [nf.flows.ActNorm((12, 1, 1))]
+        nf.distributions.DiagGaussian((12, *sides)), [nf.flows.ActNorm((12, 1, 1))]
     )
-    part = plan_resize(model, "flows.0", torch.randn(2, 12, 6, 6), 8).part("q0")
+    part = plan_resize(model, "flows.0", torch.randn(2, 12, *sides), 8).part("q0")
     assert planned(part) == {
-        ("loc", (1, 12, 6, 6), (1, 8, 6, 6)),
-        ("log_scale", (1, 12, 6, 6), (1, 8, 6, 6)),
+        (name, (1, 12, *sides), (1, 8, *sides)) for name in ("loc", "log_scale")
     }
-    assert [size.after for size in part.sizes if size.name == "shape"] == [(8, 6, 6)]
+    assert [size.after for size in part.sizes if size.name == "shape"] == [(8, *sides)]
+
+
+def test_what_would_drop_channels_is_unclear():
+    class First(nn.Module):
+        def forward(self, x):
+            return x[:, :12]
+
+    layers = [WIC(12, 12), First(), nn.ReLU()]
+    plan = plan_resize(layers, "0", torch.rand(1, 12, 4, 4), 20)
+    assert plan.names("unclear") == ["1"]
+    assert plan.part("1").gives == ((12,), (20,))  # what it would have to give
+    assert plan.names("keep") == ["2"]
+    assert plan_resize(layers, "0", torch.rand(1, 12, 4, 4), 8).names("keep") == ["1", "2"]
 
 
 def test_one_entry_may_be_for_all_channels():
