@@ -333,6 +333,21 @@ def test_a_shared_module_says_that_it_needs_a_copy():
     )
 
 
+def test_a_layer_in_two_places_goes_by_either_name():
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.mix = WIC(12, 12)
+            self.steps = nn.Sequential(nn.ReLU(), self.mix)
+
+        def forward(self, x):
+            return self.steps(x)
+
+    plans = [plan_resize(Twice(), name, torch.rand(1, 12, 4, 4), 6) for name in ("mix", "steps.1")]
+    assert [plan[0].name for plan in plans] == ["mix", "mix"]
+    assert [plan.before for plan in plans] == [("steps.0",), ("steps.0",)]
+
+
 def test_multiscale_models_are_followed_into_every_scale():
     nf = pytest.importorskip("normflows")
     from wic_layers.normflows import WIC as Flow
@@ -478,6 +493,8 @@ def test_other_errors():
     plan = plan_resize(net, "1", torch.rand(1, 3, 8, 8), 6)
     with pytest.raises(WICArgumentError, match=r"got '0'\. There are 1\."):
         plan.part("0")
+    with pytest.raises(WICArgumentError, match=r"got ''\. There are 0, 1"):
+        plan_resize(net, "", torch.rand(1, 3, 8, 8), 6)
     with pytest.raises(WICArgumentError, match="a model or a list of layers; got str"):
         plan_resize("net", "1", torch.rand(1, 3, 8, 8), 6)
     net.state = (x for x in ())

@@ -14,7 +14,17 @@ from wic_layers.errors import WICArgumentError
 from wic_layers.hosts.refit import channels_of
 from wic_layers.hosts.trial import no_traces
 from wic_layers.hosts.variants import Size
-from wic_layers.hosts.watching import Record, Run, Watch, all_shapes, default_run, run_watched
+from wic_layers.hosts.watching import (
+    Record,
+    Run,
+    Watch,
+    all_shapes,
+    default_run,
+    known_name,
+    listed,
+    run_watched,
+    whole_of,
+)
 
 __all__ = ["Part", "ResizePlan", "Size", "plan_resize"]
 
@@ -118,7 +128,7 @@ class ResizePlan(Sequence[Part]):
                 return part
         raise WICArgumentError(
             f"Expected the layer or a module behind it; got {name!r}. There are "
-            f"{_listed([part.name for part in self._parts])}."
+            f"{listed([part.name for part in self._parts])}."
         )
 
     def transfer(self, model: nn.Module) -> list[str]:
@@ -136,12 +146,12 @@ class ResizePlan(Sequence[Part]):
         Raises:
             WICArgumentError: If the model has no module of such a name; nothing is changed then.
         """
-        places = dict(model.named_modules(remove_duplicate=False))
+        places = dict(whole_of(model).named_modules(remove_duplicate=False))
         missing = [name for name in self._stay if name not in places]
         if missing:
             raise WICArgumentError(
                 f"Expected a rebuilt model with the names of the old one; {type(model).__name__} "
-                f"has no {_listed(missing)}."
+                f"has no {listed(missing)}."
             )
         for name, module in self._stay.items():
             parent, _, last = name.rpartition(".")
@@ -160,7 +170,7 @@ class ResizePlan(Sequence[Part]):
         Args:
             model: The rebuilt model, or list of layers, with the names of the old one.
         """
-        modules = dict(_whole(model).named_modules(remove_duplicate=False))
+        modules = dict(whole_of(model).named_modules(remove_duplicate=False))
         lines = []
         for part in self._parts:
             module = modules.get(part.name)
@@ -250,8 +260,8 @@ def plan_resize(
         >>> plan.part("3").gives
         ((3,), (3,))
     """
-    whole = _whole(model)
-    name = _known(whole, name)
+    whole = whole_of(model)
+    name = known_name(whole, name)
     if isinstance(out_channels, bool) or not isinstance(out_channels, int) or out_channels < 1:
         raise WICArgumentError(
             f"Expected out_channels as an int of at least 1; got {out_channels!r}."
@@ -274,28 +284,6 @@ def plan_resize(
             )
         then = run_watched(whole, name, x, run, (today.calls, out_channels))
     return _plan(whole, name, today, then, first)
-
-
-def _whole(model: object) -> nn.Module:
-    whole = nn.ModuleList(model) if isinstance(model, (list, tuple)) else model
-    if isinstance(whole, nn.Module):
-        return whole
-    raise WICArgumentError(f"Expected a model or a list of layers; got {type(model).__name__}.")
-
-
-def _known(model: nn.Module, name: str) -> str:
-    """The name of a module; a node's name in FrEIA's graph becomes that of its module."""
-    names = [known for known, _ in model.named_modules(remove_duplicate=False) if known]
-    if name in names:
-        return name
-    for node in getattr(model, "node_list", ()):
-        if getattr(node, "name", None) == name and node.module is not None:
-            return next(known for known, module in model.named_modules() if module is node.module)
-    outer = [known for known in names if known.count(".") < 2]
-    raise WICArgumentError(
-        f"Expected the name of a layer of {type(model).__name__}; got {name!r}. There are "
-        f"{_listed(outer)}."
-    )
 
 
 def _plan(model: nn.Module, name: str, today: Watch, then: Watch, first: int) -> ResizePlan:
@@ -394,8 +382,3 @@ def _words(channels: tuple[int, ...]) -> str:
 
 def _shapes(shapes: Sequence[tuple[int, ...]]) -> str:
     return ", ".join(map(str, shapes)) or "no tensor"
-
-
-def _listed(names: Sequence[str], most: int = 20) -> str:
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more

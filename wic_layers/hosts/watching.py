@@ -20,7 +20,17 @@ from wic_layers.hosts.refit import Fit, channels_of, refit, tensors_in
 from wic_layers.hosts.trial import Mismatch, twin_of
 from wic_layers.hosts.well_posed import WellPosed
 
-__all__ = ["Record", "Run", "Watch", "all_shapes", "default_run", "run_watched"]
+__all__ = [
+    "Record",
+    "Run",
+    "Watch",
+    "all_shapes",
+    "default_run",
+    "known_name",
+    "listed",
+    "run_watched",
+    "whole_of",
+]
 
 Run = Callable[[Any, Any], object]
 
@@ -48,6 +58,42 @@ class Watch:
     result: object = None
     error: Exception | None = None
     own_error: Exception | None = None
+
+
+def whole_of(model: object) -> nn.Module:
+    """A model, or one of a list of layers.
+
+    Raises:
+        WICArgumentError: If it is neither.
+    """
+    whole = nn.ModuleList(model) if isinstance(model, (list, tuple)) else model
+    if isinstance(whole, nn.Module):
+        return whole
+    raise WICArgumentError(f"Expected a model or a list of layers; got {type(model).__name__}.")
+
+
+def known_name(model: nn.Module, name: str) -> str:
+    """The first name of a module; a node of FrEIA's graph is named by its module.
+
+    Raises:
+        WICArgumentError: If there is no such module.
+    """
+    places = dict(model.named_modules(remove_duplicate=False))
+    nodes = {getattr(node, "name", None): node.module for node in getattr(model, "node_list", ())}
+    module = places.get(name, nodes.get(name))
+    if name and module is not None:
+        return next(place for place, known in places.items() if known is module)
+    outer = [place for place in places if place and place.count(".") < 2]
+    raise WICArgumentError(
+        f"Expected the name of a layer of {type(model).__name__}; got {name!r}. There are "
+        f"{listed(outer)}."
+    )
+
+
+def listed(names: Sequence[str], most: int = 20) -> str:
+    """The first names, and how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def _units(model: nn.Module, name: str, prefix: str = "") -> Iterator[tuple[str, nn.Module]]:
@@ -92,7 +138,10 @@ def run_watched(
     watch = Watch([])
     originals = dict(model.named_modules(remove_duplicate=False))
     inside: list[str] = []  # the module that runs, whose inner calls do not count
-    for full, module in list(_units(twin, name)):
+    units: dict[nn.Module, str] = {}
+    for full, module in _units(twin, name):
+        units.setdefault(module, full)
+    for module, full in units.items():
         for method in _methods(module):
             original = getattr(module, method)
 
