@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from standins.flows import CASES
 from torch import nn
 
 from wic_layers import WIC, WellPosed, swap_1x1
@@ -563,3 +564,31 @@ def test_the_recipes_run(capsys):
         exec(compile(block, f"RESIZING.md, Python block {number + 1}", "exec"), {})
     (printed,) = re.findall(r"```text\n(.*?)```", text, flags=re.DOTALL)
     assert capsys.readouterr().out == printed
+
+
+PACKED = {"LULinear", "OneByOneConvolution", "QRLinear"}  # sizes that no tensor shows
+GROUPED = {"InvConvNear", "CoquiConvNear"}  # four channels at a time
+BESIDE = {"log_abs_det_jacobian", "lambda", "Transform"}  # not called as modules
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+@pytest.mark.parametrize("case", [case for case in CASES if case.layers], ids=str)
+def test_the_ways_of_public_flows(case):
+    model, x = case.build(), case.x()
+    with torch.no_grad():
+        case.forward(model, x)
+
+    def planned_for(channels):
+        return plan_resize(model, case.layers[0], x, channels, run=case.forward)
+
+    if any(word in case.name for word in BESIDE) and not isinstance(model, nn.Sequential):
+        with pytest.raises(WICArgumentError, match="Say with run how it is called"):
+            planned_for(2)
+        return
+    plan = planned_for(2)
+    unclear = {type(plan.part(name).module).__name__ for name in plan.names("unclear")}
+    if plan.stop:  # WaveGlow's couplings are written out in the model itself
+        assert "WN" in plan.stop
+        return
+    assert unclear <= PACKED | GROUPED
+    assert all(part.takes[1][0] == 2 for part in plan[1:] if part.verdict == "rebuild")
