@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from mutations import Mutant
+from mutations_resizing import RESIZING
 
 CALLED = (
     Mutant(
@@ -799,4 +800,4 @@ TRAINING = (
     ),
 )
 
-ABOVE = (*CALLED, *HOSTS, *MODELS, *IMAGES, *CODEC, *TRAINING)
+ABOVE = (*CALLED, *HOSTS, *RESIZING, *MODELS, *IMAGES, *CODEC, *TRAINING)

@@ -1,5 +1,9 @@
-"""Other people's models: :func:`swap_1x1` and :class:`WellPosed`; ``freia`` and ``normflows``."""
+"""Other people's models: :func:`swap_1x1`, :func:`plan_resize` and :class:`WellPosed`.
 
+``freia`` and ``normflows`` hold the shells for those frameworks.
+"""
+
+from wic_layers.hosts.resizing import Part, ResizePlan, plan_resize
 from wic_layers.hosts.swap import (
     Left,
     Swap,
@@ -12,9 +16,12 @@ from wic_layers.hosts.well_posed import WellPosed
 
 __all__ = [
     "Left",
+    "Part",
+    "ResizePlan",
     "Swap",
     "SwapReport",
     "WellPosed",
+    "plan_resize",
     "register_1x1",
     "swap_1x1",
     "unswap_1x1",
