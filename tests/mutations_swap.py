@@ -92,8 +92,8 @@ SWAPPED = (
     Mutant(
         "autocast's dtype is not returned",
         "wic_layers/hosts/engine.py",
-        "return y.to(lower), volume, folded",
-        "return y, volume, folded",
+        "y.to(torch.get_autocast_dtype(kind)) if lowers else y",
+        "y",
         "tests/test_swap_modes.py -k autocast",
     ),
     Mutant(

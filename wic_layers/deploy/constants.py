@@ -192,7 +192,7 @@ class HostConstant(nn.Module):
         self.register_buffer("bias", None if bias is None else bias.detach().clone())
 
     def run(
-        self, x: Tensor, *, rev: bool, with_volume: bool = True
+        self, x: Tensor, *, rev: bool, with_volume: bool = True, lowers: bool = True
     ) -> tuple[Tensor, Tensor, Tensor]:
         """See :meth:`wic_layers.hosts.engine.HostKernel.run`."""
         folded = self.layout.fold(x)

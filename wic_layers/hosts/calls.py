@@ -140,7 +140,7 @@ class Entry:
             self.running is None or running is not None
         )
         with_volume = needs_log_det and bool(result.log_det and result.log_det.sign)
-        y, volume, folded = wic.run(x, rev=rev, with_volume=with_volume)
+        y, volume, folded = wic.run(x, rev=rev, with_volume=with_volume, lowers=result.lowers)
         if result.log_det is not None and needs_log_det:
             positions: Any = math.prod(folded.shape[2:])
             if mask is not None and result.log_det.is_masked:

@@ -133,7 +133,7 @@ class HostKernel(WIC):
         return f"{self.in_channels}, {self.out_channels}, of {self.spec.owner.__name__}"
 
     def run(
-        self, x: Tensor, *, rev: bool, with_volume: bool = True
+        self, x: Tensor, *, rev: bool, with_volume: bool = True, lowers: bool = True
     ) -> tuple[Tensor, Tensor | None, Tensor]:
         """Runs the host's forward, or its way back.
 
@@ -141,18 +141,17 @@ class HostKernel(WIC):
             x: The host's tensor.
             rev: Whether to run its way back.
             with_volume: Whether the log-volume is wanted.
+            lowers: Whether the result is in autocast's dtype under autocast.
 
         Returns:
             The result in the host's layout and dtype; the log-volume of the host's forward, a
             scalar, or None; and the input with the channels in dimension 1.
         """
         kind = x.device.type
-        lower: torch.dtype | None = None
         if autocast_is_on(kind) and x.dtype != torch.float64:
-            lower = torch.get_autocast_dtype(kind)
             with torch.autocast(kind, enabled=False):
                 y, volume, folded = self.run(x.float(), rev=rev, with_volume=with_volume)
-            return y.to(lower), volume, folded
+            return (y.to(torch.get_autocast_dtype(kind)) if lowers else y), volume, folded
         folded = self.spec.layout.fold(x)
         entries = self._entries()
         pair = self._pair(entries)

@@ -166,7 +166,7 @@ def refuse_stack(layer: nn.Module) -> None:
         shape = () if parameter is None else parameter.shape
         if len(shape) == 3 and shape[0] > 1 and shape[1] == shape[2] > 1:
             raise Mismatch(
-                f"its {name} holds {shape[0]} kernels, so every sample may have another"
+                f"its {name} holds {shape[0]} kernels, so every sample or condition may have one"
             )
 
 

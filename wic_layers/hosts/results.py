@@ -62,12 +62,14 @@ class Result:
         inner: The container around the tensor, as FrEIA has it.
         log_det: None where there is none, or None stands in its place.
         is_log_det: Whether the log-determinant alone is returned.
+        lowers: Whether the tensor is in autocast's dtype under autocast.
     """
 
     outer: type[Any] | None = None
     inner: type[Any] | None = None
     log_det: LogDet | None = None
     is_log_det: bool = False
+    lowers: bool = True
 
     def packed(self, y: Tensor, log_det: object) -> object:
         """The tensor and its log-determinant as the method returns them."""

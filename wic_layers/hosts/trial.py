@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from wic_layers._probe import random_numbers_restored
-from wic_layers.errors import IllConditionedError
+from wic_layers.errors import IllConditionedError, WICError
 from wic_layers.hosts.calls import Entry
 from wic_layers.hosts.engine import Layout
 from wic_layers.hosts.results import LogDet, Result
@@ -51,7 +51,12 @@ def no_traces(model: nn.Module) -> Iterator[None]:
     """Gives torch and numpy their random numbers back."""
     numpy = sys.modules.get("numpy")
     state = None if numpy is None else numpy.random.get_state()
-    with random_numbers_restored(*model.parameters()):
+    kinds = {"cpu", *(parameter.device.type for parameter in model.parameters())}
+    with ExitStack() as stack:
+        stack.enter_context(random_numbers_restored(*model.parameters()))
+        for kind in kinds:  # a trial is exact, whatever it is called in
+            if torch.amp.is_autocast_available(kind):
+                stack.enter_context(torch.autocast(kind, enabled=False))
         yield
     if numpy is not None:
         numpy.random.set_state(state)
@@ -91,7 +96,8 @@ def without_graphs(model: nn.Module) -> dict[int, Any]:
     return {
         id(value): value.detach().clone()
         for value in values
-        if isinstance(value, Tensor) and not value.is_leaf
+        if isinstance(value, Tensor) and value.requires_grad
+        if not isinstance(value, nn.Parameter)
     }
 
 
@@ -254,11 +260,28 @@ class Bench:
             if rows:
                 log_det = _log_det(rows, rev=rev, is_trained=self.is_trained)
                 results[rev] = replace(results[rev], log_det=log_det)
+            if not results[rev].is_log_det:
+                results[rev] = replace(results[rev], lowers=self._lowers(entry, rev=rev))
         first, second = results
         if entry.rev is not None:
             first = second = results[entry.rev]
         entry = replace(entry, results=(first, second))
         return entry if entry.mask is None else self._with_mask(entry, kernels[0][0])
+
+    def _lowers(self, entry: Entry, *, rev: bool) -> bool:
+        """Whether a result is in autocast's dtype under autocast; hosts differ by direction."""
+        kind = self.device.type
+        if not torch.amp.is_autocast_available(kind):
+            return True
+        dtype = torch.bfloat16
+        bench = Bench(self.layer, self.layout, self.rank, torch.float32)
+        try:
+            twin = twin_of(self.layer, torch.float32)
+            with torch.autocast(kind, dtype):
+                y, _, _ = bench.call(twin, entry, bench.input(0), rev=rev)
+        except (Mismatch, WICError):
+            return True
+        return y.dtype == dtype
 
     def _with_mask(self, entry: Entry, twin: nn.Module) -> Entry:
         """What a mask does to the result and to the log-determinant."""
