@@ -1,0 +1,231 @@
+"""A flow of normflows that keeps 8 numbers of a digit's 64, and has a density on what it makes.
+
+    pip install 'wic-layers[normflows]' scikit-learn matplotlib
+    python examples/injective_flow.py
+
+Couplings bend the data, a WIC with ``rows="m"`` narrows them from 64 to 8 dimensions, and a flow of
+8 dimensions is their density. It is trained in three ways: by reconstruction plus density, by the
+manifold first and the density second, and by the density alone, which is the trap. Beside them
+stand PCA with a Gaussian, and the same flow at full width. All start from PCA. Prints a table of
+digits that no one was trained on, and draws what comes back and samples.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import normflows as nf
+import torch
+from torch import Tensor, nn
+
+from wic_layers.injective import (
+    joint_loss,
+    latent_loss,
+    log_prob_on_manifold,
+    reconstruction_loss,
+)
+from wic_layers.normflows import WIC
+
+try:
+    from sklearn.datasets import load_digits
+except ImportError:
+    sys.exit("The digits come with scikit-learn. Run: pip install scikit-learn")
+
+PIXELS, LATENT, HIDDEN, BATCH, RATE = 64, 8, 64, 100, 1e-3
+
+
+class Result(NamedTuple):
+    """What is judged: how digits come back, their log-density, and samples."""
+
+    back: Tensor
+    log_prob: Tensor
+    samples: Tensor
+    seconds: float
+
+
+class Digits:
+    """8x8 digits with 17 shades, dequantized: vectors in [-0.5, 0.5]."""
+
+    def __init__(self) -> None:
+        self.chance = torch.Generator().manual_seed(0)
+        shades = torch.from_numpy(load_digits().data).float()
+        shades = shades[torch.randperm(len(shades), generator=self.chance)]
+        self.trained, self.judged = shades[:1500], self.dequantized(shades[1500:])
+
+    def dequantized(self, shades: Tensor) -> Tensor:
+        return (shades + torch.rand(shades.shape, generator=self.chance)) / 17 - 0.5
+
+    def batch(self) -> Tensor:
+        return self.dequantized(
+            self.trained[torch.randint(len(self.trained), (BATCH,), generator=self.chance)]
+        )
+
+
+class Flow(nn.Module):
+    """Couplings in 64 dimensions, a WIC to ``latent`` of them, and a density of those."""
+
+    def __init__(self, latent: int, axes: Tensor, mean: Tensor, deviations: Tensor) -> None:
+        super().__init__()
+        narrow = WIC(in_channels=PIXELS, out_channels=latent)
+        with torch.no_grad():  # starts as PCA, with latents of unit variance
+            narrow.conv.weight.copy_(axes[:latent] / deviations[:latent, None])
+        shift = nf.flows.AffineConstFlow((PIXELS,), scale=False)
+        shift.t.data.copy_(mean)
+        self.manifold = nf.NormalizingFlow(None, [narrow, *couplings(PIXELS, 4), shift])
+        self.density = nf.NormalizingFlow(
+            nf.distributions.DiagGaussian(latent, trainable=False), couplings(latent, 6)
+        )
+
+    def encode(self, x: Tensor) -> Tensor:
+        return self.manifold.inverse(x)
+
+    def decode(self, z: Tensor) -> Tensor:
+        return self.manifold.forward(z)
+
+
+def couplings(size: int, count: int) -> list[nf.flows.Flow]:
+    flows = []
+    for _ in range(count):
+        sizes = [size // 2, HIDDEN, HIDDEN, size]
+        net = nf.nets.MLP(sizes, init_zeros=True, output_fn="tanh")  # tanh bounds the scales
+        flows += [nf.flows.AffineCouplingBlock(net)]
+        flows += [nf.flows.Permute(size, mode="shuffle")]
+    return flows
+
+
+def train(module: nn.Module, loss: Callable[[Tensor], Tensor], digits: Digits, steps: int) -> None:
+    optimizer = torch.optim.AdamW(module.parameters(), RATE, weight_decay=1e-2)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2 * RATE, total_steps=steps)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        loss(digits.batch()).backward()
+        nn.utils.clip_grad_norm_(module.parameters(), 20.0)
+        optimizer.step()
+        schedule.step()
+
+
+def judged(flow: Flow, x: Tensor, began: float) -> Result:
+    seconds = time.process_time() - began
+    with torch.no_grad():
+        z = flow.encode(x)
+        samples = flow.decode(flow.density.sample(1000)[0])
+        log_prob = log_prob_on_manifold(flow.decode, z, flow.density.log_prob)
+        return Result(flow.decode(z), log_prob, samples, seconds)
+
+
+def pca(x: Tensor, axes: Tensor, mean: Tensor, deviations: Tensor) -> Result:
+    """The best subspace, with a Gaussian on it."""
+    normal = torch.distributions.Normal(torch.zeros(LATENT), deviations[:LATENT])
+    z = (x - mean) @ axes[:LATENT].T
+    made = normal.sample((1000,)) @ axes[:LATENT] + mean
+    return Result(z @ axes[:LATENT] + mean, normal.log_prob(z).sum(1), made, 0.0)
+
+
+def energy_distance(a: Tensor, b: Tensor) -> float:
+    """How far apart two sets of samples are; 0 for two of the same distribution."""
+    within = [torch.cdist(s, s).sum() / (len(s) * (len(s) - 1)) for s in (a, b)]
+    return float(2 * torch.cdist(a, b).mean() - within[0] - within[1])
+
+
+def compare(digits: Digits, steps: int) -> dict[str, Result]:
+    x = digits.judged
+    seen = digits.dequantized(digits.trained)
+    mean = seen.mean(0)
+    _, deviations, axes = torch.linalg.svd(seen - mean, full_matrices=False)
+    start = (axes, mean, deviations / len(seen) ** 0.5)
+    results = {"PCA and a Gaussian": pca(x, *start)}
+    # what PCA leaves, as noise in each of the other directions
+    error = reconstruction_loss(x, lambda x: x, lambda _: results["PCA and a Gaussian"].back)
+    weight = (PIXELS - LATENT) / (2 * float(error))
+
+    def fresh(latent: int = LATENT) -> tuple[Flow, float]:
+        torch.manual_seed(0)
+        return Flow(latent, *start), time.process_time()
+
+    flow, began = fresh()
+
+    def joint(x: Tensor) -> Tensor:
+        return joint_loss(
+            x, flow.encode, flow.decode, flow.density.log_prob, weight=weight
+        ).total
+
+    train(flow, joint, digits, steps)
+    results["reconstruction plus density"] = judged(flow, x, began)
+
+    flow, began = fresh()
+    train(
+        flow.manifold, lambda x: reconstruction_loss(x, flow.encode, flow.decode), digits, steps
+    )
+    train(
+        flow.density, lambda x: latent_loss(x, flow.encode, flow.density.log_prob), digits, steps
+    )
+    results["manifold first, density second"] = judged(flow, x, began)
+
+    flow, began = fresh()
+
+    def density(x: Tensor) -> Tensor:
+        z = flow.encode(x)
+        return -log_prob_on_manifold(flow.decode, z, flow.density.log_prob).mean()
+
+    train(flow, density, digits, steps)
+    results["density alone (the trap)"] = judged(flow, x, began)
+
+    flow, began = fresh(PIXELS)
+    whole = nf.NormalizingFlow(
+        flow.density.q0, [*flow.density.flows, *flow.manifold.flows]
+    )  # its log-determinants are exact
+    train(whole, whole.forward_kld, digits, steps)
+    results["full width"] = judged(flow, x, began)
+    return results
+
+
+def draw(results: dict[str, Result], x: Tensor, path: Path) -> None:
+    rows = [("digits", x[:12], x[12:24])]
+    rows += [(name, result.back[:12], result.samples[:12]) for name, result in results.items()]
+    figure, axes = plt.subplots(len(rows), 1, figsize=(9, 5), layout="constrained")
+    for axis, (name, back, samples) in zip(axes, rows, strict=True):
+        gap = torch.full((8, 4), 0.5)
+        tiles = [part.view(8, 8) for part in (*back, gap, *samples) if part is not gap]
+        left, right = (torch.cat(half, 1) for half in (tiles[:12], tiles[12:]))
+        axis.imshow(torch.cat((left, gap, right), 1).clamp(-0.5, 0.5), cmap="gray_r")
+        axis.set_title(f"{name}: back, and samples", fontsize=8, loc="left")
+        axis.axis("off")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=120)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--steps", type=int, default=1500)
+    parser.add_argument("--out", type=Path, default=Path("injective-flow.png"))
+    options = parser.parse_args()
+    digits = Digits()
+    results = compare(digits, options.steps)
+    x = digits.judged
+    variance = (x - x.mean(0)).square().sum()
+    print("| | numbers | comes back, % of the variance | log-density, nats | samples | time |")
+    print("|---|---|---|---|---|---|")
+    for name, result in results.items():
+        kept = PIXELS if name == "full width" else LATENT
+        share = 100 * (1 - float((x - result.back).square().sum() / variance))
+        print(
+            f"| {name} | {kept} | {share:.1f} | {float(result.log_prob.mean()):.1f} | "
+            f"{energy_distance(result.samples, x):.3f} | {result.seconds:.0f} s |"
+        )
+    own = energy_distance(digits.dequantized(digits.trained), x)
+    print(f"\nSamples: energy distance to other digits ({own:.3f} for those of the training)")
+    draw(results, x, options.out)
+    print(f"See {options.out}")
+
+
+if __name__ == "__main__":
+    main()
