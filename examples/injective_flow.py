@@ -154,17 +154,13 @@ def compare(digits: Digits, steps: int) -> dict[str, Result]:
     flow, began = fresh()
 
     def joint(x: Tensor) -> Tensor:
-        return joint_loss(
-            x, flow.encode, flow.decode, flow.density.log_prob, weight=weight
-        ).total
+        return joint_loss(x, flow.encode, flow.decode, flow.density.log_prob, weight=weight).total
 
     train(flow, joint, digits, steps)
     results["reconstruction plus density"] = judged(flow, x, began)
 
     flow, began = fresh()
-    train(
-        flow.manifold, lambda x: reconstruction_loss(x, flow.encode, flow.decode), digits, steps
-    )
+    train(flow.manifold, lambda x: reconstruction_loss(x, flow.encode, flow.decode), digits, steps)
     train(
         flow.density, lambda x: latent_loss(x, flow.encode, flow.density.log_prob), digits, steps
     )

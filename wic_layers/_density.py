@@ -73,7 +73,9 @@ def check_density(
             "Expected a latent of 1 to 3 numbers, at least 2 points and low < high; got "
             f"{tuple(latent)}, {count} points from {low:g} to {high:g}."
         )
-    own = next((t for t in chain(model.parameters(), model.buffers()) if t.is_floating_point()), None)
+    own = next(
+        (t for t in chain(model.parameters(), model.buffers()) if t.is_floating_point()), None
+    )
     like = torch.empty(0) if own is None else own.detach()
     ticks = torch.linspace(low, high, count, dtype=like.dtype, device=like.device)
     grid = torch.cartesian_prod(*[ticks] * size).view(-1, *latent)
@@ -90,7 +92,7 @@ def check_density(
         raise ContractError(
             f"{type(model).__name__}: expected a density that integrates to 1 within "
             f"{tolerance:g}; got {total:.4g} on {count} latents from {low:g} to {high:g} in each "
-            f"of {size} dimensions. The log-determinant is not that of the decoder, or the density "
-            "reaches past the grid or is too narrow for it: try other low, high and points."
+            f"of {size} dimensions. Its log-determinant is not that of the decoder, or the grid "
+            "is too small or too coarse: try other low, high and points."
         )
     return total

@@ -37,7 +37,11 @@ class WIC(Flow):
       :math:`W^{+}` spans, and ``log_prob`` is the density **on that subspace** (with respect to
       its own volume) of the point of it that has the same latent, :math:`W^{+}Wx`: for x off the
       subspace it does not tell how far off. This needs the minimum-norm inverse, ``rows="m"``,
-      which is the default here.
+      which is the default here. It is exact if the WIC comes first on the data's side, or if only
+      isometric layers stand between; else take :func:`wic_layers.injective.decoder_log_volume` of
+      the whole model. It is no training objective by itself: maximum likelihood alone turns to
+      the directions in which the data vary least, so that log_prob rises and less comes back. Add
+      the error of what comes back (:func:`wic_layers.injective.joint_loss`).
     - Latent wider than the data: the latent's distribution gives the data no density. Refused
       unless ``log_det="volume"``.
 

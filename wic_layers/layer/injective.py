@@ -4,16 +4,16 @@ A decoder :math:`g` makes data of :math:`D` numbers from latents of :math:`d \le
 :math:`f` goes back, and the latents have a density :math:`p_Z`. What :math:`g` makes lies on a
 manifold of :math:`d` dimensions, and has there the density
 
-.. math:: \log p(g(z)) = \log p_Z(z) - \tfrac12 \log\det J^\top J, \qquad J = \partial g / \partial z
+.. math:: \log p(g(z)) = \log p_Z(z) - \tfrac12 \log\det J^\top J,\qquad J = \partial g/\partial z
 
 with respect to the manifold's own volume. :func:`decoder_log_volume` computes the second term for
 any decoder, :func:`estimate_log_volume` estimates it where d is large.
 
 Maximum likelihood alone is no way to train such a model: the density of :math:`f(x)` says nothing
-of how far x is from the manifold, and is highest where the data vary least, so that the model turns
-to their noise. Two ways that work: :func:`joint_loss` adds the error of what comes back (Caterini
-et al.); or the manifold is trained first by :func:`reconstruction_loss`, and then the density on it
-by :func:`latent_loss` (Brehmer and Cranmer), which needs no volume.
+of how far x is from the manifold, and is highest where the data vary least, so that the model
+turns to their noise. Two ways that work: :func:`joint_loss` adds the error of what comes back
+(Caterini et al.); or the manifold is trained first by :func:`reconstruction_loss`, and then the
+density on it by :func:`latent_loss` (Brehmer and Cranmer), which needs no volume.
 """
 
 from __future__ import annotations
@@ -60,8 +60,8 @@ def decoder_log_volume(decoder: Map, z: Tensor) -> Tensor:
     r"""Returns :math:`\tfrac12 \log\det J^\top J` of a decoder at z, exactly, in nats per sample.
 
     The Jacobian comes from forward-mode derivatives by :mod:`torch.func` and its volume from a QR
-    factorisation in float64; :math:`J^\top J` is never formed. Differentiable, by z and by what the
-    decoder is computed from. For d up to a few dozen; then :func:`estimate_log_volume`.
+    factorisation in float64; :math:`J^\top J` is never formed. Differentiable, by z and by what
+    the decoder is computed from. For d up to a few dozen; then :func:`estimate_log_volume`.
 
     Args:
         decoder: Makes data (B, \*data) from latents (B, \*latent), each sample by itself, of
@@ -111,12 +111,12 @@ def estimate_log_volume(
 ) -> tuple[Tensor, Tensor]:
     r"""Estimates :func:`decoder_log_volume` for latents of many numbers, and says how well.
 
-    For signs :math:`\epsilon` drawn at random, :math:`\tfrac12 \epsilon^\top \log(A) \epsilon` with
-    :math:`A = J^\top J` has the log-volume as its mean and the variance :math:`\tfrac12 \sum_{i \ne
-    j} \log(A)_{ij}^2`. It is computed from products with J and its transpose alone, by Lanczos
-    quadrature. The gradient is that of :math:`\tfrac12 (A^{-1}\epsilon)^\top A \epsilon` with its
-    first factor fixed, as in conjugate gradients after the same steps: its mean is the exact
-    gradient.
+    For signs :math:`\epsilon` drawn at random and :math:`A = J^\top J`,
+    :math:`\tfrac12 \epsilon^\top \log(A) \epsilon` has the log-volume as its mean and the variance
+    :math:`\tfrac12 \sum_{i \ne j} \log(A)_{ij}^2`. It is computed from products with J and its
+    transpose alone, by Lanczos quadrature. The gradient is that of
+    :math:`\tfrac12 (A^{-1}\epsilon)^\top A \epsilon` with its first factor fixed, as in conjugate
+    gradients after the same steps: its mean is the exact gradient.
 
     Args:
         decoder: As for :func:`decoder_log_volume`; it sees ``probes`` times the batch.
@@ -172,9 +172,7 @@ def estimate_log_volume(
     return value.unflatten(0, (probes, -1)).mean(0), error
 
 
-def _lanczos(
-    product: Map, start: Tensor, steps: int, dtype: torch.dtype
-) -> tuple[Tensor, Tensor]:
+def _lanczos(product: Map, start: Tensor, steps: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """The quadrature of ``start @ log(A) @ start``, and A's inverse times ``start``, by rows."""
     length = start.norm(dim=1, keepdim=True)
     basis, diagonal, beside = [start / length], [], []
@@ -194,7 +192,9 @@ def _lanczos(
         beside.append(torch.where(goes_on, rest, 0.0))
         basis.append(torch.where(goes_on, image / rest, 0.0))
     above = torch.diag_embed(torch.cat(beside, 1)[:, :-1], 1)
-    values, vectors = torch.linalg.eigh(torch.diag_embed(torch.cat(diagonal, 1)) + above + above.mT)
+    values, vectors = torch.linalg.eigh(
+        torch.diag_embed(torch.cat(diagonal, 1)) + above + above.mT
+    )
     first = vectors[:, 0]
     quadrature = length.squeeze(1).square() * (first.square() * values.log()).sum(1)
     weights = (vectors @ (first / values).unsqueeze(2)) * length.unsqueeze(2)
@@ -202,7 +202,11 @@ def _lanczos(
 
 
 def log_prob_on_manifold(
-    decoder: Map, z: Tensor, log_prob: Map, *, volume: Callable[[Map, Tensor], Tensor] | None = None
+    decoder: Map,
+    z: Tensor,
+    log_prob: Map,
+    *,
+    volume: Callable[[Map, Tensor], Tensor] | None = None,
 ) -> Tensor:
     r"""Returns the log-density of ``decoder(z)`` on the decoder's manifold, in nats per sample.
 
@@ -217,7 +221,7 @@ def log_prob_on_manifold(
 
 
 def reconstruction_loss(x: Tensor, encoder: Map, decoder: Map) -> Tensor:
-    r"""Returns the mean over the batch of :math:`\lVert x - g(f(x)) \rVert^2`; trains a manifold."""
+    r"""Returns the mean over the batch of :math:`\lVert x-g(f(x)) \rVert^2`; trains a manifold."""
     return _distance(x, decoder(encoder(x)))
 
 
@@ -245,7 +249,7 @@ def joint_loss(
     weight: float,
     volume: Callable[[Map, Tensor], Tensor] | None = None,
 ) -> JointLoss:
-    r"""Returns ``weight`` times the error of what comes back, less the log-density on the manifold.
+    r"""Returns ``weight`` times the error of what comes back, less the manifold's log-density.
 
     Args:
         x: Data (B, \*data).
