@@ -210,7 +210,7 @@ def main() -> None:
     digits = Digits()
     x = digits.judged
     variance = (x - x.mean(0)).square().sum()
-    print("| | numbers | comes back, % of variance | log-density, nats | samples | time |")
+    print("| | numbers | comes back, % of variance | log-density, nats | samples, energy distance | time |")
     print("|---|---|---|---|---|---|")
     results = {}
     for name, result in compare(digits, options.steps):

@@ -75,7 +75,7 @@ def decoder_log_volume(decoder: Map, z: Tensor) -> Tensor:
         WICArgumentError: If the data have fewer numbers than the latents.
 
     References:
-        | Rectangular Flows for Manifold Learning (Caterini et al., 2021), Section 3
+        | Rectangular Flows for Manifold Learning (Caterini et al., 2021)
         | Trumpets: Injective Flows for Inference and Inverse Problems (Kothari et al., 2021)
 
     Example:
@@ -134,7 +134,7 @@ def estimate_log_volume(
         WICArgumentError: If ``probes`` or ``steps`` are too few.
 
     References:
-        | Rectangular Flows for Manifold Learning (Caterini et al., 2021), Section 4
+        | Rectangular Flows for Manifold Learning (Caterini et al., 2021)
         | Fast Estimation of tr(f(A)) via Stochastic Lanczos Quadrature (Ubaru et al., 2017)
 
     Example:
@@ -233,7 +233,7 @@ def latent_loss(x: Tensor, encoder: Map, log_prob: Map) -> Tensor:
 
     References:
         | Flows for Simultaneous Manifold Learning and Density Estimation (Brehmer and Cranmer,
-        | 2020), Section 3.B
+        | 2020)
     """
     with torch.no_grad():
         z = encoder(x)
@@ -262,7 +262,7 @@ def joint_loss(
         volume: As for :func:`log_prob_on_manifold`.
 
     References:
-        | Rectangular Flows for Manifold Learning (Caterini et al., 2021), Eq. (6)
+        | Rectangular Flows for Manifold Learning (Caterini et al., 2021)
     """
     z = encoder(x)
     error = _distance(x, decoder(z))
