@@ -210,7 +210,8 @@ def main() -> None:
     digits = Digits()
     x = digits.judged
     variance = (x - x.mean(0)).square().sum()
-    print("| | numbers | comes back, % of variance | log-density, nats | samples, energy distance | time |")
+    heads = ("numbers", "comes back, %", "log-density, nats", "samples' energy distance", "time")
+    print("| |", " | ".join(heads), "|")
     print("|---|---|---|---|---|---|")
     results = {}
     for name, result in compare(digits, options.steps):

@@ -121,13 +121,16 @@ def test_an_estimate_that_stops_early_is_close_and_its_steps_are_counted():
     assert abs(found - exact) < 4 * error + 1e-6
 
 
-def test_an_estimate_where_all_directions_are_alike():
-    """The first step has found all there is; what rounding leaves must not go on."""
-    basis = torch.linalg.qr(torch.randn(30, 10))[0]
-    z = torch.randn(3, 10, requires_grad=True)
+@pytest.mark.parametrize("size", [4, 10])
+def test_an_estimate_where_all_directions_are_alike(size):
+    """The first step has found all there is: of four numbers nothing is left, of ten rounding."""
+    basis = torch.eye(30, size) if size == 4 else torch.linalg.qr(torch.randn(30, size))[0]
+    z = torch.randn(3, size, requires_grad=True)
     found, error = estimate_log_volume(lambda z: 3 * z @ basis.T, z, probes=2)
-    torch.testing.assert_close(found, torch.full((3,), 10 * math.log(3)), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(found, torch.full((3,), size * math.log(3)), rtol=1e-5, atol=1e-5)
     assert (error < 1e-4).all()
+    found.sum().backward()
+    assert z.grad.abs().max() < 1e-5  # the same everywhere
 
 
 def test_the_losses_are_what_they_say():

@@ -96,20 +96,20 @@ def test_the_density_is_exact_where_the_narrowing_comes_first_on_the_datas_side(
     torch.manual_seed(0)
     q0 = gaussian(2)
     exact = nf.NormalizingFlow(q0, [*bent(2), WIC(in_channels=3, out_channels=2)]).double()
-    assert check_density(exact, (2,)) == pytest.approx(1, abs=1e-3)
+    assert check_density(exact, (2,), points=101) == pytest.approx(1, abs=1e-3)
     turned = WIC(in_channels=3, out_channels=3, parametrization="orthogonal")
     isometric = nf.NormalizingFlow(q0, [*exact.flows, turned]).double()
-    assert check_density(isometric, (2,)) == pytest.approx(1, abs=1e-3)
+    assert check_density(isometric, (2,), points=101) == pytest.approx(1, abs=1e-3)
     # the couplings of the data bend the plane, which no log-determinant of theirs tells
     bends = nf.NormalizingFlow(q0, [*bent(2), WIC(in_channels=3, out_channels=2), *bent(3)])
     bends.double()
     with pytest.raises(ContractError, match="NormalizingFlow: expected a density"):
-        check_density(bends, (2,))
+        check_density(bends, (2,), points=101)
 
     def whole(x):
         return log_prob_on_manifold(bends.forward, bends.inverse(x), q0.log_prob)
 
-    assert check_density(bends, (2,), log_prob=whole) == pytest.approx(1, abs=1e-3)
+    assert check_density(bends, (2,), points=101, log_prob=whole) == pytest.approx(1, abs=1e-3)
 
 
 def test_narrower_images_have_the_minimum_norm_inverse():

@@ -161,7 +161,7 @@ def estimate_log_volume(
             result: Tensor = pull(jvp(decoder, (fixed,), (column,))[1])[0]
             return to_algebra(result).flatten(1)
 
-        value, solution = _lanczos(product, to_algebra(signs).flatten(1), steps, z.dtype)
+        value, solution = _lanczos(product, to_algebra(signs).flatten(1), steps)
         solution = from_algebra(solution, signs).view_as(signs)
         value = from_algebra(value, signs, torch.promote_types(z.dtype, torch.float32)) / 2
         error = value.unflatten(0, (probes, -1)).std(0) / math.sqrt(probes)
@@ -172,25 +172,22 @@ def estimate_log_volume(
     return value.unflatten(0, (probes, -1)).mean(0), error
 
 
-def _lanczos(product: Map, start: Tensor, steps: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+def _lanczos(product: Map, start: Tensor, steps: int) -> tuple[Tensor, Tensor]:
     """The quadrature of ``start @ log(A) @ start``, and A's inverse times ``start``, by rows."""
     length = start.norm(dim=1, keepdim=True)
     basis, diagonal, beside = [start / length], [], []
-    largest = torch.zeros_like(length)
     for _ in range(min(steps, start.shape[1])):
         vector = basis[-1]
         image = product(vector)
         size = (vector * image).sum(1, keepdim=True)
-        largest = torch.maximum(largest, size)
         # past the last direction that A reaches: a one, which has no part in the result
         diagonal.append(torch.where(vector.any(1, keepdim=True), size, 1.0))
         span = torch.stack(basis, 1)
         for _ in range(2):  # once leaves what rounding makes of it
             image = image - (span.mT @ (span @ image.unsqueeze(2))).squeeze(2)
         rest = image.norm(dim=1, keepdim=True)
-        goes_on = rest > 64 * torch.finfo(dtype).eps * largest
-        beside.append(torch.where(goes_on, rest, 0.0))
-        basis.append(torch.where(goes_on, image / rest, 0.0))
+        beside.append(rest)
+        basis.append(torch.where(rest > 0, image / rest, 0.0))
     above = torch.diag_embed(torch.cat(beside, 1)[:, :-1], 1)
     values, vectors = torch.linalg.eigh(
         torch.diag_embed(torch.cat(diagonal, 1)) + above + above.mT
