@@ -7,7 +7,21 @@ Couplings bend the data, a WIC with ``rows="m"`` narrows them from 64 to 8 dimen
 of 8 dimensions is their density. It is trained in three ways: by reconstruction plus density, by
 the manifold first and the density second, and by the density alone, which is the trap. Beside
 them stand PCA with a Gaussian, and the same flow at full width. All start from PCA. Prints a table
-of digits that none was trained on, and draws what comes back, and samples.
+of digits that none was trained on, and draws what comes back, and samples:
+
+| | numbers | comes back, % | log-density, nats | samples' energy distance | time |
+|---|---|---|---|---|---|
+| PCA and a Gaussian | 8 | 66.1 | -6.6 | 0.047 | 0 s |
+| reconstruction plus density | 8 | 77.0 | -2.4 | 0.050 | 66 s |
+| manifold first, density second | 8 | 81.5 | -7.6 | 0.046 | 26 s |
+| density alone (the trap) | 8 | -575.7 | 57.8 | 7.749 | 57 s |
+| full width | 64 | 100.0 | 70.4 | 0.028 | 17 s |
+
+What comes back is counted in percent of the variance. A log-density belongs to its own manifold,
+and at full width to 64 dimensions: the rows' do not compare as models of the digits. Both ways
+that work bring back more than PCA; the energy distance to other digits (0 for the same
+distribution) hardly tells their samples from PCA's, though their strokes are sharper to look at.
+Time is that of one processor.
 """
 
 from __future__ import annotations
