@@ -96,8 +96,9 @@ HOSTS = (
     Mutant(
         "freia without jac",
         "wic_layers/hosts/freia.py",
-        "        y, log_det = layer.with_log_det(x, rev=rev)\n",
-        "        y, log_det = layer.with_log_det(x, rev=rev)\n        log_det = log_det * jac\n",
+        'y, log_det = layer.with_log_det(x, rev=rev, log_det="volume")\n',
+        'y, log_det = layer.with_log_det(x, rev=rev, log_det="volume")\n'
+        "        log_det = log_det * jac\n",
         "tests/test_freia.py -k whatever_jac_says",
     ),
     Mutant(
@@ -159,8 +160,8 @@ HOSTS = (
     Mutant(
         "flow's directions",
         "wic_layers/hosts/normflows.py",
-        "        return self.conv.with_log_det(z, rev=True)",
-        "        return self.conv.with_log_det(z)",
+        "return self.conv.with_log_det(z, rev=True, log_det=self.log_det)",
+        "return self.conv.with_log_det(z, log_det=self.log_det)",
         "tests/test_normflows.py::test_square_flows_are_exact_both_ways",
     ),
     Mutant(

@@ -13,6 +13,8 @@ from torch._dynamo.testing import CompileCounterWithBackend
 from torch.func import functional_call, grad, stack_module_state, vmap
 
 from wic_layers import WIC, det_loss
+from wic_layers.deploy.constants import Constant
+from wic_layers.errors import WICArgumentError
 from wic_layers.layer import pointwise as _pointwise
 
 COMPILED = [
@@ -294,8 +296,8 @@ def test_with_log_det(name, mode):
         with torch.set_grad_enabled(mode != "eval without gradients"):
             for _ in range(2):  # the second finds the cache
                 torch.manual_seed(1)
-                there, log_det = layer.with_log_det(x)
-                back, log_det_back = layer.with_log_det(y, rev=True)
+                there, log_det = layer.with_log_det(x, log_det="volume")
+                back, log_det_back = layer.with_log_det(y, rev=True, log_det="volume")
                 torch.manual_seed(1)
                 assert torch.equal(there, layer(x))
                 assert torch.equal(back, layer.inverse(y))
@@ -307,9 +309,14 @@ def test_with_log_det(name, mode):
 
 def test_with_log_det_of_an_empty_batch_and_of_wide_inputs():
     layer = WIC(3, 3)
-    assert layer.with_log_det(torch.ones(0, 3, 4, 4))[1].shape == (0,)
-    assert layer.with_log_det(torch.ones(1, 3, dtype=torch.float64))[1].dtype == torch.float64
-    assert layer.with_log_det(torch.ones(1, 3).bfloat16())[1].dtype == torch.float32
+    assert layer.with_log_det(torch.ones(0, 3, 4, 4), log_det="volume")[1].shape == (0,)
+    assert (
+        layer.with_log_det(torch.ones(1, 3, dtype=torch.float64), log_det="volume")[1].dtype
+        == torch.float64
+    )
+    assert (
+        layer.with_log_det(torch.ones(1, 3).bfloat16(), log_det="volume")[1].dtype == torch.float32
+    )
 
 
 @torch.no_grad()
@@ -317,7 +324,9 @@ def test_a_cached_log_det_is_in_the_dtype_of_each_input():
     layer = WIC(3, 3).eval()
     for dtype in (torch.float32, torch.float64, torch.bfloat16):
         for rev in (False, True):
-            log_det = layer.with_log_det(torch.ones(1, 3, dtype=dtype), rev=rev)[1]
+            log_det = layer.with_log_det(torch.ones(1, 3, dtype=dtype), rev=rev, log_det="volume")[
+                1
+            ]
             assert log_det.dtype == torch.promote_types(dtype, torch.float32)
 
 
@@ -365,9 +374,9 @@ def test_with_log_det_of_an_image_in_half_precision(dtype, scale):
     layer = WIC.from_kernel(scale * torch.eye(4, dtype=dtype))
     x = torch.zeros(1, 4, 256, 256, dtype=dtype)
     wanted = 4 * 256 * 256 * math.log(scale)
-    trained = layer.with_log_det(x)[1]
+    trained = layer.with_log_det(x, log_det="volume")[1]
     with torch.no_grad():
-        remembered = layer.eval().with_log_det(x)[1]
+        remembered = layer.eval().with_log_det(x, log_det="volume")[1]
     for found in (trained, remembered):
         assert found.dtype == torch.float32
         assert float(found.detach()) == pytest.approx(wanted, rel=1e-5)
@@ -387,3 +396,41 @@ def test_a_layer_without_memory_is_filled(parametrization):
     layer.to_empty(device="cpu").reset_parameters()
     x = torch.randn(2, 6, 4, 4)
     torch.testing.assert_close(layer.inverse(layer(x)), x, rtol=1e-4, atol=1e-4)
+
+
+NO_DENSITY = {
+    "wider": ((3, 12), {}, "3 -> 12 channels.*belong to no input"),
+    "rows n": ((12, 3), {}, '12 -> 3 channels.*write rows="m"'),
+    "more rows": ((7, 3), {"rows": 9}, 'write rows="m"'),
+    "published": ((7, 3), {"layout": "published"}, 'write rows="m"'),
+}
+
+
+@pytest.mark.parametrize("rev", [False, True])
+@pytest.mark.parametrize("name", NO_DENSITY)
+def test_a_log_volume_that_is_no_density_is_asked_for_by_name(name, rev):
+    channels, arguments, message = NO_DENSITY[name]
+    layer = WIC(*channels, **arguments)
+    nn.init.normal_(layer.weight)
+    x = torch.randn(2, channels[1] if rev else channels[0], 3, 2)
+    with torch.no_grad():
+        constant = Constant(layer, backward=True)
+    for each in (layer, constant):
+        with pytest.raises(WICArgumentError, match=rf'{message}.*write log_det="volume"'):
+            each.with_log_det(x, rev=rev)
+        with pytest.raises(WICArgumentError, match='log_det "exact" or "volume"; got True'):
+            each.with_log_det(x, rev=rev, log_det=True)
+        found = each.with_log_det(x, rev=rev, log_det="volume")[1]
+        torch.testing.assert_close(found, (-6 if rev else 6) * layer.log_volume().expand(2))
+
+
+@pytest.mark.parametrize("channels", [(3, 3), (12, 3)])
+def test_a_log_volume_that_is_a_density_comes_by_either_name(channels):
+    layer = WIC(*channels, rows="m") if channels[0] > channels[1] else WIC(*channels)
+    x = torch.randn(2, channels[0], 3, 2)
+    with torch.no_grad():
+        constant = Constant(layer, backward=True)
+    for each in (layer, constant):
+        exact, named = each.with_log_det(x), each.with_log_det(x, log_det="volume")
+        for first, second in zip(exact, named, strict=True):
+            assert torch.equal(first, second)

@@ -30,7 +30,7 @@ def passes(layer, device):
     assert layer(x).shape == y.shape
     assert layer.inverse(y).shape == x.shape
     for rev, one in ((False, x), (True, y)):
-        out, log_det = layer.with_log_det(one, rev=rev)
+        out, log_det = layer.with_log_det(one, rev=rev, log_det="volume")
         assert out.device == log_det.device == one.device
         assert log_det.shape == (2,)
     with record_wic(layer) as records:
@@ -126,11 +126,11 @@ def test_log_determinants_carry_the_tangent_too():
     layer = WIC(4, 4, dtype=torch.float64).eval()
     x, tangent = torch.randn(1, 4, 2, 2, dtype=torch.float64), torch.randn(4, 4).double()
     with torch.no_grad():
-        layer.with_log_det(x, rev=True)
+        layer.with_log_det(x, rev=True, log_det="volume")
         with fwAD.dual_level():
             dual = {"weight": fwAD.make_dual(layer.weight.detach(), tangent)}
             with torch.nn.utils.stateless._reparametrize_module(layer, dual):
-                _, log_det = layer.with_log_det(x, rev=True)
+                _, log_det = layer.with_log_det(x, rev=True, log_det="volume")
             slope = fwAD.unpack_dual(log_det).tangent
     expected = -4 * torch.trace(torch.linalg.inv(layer.weight) @ tangent)
     assert torch.allclose(slope, expected)

@@ -1,5 +1,6 @@
 """The examples run as they stand, briefly."""
 
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -64,3 +65,19 @@ def test_limits(tmp_path):
     run("limits.py", tmp_path, "--out", "l")
     with Image.open(tmp_path / "l" / "limits.png") as picture:
         assert min(picture.size) > 300
+
+
+@pytest.mark.slow
+def test_injective_flow(tmp_path):
+    for needed in ("normflows", "sklearn", "matplotlib"):
+        pytest.importorskip(needed)
+    printed = run("injective_flow.py", tmp_path, "--steps", "30", "--out", "i/i.png")
+    cells = [line.strip("| ").split(" | ") for line in printed.splitlines() if line[:1] == "|"]
+    table = {name: [float(number) for number in rest[:4]] for name, *rest, _ in cells[2:]}
+    assert [row[0] for row in table.values()] == [8, 8, 8, 8, 64]
+    back = {name: row[1] for name, row in table.items()}
+    assert back["full width"] == pytest.approx(100, abs=0.1)
+    assert back["density alone (the trap)"] < 0 < back["reconstruction plus density"]
+    assert table["density alone (the trap)"][2] > table["reconstruction plus density"][2]
+    assert all(math.isfinite(number) for row in table.values() for number in row)
+    assert (tmp_path / "i" / "i.png").is_file()

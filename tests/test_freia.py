@@ -87,7 +87,7 @@ def test_numerical_jacobian_of_the_framework_agrees_when_square():
 
 @pytest.mark.parametrize("out", [12, 48, 3])
 def test_gradients_reach_input_and_kernel(out):
-    model = graph(12, 4, 4, out_channels=out)
+    model = graph(12, 4, 4, out_channels=out, log_det="volume")
     x = torch.randn(2, 12, 4, 4, requires_grad=True)
     y, log_det = model(x)
     back, _ = model(y, rev=True)

@@ -31,8 +31,8 @@ def graph_inn():
     from wic_layers.freia import WIC as Module
 
     source = Ff.InputNode(12, 4, 4)
-    wide = Ff.Node(source, Module, {"out_channels": 16})
-    narrow = Ff.Node(wide, Module, {"out_channels": 5})
+    wide = Ff.Node(source, Module, {"out_channels": 16, "log_det": "volume"})
+    narrow = Ff.Node(wide, Module, {"out_channels": 5, "log_det": "volume"})
     return Ff.GraphINN([source, wide, narrow, Ff.OutputNode(narrow)]), lambda model, x: model(x)
 
 
@@ -43,8 +43,8 @@ def sequence_inn():
     from wic_layers.freia import WIC as Module
 
     model = Ff.SequenceINN(12, 4, 4)
-    model.append(Module, out_channels=16)
-    model.append(Module, out_channels=5)
+    model.append(Module, out_channels=16, log_det="volume")
+    model.append(Module, out_channels=5, log_det="volume")
     return model, lambda model, x: model(x)
 
 

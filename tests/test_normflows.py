@@ -13,9 +13,10 @@ pytest.importorskip("normflows", reason="needs the extra normflows")
 import normflows as nf
 
 from wic_layers import WIC as Layer
-from wic_layers.errors import WICArgumentError, WICShapeError
+from wic_layers.errors import ContractError, WICArgumentError, WICShapeError
+from wic_layers.injective import log_prob_on_manifold
 from wic_layers.normflows import WIC
-from wic_layers.testing import log_volume_numerical
+from wic_layers.testing import check_density, log_volume_numerical
 
 SIZES = [(), (5,), (3, 2), (1, 1), (2, 1, 2)]
 
@@ -84,6 +85,31 @@ def test_the_density_on_the_manifold_integrates_to_one_and_is_that_of_the_sample
     assert (density * side).sum().item() * step**2 == pytest.approx(
         sampled.mean().item(), abs=4 * sampled.std().item() / math.sqrt(2000)
     )
+
+
+def bent(size):
+    net = nf.nets.MLP([(size + 1) // 2, 8, 2 * (size // 2)], init_zeros=False)
+    return [nf.flows.AffineCouplingBlock(net), nf.flows.Permute(size, mode="swap")]
+
+
+def test_the_density_is_exact_where_the_narrowing_comes_first_on_the_datas_side():
+    torch.manual_seed(0)
+    q0 = gaussian(2)
+    exact = nf.NormalizingFlow(q0, [*bent(2), WIC(in_channels=3, out_channels=2)]).double()
+    assert check_density(exact, (2,), points=101) == pytest.approx(1, abs=1e-3)
+    turned = WIC(in_channels=3, out_channels=3, parametrization="orthogonal")
+    isometric = nf.NormalizingFlow(q0, [*exact.flows, turned]).double()
+    assert check_density(isometric, (2,), points=101) == pytest.approx(1, abs=1e-3)
+    # the couplings of the data bend the plane, which no log-determinant of theirs tells
+    bends = nf.NormalizingFlow(q0, [*bent(2), WIC(in_channels=3, out_channels=2), *bent(3)])
+    bends.double()
+    with pytest.raises(ContractError, match="NormalizingFlow: expected a density"):
+        check_density(bends, (2,), points=101)
+
+    def whole(x):
+        return log_prob_on_manifold(bends.forward, bends.inverse(x), q0.log_prob)
+
+    assert check_density(bends, (2,), points=101, log_prob=whole) == pytest.approx(1, abs=1e-3)
 
 
 def test_narrower_images_have_the_minimum_norm_inverse():

@@ -104,7 +104,8 @@ def test_a_pruned_kernel_is_current_on_the_way_back(shape):
         y = same(x)
         assert torch.allclose(layer.inverse(y), same.inverse(y))
         assert torch.allclose(
-            layer.with_log_det(y, rev=True)[1], same.with_log_det(y, rev=True)[1]
+            layer.with_log_det(y, rev=True, log_det="volume")[1],
+            same.with_log_det(y, rev=True, log_det="volume")[1],
         )
 
 
@@ -178,13 +179,13 @@ def test_a_parametrization_on_top_is_seen_after_a_cached_call(held, calls):
     y = torch.randn(2, 4, 3, 3, dtype=torch.float64)
     with torch.no_grad():
         once = {name: getattr(layer, name)(y) for name in calls}
-        _, volume = layer.with_log_det(y, rev=True)
+        _, volume = layer.with_log_det(y, rev=True, log_det="volume")
         parametrize.register_parametrization(layer, "weight", Twice())
         for name, factor in (("inverse", 0.5), ("forward", 2.0)):
             if name in calls:
                 assert torch.allclose(getattr(layer, name)(y), factor * once[name])
         expected = volume - 9 * 4 * torch.tensor(2.0, dtype=torch.float64).log()
-        assert torch.allclose(layer.with_log_det(y, rev=True)[1], expected)
+        assert torch.allclose(layer.with_log_det(y, rev=True, log_det="volume")[1], expected)
         # one in place of another of the same kind, with tensors of the same values
         layer.parametrizations["weight"][1] = nn.Identity()
         assert torch.allclose(layer.inverse(y), once["inverse"])
@@ -200,10 +201,10 @@ def test_log_determinants_of_half_precision_kernels_are_those_of_the_numbers_sto
     x = torch.randn(2, 48, 64, 64).to(dtype)
     for is_training in (True, False):
         layer.train(is_training)
-        _, log_det = layer.with_log_det(x)
+        _, log_det = layer.with_log_det(x, log_det="volume")
         assert log_det.dtype == torch.float32
         assert torch.allclose(log_det.double(), expected * 4096, rtol=1e-6)
-        assert torch.allclose(layer.with_log_det(x, rev=True)[1], -log_det)
+        assert torch.allclose(layer.with_log_det(x, rev=True, log_det="volume")[1], -log_det)
     assert torch.allclose(layer.log_volume().double(), expected, rtol=1e-6)
     assert torch.allclose(layer.gram_logdet().double(), 2 * expected, rtol=1e-6)
 
@@ -217,5 +218,7 @@ def test_log_volumes_of_free_half_precision_kernels(shape, dtype):
     same = WIC.from_kernel(layer.weight.double().detach(), shape[1])
     assert torch.allclose(layer.log_volume().double(), same.log_volume(), rtol=1e-6)
     assert torch.allclose(layer.gram_logdet().double(), same.gram_logdet(), rtol=1e-6)
-    _, log_det = layer.with_log_det(torch.randn(1, shape[0], 64, 64, dtype=dtype))
+    _, log_det = layer.with_log_det(
+        torch.randn(1, shape[0], 64, 64, dtype=dtype), log_det="volume"
+    )
     assert torch.allclose(log_det.double(), 4096 * same.log_volume(), rtol=1e-6)

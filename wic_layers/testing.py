@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from wic_layers._density import check_density
 from wic_layers._probe import (
     condition_of,
     copied,
@@ -45,6 +46,7 @@ __all__ = [
     "check",
     "check_autocast",
     "check_condition",
+    "check_density",
     "check_losses",
     "check_model",
     "check_modes",

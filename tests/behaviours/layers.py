@@ -97,7 +97,7 @@ def _layer(run, name, inputs, outputs, options):
             run.keep("gram", layer.gram_logdet(), within)
             run.keep("condition", condition_number(layer.weight.double()), ROUNDING)
             try:
-                run.keep("with log det", list(layer.with_log_det(x)), within)
+                run.keep("with log det", list(layer.with_log_det(x, log_det="volume")), within)
             except ValueError as error:
                 run.keep("with log det", type(error).__name__)
 

@@ -16,6 +16,7 @@ from wic_layers.hosts.engine import CONSTANT, HostKernel, kernel_of, spec_of
 from wic_layers.layer.completion import Completion, Gaussian, Shift
 from wic_layers.layer.conv import WIC
 from wic_layers.layer.functional import from_algebra
+from wic_layers.layer.kernel import LogDetName, check_log_det
 from wic_layers.layer.pointwise import as_kernel, convolve
 
 __all__ = ["Completed", "Constant", "Lower", "Matrix", "put_constants"]
@@ -83,6 +84,8 @@ class Constant(nn.Module):
                 raise
             self.refused = str(error)
         self.volume = float(layer.log_volume())
+        self.log_det_is_exact = layer.log_det_is_exact
+        self.title = layer._title()
 
     def _inverted(self, layer: WIC, dtype: torch.dtype) -> nn.Module:
         completion = layer.completion
@@ -122,8 +125,14 @@ class Constant(nn.Module):
         x: Tensor = self.back(y)
         return x
 
-    def with_log_det(self, x: Tensor, *, rev: bool = False) -> tuple[Tensor, Tensor]:
+    def _title(self) -> str:
+        return self.title
+
+    def with_log_det(
+        self, x: Tensor, *, rev: bool = False, log_det: LogDetName = "exact"
+    ) -> tuple[Tensor, Tensor]:
         """See :meth:`wic_layers.WIC.with_log_det`."""
+        check_log_det(self, log_det)
         volume = -self.volume if rev else self.volume
         dtype = torch.promote_types(x.dtype, torch.float32)
         pixels = x.new_full((x.shape[0],), math.prod(x.shape[2:]), dtype=dtype)

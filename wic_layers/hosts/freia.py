@@ -8,16 +8,18 @@ nothing here depends on where they differ.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from numbers import Integral
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
 
 from wic_layers.blocks import AffineCoupling
 from wic_layers.blocks.dense_block import DenseBlock
-from wic_layers.errors import WICArgumentError, WICDependencyError, WICShapeError
+from wic_layers.errors import WICArgumentError, WICDependencyError, WICError, WICShapeError
 from wic_layers.layer import conv
+from wic_layers.layer.kernel import LogDetName
 
 try:
     from FrEIA.modules import InvertibleModule
@@ -89,9 +91,13 @@ class WIC(_Shell):
 
     ``log_det``, the second value, has shape (B,): :math:`\text{pixels} \cdot \tfrac12 \log\det
     K^\top K` when widening, :math:`\text{pixels} \cdot \tfrac12 \log\det W W^\top` when narrowing,
-    and exactly its negative with ``rev=True``. It is the log-determinant of the Jacobian for
-    square kernels only; for others it is the log-volume of the linear map, which is no density of
-    the data.
+    and exactly its negative with ``rev=True``. For square kernels it is the log-determinant of
+    the Jacobian, and with ``rows="m"`` that of the density on a subspace; for others it is the
+    log-volume of the linear map, which is no density of the data. FrEIA's graphs add it up whether
+    it is wanted or not, so it comes there too; but differentiating it, as maximum likelihood does,
+    raises unless ``log_det="volume"`` says that it is meant. (Under ``torch.compile`` and vmap,
+    where no error can depend on numbers, the gradient is NaN; forward-mode differentiation is not
+    looked at.)
 
     Like other convolutions it runs on images of other sizes than it was built for; channels and
     the number of spatial dimensions must be those.
@@ -100,6 +106,8 @@ class WIC(_Shell):
         dims_in: ``[(channels, *spatial)]``, given by FrEIA; 0 to 3 spatial dimensions.
         dims_c: Given by FrEIA; must be empty, as the layer takes no conditions.
         out_channels: Channels of the result.
+        log_det: ``"exact"`` (default) lets nobody differentiate a log-volume that is no density;
+            ``"volume"`` does.
         **arguments: ``completion``, ``rows``, ``layout``, ``parametrization`` and ``dtype`` of
             :class:`wic_layers.WIC`.
 
@@ -110,6 +118,7 @@ class WIC(_Shell):
         WICArgumentError: For dims or arguments that it cannot be built from.
         WICShapeError: If a tensor has another number of channels or dimensions. Inside a GraphINN
             it is the cause of the RuntimeError that names the node.
+        WICError: In ``backward``, if a log-volume that is no density has a gradient other than 0.
 
     References:
         | Tackling Ill-posedness of Reversible Image Conversion with Well-posed Invertible Network
@@ -128,29 +137,41 @@ class WIC(_Shell):
     """
 
     def __init__(
-        self, dims_in: Dims, dims_c: Dims | None = None, *, out_channels: int, **arguments: Any
+        self,
+        dims_in: Dims,
+        dims_c: Dims | None = None,
+        *,
+        out_channels: int,
+        log_det: LogDetName = "exact",
+        **arguments: Any,
     ) -> None:
         super().__init__(dims_in, dims_c, fewest=1)
+        if log_det not in get_args(LogDetName):
+            raise WICArgumentError(
+                f'{self._name}: expected log_det "exact" or "volume"; got {log_det!r}.'
+            )
         if self.dims_c:
             raise WICArgumentError(
                 f"{self._name}: expected no conditions; got {self.dims_c}. A convolution with a "
                 "fixed kernel cannot use them."
             )
+        self.log_det: LogDetName = log_det
         self.conv = conv.WIC(self._channels, out_channels, **arguments)
 
     @classmethod
-    def around(cls, layer: conv.WIC, dims_in: Dims) -> WIC:
+    def around(cls, layer: conv.WIC, dims_in: Dims, *, log_det: LogDetName = "exact") -> WIC:
         """Builds a module around a layer that exists, which stays the same object.
 
         Args:
             layer: The layer.
             dims_in: ``[(layer.in_channels, *spatial)]``.
+            log_det: As for the class.
 
         Raises:
             WICArgumentError: If the dims have another number of channels than the layer takes.
         """
         with torch.random.fork_rng(devices=[]):
-            module = cls(dims_in, out_channels=1)
+            module = cls(dims_in, out_channels=1, log_det=log_det)
         if layer.in_channels != module._channels:
             raise WICArgumentError(
                 f"{module._name}: expected dims_in with the layer's {layer.in_channels} channels; "
@@ -179,12 +200,54 @@ class WIC(_Shell):
             )
         layer = self.conv
         x = self._one(x_or_z, layer.out_channels if rev else layer.in_channels)
-        y, log_det = layer.with_log_det(x, rev=rev)
+        y, log_det = layer.with_log_det(x, rev=rev, log_det="volume")
+        if self.log_det == "exact" and log_det.requires_grad and not layer.log_det_is_exact:
+            log_det = _guarded(log_det, layer._title())
         return (y,), log_det
 
     def output_dims(self, input_dims: Dims) -> list[tuple[int, ...]]:
         """Returns ``[(out_channels, *spatial)]``."""
         return self._output_dims(input_dims, self.conv.out_channels)
+
+
+def _guarded(volume: Tensor, title: str) -> Tensor:
+    """The same numbers, which let no gradient through but zeros."""
+    if torch.compiler.is_compiling():
+        guarded: Tensor = _NaNInBackward.apply(volume)
+        return guarded
+    volume.register_hook(partial(_refuse, title))
+    return volume
+
+
+def _refuse(title: str, gradient: Tensor) -> Tensor | None:
+    try:
+        is_wanted = bool(gradient.any())
+    except RuntimeError:  # under vmap and while traced, where no number can be read
+        return _nan_but_zeros(gradient)
+    if is_wanted:  # reentrant checkpointing sends zeros into outputs that nobody used
+        raise WICError(
+            f"wic_layers.freia.{title}: expected a loss without log_det, which here is no "
+            "log-determinant of a density, so that maximum likelihood has no meaning; got a "
+            'gradient for it. Take it out of the loss, build the layer with rows="m" where it '
+            'narrows, or with log_det="volume" if the number itself is meant.'
+        )
+    return None
+
+
+def _nan_but_zeros(gradient: Tensor) -> Tensor:
+    return torch.where(gradient == 0, gradient, torch.nan)
+
+
+class _NaNInBackward(torch.autograd.Function):
+    """The identity, whose gradient is NaN where it is not 0."""
+
+    @staticmethod
+    def forward(ctx: Any, volume: Tensor) -> Tensor:
+        return volume.clone()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return _nan_but_zeros(gradient)
 
 
 class Coupling(_Shell):

@@ -7,13 +7,14 @@ to the latent; both return the log-determinant of the direction just run.
 from __future__ import annotations
 
 from numbers import Integral
-from typing import Any, Literal
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
 
 from wic_layers.errors import WICArgumentError, WICDependencyError
 from wic_layers.layer import conv
+from wic_layers.layer.kernel import LogDetName
 
 try:
     from normflows.flows import Flow
@@ -36,7 +37,11 @@ class WIC(Flow):
       :math:`W^{+}` spans, and ``log_prob`` is the density **on that subspace** (with respect to
       its own volume) of the point of it that has the same latent, :math:`W^{+}Wx`: for x off the
       subspace it does not tell how far off. This needs the minimum-norm inverse, ``rows="m"``,
-      which is the default here.
+      which is the default here. It is exact if the WIC comes first on the data's side, or if only
+      isometric layers stand between; else take :func:`wic_layers.injective.decoder_log_volume` of
+      the whole model. It is no training objective by itself: maximum likelihood alone turns to
+      the directions in which the data vary least, so that log_prob rises and less comes back. Add
+      the error of what comes back (:func:`wic_layers.injective.joint_loss`).
     - Latent wider than the data: the latent's distribution gives the data no density. Refused
       unless ``log_det="volume"``.
 
@@ -79,15 +84,15 @@ class WIC(Flow):
         *,
         in_channels: int,
         out_channels: int,
-        log_det: Literal["exact", "volume"] = "exact",
+        log_det: LogDetName = "exact",
         **arguments: Any,
     ) -> None:
         super().__init__()
-        if log_det not in ("exact", "volume"):
+        if log_det not in get_args(LogDetName):
             raise WICArgumentError(f'Expected log_det "exact" or "volume"; got {log_det!r}.')
         if all(isinstance(channels, Integral) for channels in (in_channels, out_channels)):
             arguments = self._with_rows(in_channels, out_channels, log_det == "exact", arguments)
-        self.log_det = log_det
+        self.log_det: LogDetName = log_det
         self.conv = conv.WIC(in_channels, out_channels, **arguments)
 
     @staticmethod
@@ -134,7 +139,7 @@ class WIC(Flow):
         Returns:
             Data (B, in_channels, *spatial) and log_det (B,).
         """
-        return self.conv.with_log_det(z, rev=True)
+        return self.conv.with_log_det(z, rev=True, log_det=self.log_det)
 
     def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Maps the data to the latent; ``context`` is not used.
@@ -142,7 +147,7 @@ class WIC(Flow):
         Returns:
             Latent (B, out_channels, *spatial) and log_det (B,).
         """
-        return self.conv.with_log_det(z)
+        return self.conv.with_log_det(z, log_det=self.log_det)
 
     def extra_repr(self) -> str:
         return f'log_det="{self.log_det}"'

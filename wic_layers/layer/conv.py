@@ -14,7 +14,7 @@ from wic_layers.errors import WICArgumentError, WICShapeError
 from wic_layers.layer.cache import Entries, computed
 from wic_layers.layer.completion import Completion, CompletionName, Shift, check_name, resolve
 from wic_layers.layer.functional import from_algebra
-from wic_layers.layer.kernel import RectangularKernel, wide_dtype
+from wic_layers.layer.kernel import LogDetName, RectangularKernel, check_log_det, wide_dtype
 from wic_layers.layer.losses import append_record, is_recording
 from wic_layers.layer.parametrization import ParametrizationName, parametrize_kernel
 from wic_layers.layer.pointwise import convolve, has_values
@@ -290,18 +290,24 @@ class WIC(RectangularKernel):
         """
         return super().inverse(y)
 
-    def with_log_det(self, x: Tensor, *, rev: bool = False) -> tuple[Tensor, Tensor]:
+    def with_log_det(
+        self, x: Tensor, *, rev: bool = False, log_det: LogDetName = "exact"
+    ) -> tuple[Tensor, Tensor]:
         r"""Runs ``forward`` (with ``rev`` :meth:`inverse`) and returns the log-volume with it.
 
         For hosts that add up log-determinants. The second value is :meth:`log_volume` times the
-        number of pixels, for every sample, and its exact negative with ``rev``; it is a
-        Jacobian's log-determinant for square kernels only. Both come from the cache where the
-        inverse does.
+        number of pixels, for every sample, and its exact negative with ``rev``: for square
+        kernels the Jacobian's log-determinant, for ``rows="m"`` that of the density on the
+        subspace. Elsewhere it is no density and must be asked for by name, ``log_det="volume"``.
 
         Returns:
             The result, and the log-volume in nats, shape (B,), in memory of its own; in float32
             for smaller dtypes, which cannot hold that of an image.
+
+        Raises:
+            WICArgumentError: If it is no density and ``log_det`` is ``"exact"``.
         """
+        check_log_det(self, log_det)
         y: Tensor = self(x, rev=rev)
         entries = self._entries()
         shape: tuple[int, ...] = x.shape

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from wic_layers.errors import IllConditionedError
+from wic_layers.errors import IllConditionedError, WICArgumentError
 from wic_layers.layer.cache import Entries, KernelCache, computed
 from wic_layers.layer.completion import Repeat, Zero
 from wic_layers.layer.functional import (
@@ -32,7 +32,16 @@ from wic_layers.layer.pointwise import (
 )
 from wic_layers.layer.two_way import TwoWay
 
-__all__ = ["CONDITION_LIMIT", "RectangularKernel", "kernels_of", "wide_dtype"]
+__all__ = [
+    "CONDITION_LIMIT",
+    "LogDetName",
+    "RectangularKernel",
+    "check_log_det",
+    "kernels_of",
+    "wide_dtype",
+]
+
+LogDetName = Literal["exact", "volume"]
 
 _Self = TypeVar("_Self", bound="RectangularKernel")
 
@@ -188,6 +197,11 @@ class RectangularKernel(TwoWay):
         volume, dtype = self._volume_of_rows(self.out_channels)
         return from_algebra(volume, self._sources()[0], wide_dtype(dtype, dtype))
 
+    @property
+    def log_det_is_exact(self) -> bool:
+        """Whether the log-volume is that of a density: of square kernels and ``rows="m"``."""
+        return self.out_channels == self.rows <= self.in_channels
+
     def gram_logdet(self) -> Tensor:
         r"""Returns :math:`\log\det K^\top K` of all rows, :math:`K K^\top` for ``rows="m"``."""
         volume, dtype = self._volume_of_rows(self.rows)
@@ -291,6 +305,32 @@ def _parametrized(kind: type[nn.Module], names: tuple[str, ...]) -> nn.Module:
         module.register_parameter(name, nn.Parameter(torch.empty(1)))
         parametrize.register_parametrization(module, name, nn.Identity())
     return module
+
+
+def check_log_det(layer: Any, log_det: str) -> None:
+    """Raises unless a layer's log-volume may be handed out under this name.
+
+    Args:
+        layer: A WIC, or what stands for one.
+        log_det: ``"exact"`` or ``"volume"``.
+
+    Raises:
+        WICArgumentError: For another name; for ``"exact"`` where it is no density.
+    """
+    if log_det not in get_args(LogDetName):
+        raise WICArgumentError(f'Expected log_det "exact" or "volume"; got {log_det!r}.')
+    if log_det == "volume" or layer.log_det_is_exact:
+        return
+    n, m = layer.in_channels, layer.out_channels
+    if m > n:
+        why = "most outputs belong to no input. "
+    else:
+        why = 'only the minimum-norm inverse gives one: write rows="m" when building it. '
+    raise WICArgumentError(
+        f"{layer._title()}: expected a layer whose log-volume is that of a density; this one has "
+        f"none ({n} -> {m} channels), as {why}"
+        'For the number alone write log_det="volume".'
+    )
 
 
 def kernels_of(model: nn.Module) -> Iterator[tuple[str, Any]]:
