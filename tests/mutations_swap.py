@@ -100,7 +100,7 @@ SWAPPED = (
         "autocast rounds the kernel",
         "wic_layers/hosts/engine.py",
         "y, volume, folded = self.run(x.float(), rev=rev, with_volume=with_volume)",
-        "y, volume, folded = self.run(x.to(lower), rev=rev, with_volume=with_volume)",
+        "y, volume, folded = self.run(x.to(torch.get_autocast_dtype(kind)), rev=rev, with_volume=with_volume)",
         "tests/test_swap_modes.py -k autocast",
     ),
     Mutant(

@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.weight_norm import WeightNorm
 
 from wic_layers.hosts.calls import Entry
 from wic_layers.layer.cache import computed
@@ -115,12 +116,13 @@ class HostKernel(WIC):
         self.bijective = True
         self.parametrization = "free"
         self.host = host
-        self._places: list[tuple[nn.Module, str]] = []
+        self._places = self._places_of_sources()
         self._parts = list(host.modules())
 
     @property
     def weight(self) -> Tensor:  # type: ignore[override]
         """The kernel, shape (n, n)."""
+        self._refresh()
         return self._kernel(self._entries())
 
     @property
@@ -181,7 +183,8 @@ class HostKernel(WIC):
         """The log-volume of the host's forward, in float32 at least."""
 
         def compute() -> Tensor:
-            if self.spec.volume is not None:
+            # what is assembled in half precision is rounded, and its factors are not
+            if self.spec.volume is not None and kernel.dtype.itemsize >= 4:
                 volume = outside_autocast(
                     lambda: self.spec.volume(self.host), device=kernel.device
                 )
@@ -211,7 +214,6 @@ class HostKernel(WIC):
         return pair
 
     def _kernel(self, entries: Any = None) -> Tensor:
-        self._refresh()
         return self._pair(entries)[0]
 
     def _assembled(self) -> Tensor:
@@ -219,9 +221,9 @@ class HostKernel(WIC):
         return self._read()[0]
 
     def _refresh(self) -> None:
-        """Computes the weights that torch's older utilities (weight_norm) set before a call."""
+        """Computes the weight that torch's older weight_norm sets before a call only."""
         for hook in self.host._forward_pre_hooks.values():
-            if type(hook).__module__.startswith("torch.nn.utils"):
+            if type(hook) is WeightNorm:
                 hook(self.host, None)
 
     def _lu_factors(self) -> None:
@@ -232,12 +234,14 @@ class HostKernel(WIC):
         if not tensors or any(
             tensor is None for tensor in tensors
         ):  # a parametrization may have moved some
-            places = _places_of(self.host)
-            names = self.spec.sources
-            some = {name: place for name, place in places.items() if not names or name in names}
-            self._places = list((some or places).values())
+            self._places = self._places_of_sources()
             tensors = [_tensor(module, name) for module, name in self._places]
         return tuple(tensors)  # type: ignore[arg-type]
+
+    def _places_of_sources(self) -> list[tuple[nn.Module, str]]:
+        places, names = _places_of(self.host), self.spec.sources
+        some = [place for name, place in places.items() if not names or name in names]
+        return some or list(places.values())
 
     def _maps(self) -> tuple[object, ...]:
         # a parametrization that is registered later changes a class, or the length of a list
