@@ -56,28 +56,28 @@ SWAPPED = (
     ),
     Mutant(
         "a file that holds a class made on the fly",
-        "wic_layers/hosts/engine.py",
+        "wic_layers/hosts/answering.py",
         'if function.__name__ == "__newobj__":',
         "if False:",
         "tests/test_swap.py -k saved_whole",
     ),
     Mutant(
         "a file that needs this library",
-        "wic_layers/hosts/engine.py",
+        "wic_layers/hosts/answering.py",
         "return function, args, _state(self, state), *reduction[3:]",
         "return function, args, state, *reduction[3:]",
         "tests/test_swap.py -k saved_whole",
     ),
     Mutant(
         "a copy answers from the first one's kernel",
-        "wic_layers/hosts/engine.py",
+        "wic_layers/hosts/answering.py",
         'if kernel is None or kernel._modules["host"] is not layer:',
         "if kernel is None:",
         "tests/test_swap_modes.py -k replicas",
     ),
     Mutant(
         "copies of swapped layers are the owner's",
-        "wic_layers/hosts/engine.py",
+        "wic_layers/hosts/answering.py",
         "    twin.__class__ = kind\n",
         "",
         "tests/test_swap.py -k 'independent and sldj'",
@@ -99,8 +99,8 @@ SWAPPED = (
     Mutant(
         "autocast rounds the kernel",
         "wic_layers/hosts/engine.py",
-        "y, volume, folded = self.run(x.float(), rev=rev, with_volume=with_volume)",
-        "y, volume, folded = self.run(x.to(torch.get_autocast_dtype(kind)), rev=rev, with_volume=with_volume)",
+        "self.run(x.float(), rev=rev",
+        "self.run(x.bfloat16(), rev=rev",
         "tests/test_swap_modes.py -k autocast",
     ),
     Mutant(

@@ -12,7 +12,7 @@ import wic_layers
 from wic_layers import WellPosed, swap_1x1
 from wic_layers.blocks import Haar
 from wic_layers.errors import IllConditionedError, WICArgumentError
-from wic_layers.hosts.engine import kernel_of, spec_of
+from wic_layers.hosts.answering import kernel_of, spec_of
 
 CLOSE = {"rtol": 1e-5, "atol": 1e-5}
 

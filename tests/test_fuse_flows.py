@@ -13,7 +13,7 @@ from wic_layers import WIC
 from wic_layers.cli.program import main
 from wic_layers.deploy import calling, export_model, fuse
 from wic_layers.errors import WICArgumentError
-from wic_layers.hosts.engine import spec_of
+from wic_layers.hosts.answering import spec_of
 
 BY_NAME = {case.name: case for case in CASES}
 GLOW = "(x, logdet, reverse), LU"

@@ -31,7 +31,8 @@ from torch.optim.swa_utils import AveragedModel
 
 from wic_layers import det_loss, swap_1x1
 from wic_layers.hosts import unswap_1x1
-from wic_layers.hosts.engine import HostKernel, kernel_of, spec_of
+from wic_layers.hosts.answering import kernel_of, spec_of
+from wic_layers.hosts.engine import HostKernel
 from wic_layers.layer.kernel import kernels_of
 
 pytestmark = pytest.mark.filterwarnings("ignore:Using non-full backward hooks:FutureWarning")

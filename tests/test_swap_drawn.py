@@ -9,7 +9,7 @@ from standins.flows import masked, mode, rev, reverse_method, running_logdet, sp
 from standins.flows.vectors import InvertibleAffine
 
 from wic_layers import swap_1x1
-from wic_layers.hosts.engine import kernel_of
+from wic_layers.hosts.answering import kernel_of
 
 EPS = torch.finfo(torch.float32).eps
 

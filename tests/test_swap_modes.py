@@ -26,7 +26,8 @@ from torch.optim.swa_utils import AveragedModel
 
 import wic_layers
 from wic_layers import swap_1x1
-from wic_layers.hosts.engine import HostKernel, kernel_of
+from wic_layers.hosts.answering import kernel_of
+from wic_layers.hosts.engine import HostKernel
 
 HERE = Path(__file__).parent
 FREE, LU, WAVES = (

@@ -14,8 +14,8 @@ from torch import nn
 from wic_layers import WIC, det_loss, swap_1x1
 from wic_layers.errors import IllConditionedError, WICArgumentError
 from wic_layers.hosts import register_1x1, unswap_1x1
+from wic_layers.hosts.answering import kernel_of, spec_of
 from wic_layers.hosts.calls import Call, Flag, Pair, entry_of
-from wic_layers.hosts.engine import kernel_of, spec_of
 from wic_layers.hosts.swap import _REGISTERED
 from wic_layers.testing import check
 

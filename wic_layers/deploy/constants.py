@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from wic_layers.blocks import DenseBlock, InvertibleBlock
 from wic_layers.blocks.block import run_named
 from wic_layers.errors import WICArgumentError, WICError
-from wic_layers.hosts.engine import CONSTANT, HostKernel, kernel_of, spec_of
+from wic_layers.hosts.answering import CONSTANT, kernel_of, spec_of
+from wic_layers.hosts.engine import HostKernel
 from wic_layers.layer.completion import Completion, Gaussian, Shift
 from wic_layers.layer.conv import WIC
 from wic_layers.layer.functional import from_algebra

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrize import type_before_parametrizations
 
 from wic_layers.errors import IllConditionedError, WICError
+from wic_layers.hosts.answering import class_for
 from wic_layers.hosts.calls import Call, Entry, calls_of
-from wic_layers.hosts.engine import Layout, Spec, class_for, tensors_of
+from wic_layers.hosts.engine import Layout, Spec, tensors_of
 from wic_layers.hosts.readers import (
     Attribute,
     Measured,

@@ -14,8 +14,9 @@ from typing import Any, overload
 from torch import Tensor, nn
 
 from wic_layers.errors import IllConditionedError, WICArgumentError
+from wic_layers.hosts.answering import class_for, kernel_of, spec_of
 from wic_layers.hosts.calls import Call
-from wic_layers.hosts.engine import HostKernel, Spec, class_for, kernel_of, spec_of
+from wic_layers.hosts.engine import HostKernel, Spec
 from wic_layers.hosts.recognition import (
     PERMUTATION,
     fixed_spec,
