@@ -21,6 +21,7 @@ from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
 from integrations.flows import checks
+from integrations.flows.rows import groups
 from wic_layers import swap_1x1
 
 STEPS, PROCESSES = 2, 2
@@ -113,8 +114,6 @@ def _cell(case: Any, column: str) -> tuple[str, str]:
 
 
 def _work(rank: int, port: int, only: str, out: str) -> None:
-    from integrations.flows import table
-
     warnings.filterwarnings("ignore")
     torch.set_num_threads(1)
     dist.init_process_group(
@@ -125,7 +124,7 @@ def _work(rank: int, port: int, only: str, out: str) -> None:
         timeout=timedelta(seconds=120),
     )
     cells = {}
-    for title, cases in table.groups():
+    for title, cases in groups():
         for case in cases:
             if only in f"{title} {case.name}" and case.layers:
                 with contextlib.redirect_stdout(io.StringIO()):

@@ -13,53 +13,21 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
-import os
 import sys
 import time
 import warnings
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
 
-ROOT = Path(__file__).parents[2]
-sys.path[:0] = [str(ROOT / "tests")]
-
-from integrations.flows import checks, processes  # noqa: E402
-from wic_layers import swap_1x1  # noqa: E402
-from wic_layers.errors import WICArgumentError  # noqa: E402
+from integrations.flows import checks, processes
+from integrations.flows.rows import groups
+from wic_layers import swap_1x1
+from wic_layers.errors import WICArgumentError
 
 NUMBERS = ("equal", "training")
 HEADER = ("way of being called", "flows", "found", "lines", *checks.COLUMNS, *processes.COLUMNS)
-
-
-def groups() -> list[tuple[str, list[Any]]]:
-    """The rows: a name, and its cases."""
-    sources = os.environ.get("SOURCES")
-    if sources:
-        return _real(Path(sources).resolve())
-    from standins import flows
-
-    families = [module for module in vars(flows).values() if hasattr(module, "CASES")]
-    titles = {case.name: module.__doc__ for module in families for case in module.CASES}
-    rows: dict[str, list[Any]] = {}
-    for case in flows.CASES:
-        title = (titles[case.name] or "").partition("\n")[0].replace("``", "`")
-        rows.setdefault(title.rstrip(".:"), []).append(case)
-    return list(rows.items())
-
-
-def _real(sources: Path) -> list[tuple[str, list[Any]]]:
-    import real_flows
-
-    rows: dict[str, list[Any]] = {}
-    for source, case in real_flows.all_cases(sources):
-        if isinstance(case, str):
-            print(f"{source.name}: {case}", file=sys.stderr)
-        else:
-            rows.setdefault(f"{source.name} {source.commit}", []).append(case)
-    return list(rows.items())
 
 
 class Notes:

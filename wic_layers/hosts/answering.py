@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from wic_layers.hosts.calls import Entry
+from wic_layers.hosts.calls import Answering, Entry
 from wic_layers.hosts.engine import HostKernel, Spec
 
 __all__ = ["CONSTANT", "class_for", "kernel_of", "spec_of"]
@@ -64,7 +64,7 @@ def _making(entries: tuple[Entry, ...], original: Callable[..., Any]) -> Callabl
     return made
 
 
-def _transformed(entry: Entry, wic: HostKernel, *args: Any) -> Any:
+def _transformed(entry: Entry, wic: Answering, *args: Any) -> Any:
     return entry.answer(wic, args, {})
 
 

@@ -14,15 +14,12 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cache
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from wic_layers.hosts.results import Result
-
-if TYPE_CHECKING:
-    from wic_layers.hosts.engine import HostKernel
 
 __all__ = ["Call", "Entry", "Flag", "Lazy", "Pair", "Transform", "calls_of"]
 
@@ -31,6 +28,16 @@ FLAGS = ("reverse", "rev", "inverse", "invert", "inv", "reversed", "backward", "
 _FORWARDS = ("forward", "_forward_and_log_det_jacobian")
 _INVERSES = ("inverse", "reverse", "backward", "invert", "_inverse")
 _RUNNING = re.compile(r"log_?det|ldj|log_?df|logp|objective", re.IGNORECASE)
+
+
+class Answering(Protocol):
+    """What answers for a layer: its kernel, or a constant in its place."""
+
+    def run(
+        self, x: Tensor, *, rev: bool, with_volume: bool = True, lowers: bool = True
+    ) -> tuple[Tensor, Tensor | None, Tensor]:
+        """The result, the log-volume of one position, and the input with the channels first."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -124,7 +131,7 @@ class Entry:
             return "inverse" if rev else (default if isinstance(default, str) else "direct")
         return rev
 
-    def answer(self, wic: HostKernel, args: tuple[Any, ...], kwargs: dict[str, Any]) -> object:
+    def answer(self, wic: Answering, args: tuple[Any, ...], kwargs: dict[str, Any]) -> object:
         """What the method returns, from the kernel."""
         values = self._bound(args, kwargs)
         flag = self.rev if self.flag is None else values[self.flag]

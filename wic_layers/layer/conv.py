@@ -111,7 +111,6 @@ class WIC(RectangularKernel):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        _refuse_dims(in_channels)
         in_channels = _whole(in_channels, 1, "in_channels as an int of at least 1")
         out_channels = _whole(out_channels, 1, "out_channels as an int of at least 1")
         if layout not in ("compact", "published"):
@@ -381,22 +380,15 @@ class WIC(RectangularKernel):
             return convolve(x, rest)
 
 
-def _refuse_dims(in_channels: object) -> None:
-    """Raises for what FrEIA's graphs give a module in place of a number of channels."""
-    if isinstance(in_channels, (list, tuple)):
-        raise WICArgumentError(
-            f"Expected in_channels as an int of at least 1; got {in_channels!r}. FrEIA's graphs "
-            "give such sizes: write wic_layers.freia.WIC there."
-        )
-
-
 def _whole(value: object, least: int, expected: str) -> int:
     """An int of any library (numpy's too), but no bool; raises with what was expected."""
     if not isinstance(value, bool) and hasattr(value, "__index__"):
         number = operator.index(value)
         if number >= least:
             return number
-    raise WICArgumentError(f"Expected {expected}; got {value!r}.")
+    # FrEIA's graphs give a module lists of sizes
+    hint = " In FrEIA write wic_layers.freia.WIC." if isinstance(value, (list, tuple)) else ""
+    raise WICArgumentError(f"Expected {expected}; got {value!r}.{hint}")
 
 
 def _copied(kernel: Tensor) -> Tensor:

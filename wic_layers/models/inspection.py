@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain
-from typing import TYPE_CHECKING, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -18,9 +18,6 @@ from wic_layers._probe import random_numbers_restored
 from wic_layers.blocks import Chain
 from wic_layers.blocks.block import as_block
 from wic_layers.layer.kernel import kernels_of
-
-if TYPE_CHECKING:
-    from wic_layers.models.base import Network
 
 __all__ = [
     "Inspection",
@@ -187,7 +184,7 @@ def in_evaluation_mode(model: _Module) -> _Module:
 
 
 @torch.no_grad()
-def inspect(model: Network, side: int = 36) -> Inspection:
+def inspect(model: Any, side: int = 36) -> Inspection:
     """Measures a network.
 
     Args:
