@@ -9,9 +9,9 @@ from torch import Tensor
 from wic_layers.blocks import Haar
 from wic_layers.errors import WICArgumentError
 from wic_layers.layer.conv import WIC
-from wic_layers.models.base import Network
+from wic_layers.models.base import Network, has_wic
 from wic_layers.models.irn import IRN
-from wic_layers.models.official.format import Format, haar_kernel
+from wic_layers.models.official.format import Format, behind_net, haar_kernel
 
 __all__ = ["IRNFormat"]
 
@@ -19,11 +19,16 @@ _SQUEEZES = ("haar_weights", "conv_weights")
 
 
 class IRNFormat(Format):
-    """The code of IRN."""
+    """The code of IRN.
+
+    Its data sets read with OpenCV and turn what they read: its networks see red first
+    (``data/LQGT_dataset.py``). A network with a WIC is one inside
+    :class:`~wic_layers.WellPosed` there.
+    """
 
     networks = (IRN,)
     mark = r"^operations\.0\.(haar|conv)_weights$"
-    published = "random_z"
+    wic = "wic."
 
     def build(
         self, state: Mapping[str, Tensor], out_channels: int | None, copies: int | None
@@ -31,7 +36,7 @@ class IRNFormat(Format):
         """The network that the names and shapes of a state dict are for."""
         self._refuse(out_channels=out_channels, copies=copies)
         squeezes = sorted(int(key.split(".")[1]) for key in state if key.endswith(_SQUEEZES))
-        blocks = max(int(key.split(".")[1]) for key in state) + 1
+        blocks = max(int(k.split(".")[1]) for k in state if k.startswith("operations.")) + 1
         if len(squeezes) > 1 and squeezes[1] == squeezes[0] + 1:
             raise WICArgumentError(
                 "it squeezes twice before its couplings (down_first), which is not known here"
@@ -68,12 +73,18 @@ class IRNFormat(Format):
         for key in model.state_dict():
             place, _, rest = key.partition(".")
             if int(place) == len(model) - 1:
+                if has_wic(model):
+                    names[key] = f"{self.wic}{rest}"
                 continue
             is_squeeze = int(place) == 0 and isinstance(
                 model.get_submodule(key[: -len(".weight")]), WIC
             )
             names[key] = f"operations.{place}.{'conv_weights' if is_squeeze else rest}"
         return names
+
+    def checkpoint(self, model: Network, state: dict[str, Tensor]) -> object:
+        """A plain state dict."""
+        return behind_net(state, self.wic) if has_wic(model) else state
 
     def constants(self, model: Network) -> dict[str, Tensor]:
         """The kernels of their Haar transforms."""
