@@ -28,7 +28,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture
 def checkpoint(tmp_path):
-    model = shaken(IRN(couplings=1, growth=4, random_z=True)).half().float().eval()
+    model = shaken(IRN(couplings=1, growth=4, random_z=True)).eval()
     save_official(model, tmp_path / "irn.pth")
     return model, tmp_path / "irn.pth"
 
@@ -39,7 +39,9 @@ FEW = ("--steps", 2, "--crop", 32, "--batch", 1, "--held-out", 1, "--accelerator
 def test_without_photographs_the_picture_stays(checkpoint, tmp_path, capsys):
     model, path = checkpoint
     assert command("irn", path, "-o", tmp_path / "out") == 0
-    assert "give --data FOLDER to fine-tune it" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "model.safetensors: the checkpoint's weights in float32, and a WIC that " in printed
+    assert "give --data FOLDER to fine-tune it" in printed
     found = from_pretrained(tmp_path / "out")
     assert found.config == {**model.config, "random_z": False}
     assert found.card["start"] == "irn.pth, IRN, its random z a WIC"
@@ -95,13 +97,14 @@ IICNETS = {
 @pytest.mark.parametrize("task", IICNETS)
 def test_both_directions_of_iicnet_stay(task, tmp_path, capsys):
     given = {"couplings": 1, "growth": 4, "features": 3, **IICNETS[task]}
-    model = shaken(IICNet(channel_squeeze=True, **given)).half().float().eval()
+    model = shaken(IICNet(channel_squeeze=True, **given)).eval()
+    model.colours = "BGR"
     save_official(model, tmp_path / "iicnet.pth")
     assert command("iicnet", tmp_path / "iicnet.pth", "-o", tmp_path / "o", "--task", task) == 0
     assert "a WIC that starts as the channel squeeze, for" in capsys.readouterr().out
     found = from_pretrained(tmp_path / "o")
     assert found.config == {**model.config, "channel_squeeze": False}
-    assert found.task == task
+    assert (found.task, found.colours) == (task, "BGR")
     assert found.card["start"] == "iicnet.pth, IICNet, its channel squeeze a WIC"
     x = torch.rand(1, model.config["in_channels"], 16, 20)
     with torch.no_grad():
@@ -112,6 +115,7 @@ def test_both_directions_of_iicnet_stay(task, tmp_path, capsys):
 
 def test_iicnet_is_fine_tuned_and_judged(folder, tmp_path, capsys):
     model = shaken(IICNet(couplings=1, growth=4, features=2, channel_squeeze=True))
+    model.colours = "BGR"
     save_official(model, tmp_path / "i.pth")
     out = tmp_path / "out"
     given = ("iicnet", tmp_path / "i.pth", "-o", out, "--task", "stereo", "--data", folder)
@@ -129,7 +133,8 @@ def test_iicnet_is_fine_tuned_and_judged(folder, tmp_path, capsys):
 
 
 def test_what_an_iicnet_is_for_has_to_be_said(tmp_path):
-    save_official(IICNet(couplings=1, growth=4, channel_squeeze=True), tmp_path / "i.pth")
+    model = IICNet(couplings=1, growth=4, channel_squeeze=True)
+    save_official(model, tmp_path / "i.pth", colours="RGB")
     given = ("iicnet", tmp_path / "i.pth", "-o", tmp_path / "out")
     expected = "--task with what .*: hiding-1, stereo, zoom-x2, zoom-x4, zoom-x8"
     with pytest.raises(WICArgumentError, match=expected):
