@@ -143,9 +143,9 @@ def test_every_row(row, kind, tmp_path):
     expected = {
         "nested, of another network": r"encoder\.weight, encoder\.bias in \['state_dict'\] \(2 te",
         "no tensors": "holds no tensors, but epoch",
-        "NaN": r"NaN or infinite in 1 of \d+ tensors \(.*checkpoint from before",
-        "inf": r"NaN or infinite in 1 of \d+ tensors",
-        "float64, too large": r"NaN or infinite in 1 of \d+ tensors",
+        "NaN": r"NaN, or infinite in float32, in 1 of \d+ tensors \(.*checkpoint from before",
+        "inf": r"NaN, or infinite in float32, in 1 of \d+ tensors",
+        "float64, too large": r"NaN, or infinite in float32, in 1 of \d+ tensors",
         "a name missing": r"1 names are missing \(.*conv3\.bias\)",
         "another width": r"has other shapes than its network, .*conv2\.weight is \(2, .*, not \(",
         "truncated": "is damaged, no checkpoint of torch",

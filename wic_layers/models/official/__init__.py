@@ -264,8 +264,8 @@ def _check_finite(state: Mapping[str, Tensor], what: str) -> None:
     wrong = [key for key, value in state.items() if not value.float().isfinite().all()]
     if wrong:
         raise WICFileError(
-            f"{what} holds weights that are NaN or infinite in {len(wrong)} of {len(state)} "
-            f"tensors ({', '.join(wrong[:4])}), so that nothing can come back. Take a checkpoint "
+            f"{what} holds weights that are NaN, or infinite in float32, in {len(wrong)} of "
+            f"{len(state)} tensors ({', '.join(wrong[:4])}), so that nothing can come back. Take a checkpoint "
             "from before its training went astray."
         )
 
