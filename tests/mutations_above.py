@@ -848,4 +848,126 @@ TRAINING = (
     ),
 )
 
-ABOVE = (*CALLED, *HOSTS, *MODELS, *IMAGES, *CODEC, *TRAINING)
+THERE_AND_BACK = (
+    Mutant(
+        "a forward picture with red and blue exchanged",
+        "wic_layers/models/base.py",
+        "return self.turn_picture(super()._forward(self.turn_images(x)))",
+        "return super()._forward(self.turn_images(x))",
+        "tests/test_there_and_back.py -k only_colour",
+    ),
+    Mutant(
+        "a closed network in another order",
+        "wic_layers/models/base.py",
+        "closed.task, closed.colours = model.task, model.colours",
+        "closed.task = model.task",
+        "tests/test_there_and_back.py -k folder_keeps",
+    ),
+    Mutant(
+        "grey planes turned",
+        "wic_layers/models/hinet.py",
+        'channels: int = self.config["out_channels"]',
+        'channels: int = self.config["in_channels"]',
+        "tests/test_there_and_back.py -k only_colour",
+    ),
+    Mutant(
+        "IICNet sees red first",
+        "wic_layers/models/official/iicnet.py",
+        '    colours = "BGR"',
+        '    colours = "RGB"',
+        "tests/test_there_and_back.py -k owners_may_say",
+    ),
+    Mutant(
+        "the shift loss in the order of the ends",
+        "wic_layers/training/terms.py",
+        "reference = model.turn_picture(reference)",
+        "pass",
+        "tests/test_there_and_back.py -k losses_are",
+    ),
+    Mutant(
+        "a network that turns colours undone by blocks",
+        "wic_layers/models/base.py",
+        'return self.colours == "RGB" and super().can_undo(rev=rev)',
+        "return super().can_undo(rev=rev)",
+        "tests/test_there_and_back.py -k saving_memory",
+    ),
+    Mutant(
+        "the order of a folder is not read",
+        "wic_layers/models/weights.py",
+        'model.colours = check_colours(config.get("colours", "RGB"))',
+        'check_colours(config.get("colours", "RGB"))',
+        "tests/test_there_and_back.py -k folder_keeps",
+    ),
+    Mutant(
+        "a network of another order written",
+        "wic_layers/models/official/__init__.py",
+        "if model.colours != order:",
+        "if False:",
+        "tests/test_there_and_back.py -k another_order",
+    ),
+    Mutant(
+        "training forgets the order",
+        "wic_layers/training/command.py",
+        'model.colours = check_colours(settings.colours or "RGB")',
+        "pass",
+        "tests/test_training_command.py -k sees_colours",
+    ),
+    Mutant(
+        "NaN loaded",
+        "wic_layers/models/official/__init__.py",
+        "    _check_finite(state, what)\n",
+        "",
+        "tests/test_there_and_back.py -k every_row",
+    ),
+    Mutant(
+        "a kernel of their code is lost",
+        "wic_layers/models/official/format.py",
+        "return bool(self.wic) and any(",
+        "return not self.wic and any(",
+        "tests/test_there_and_back.py -k goes_there_again",
+    ),
+    Mutant(
+        "a learned completion taken for zero",
+        "wic_layers/models/official/__init__.py",
+        '    return "learned"\n',
+        "    return completion\n",
+        "tests/test_there_and_back.py -k completion_of_a_closed",
+    ),
+    Mutant(
+        "HiNet without an optimizer",
+        "wic_layers/models/official/hinet.py",
+        '"opt": optimizer.state_dict(),',
+        '"opt": {},',
+        "tests/test_there_and_back.py -k hinets_optimizer",
+    ),
+    Mutant(
+        "HiNet's network beside net.",
+        "wic_layers/models/official/hinet.py",
+        "inner = behind_net(inner, self.wic)",
+        "inner = dict(inner)",
+        "tests/test_there_and_back.py -k goes_there_again",
+    ),
+    Mutant(
+        "HCFlow's second trunk over the first",
+        "wic_layers/models/official/hcflow.py",
+        '(first if place[2] == "1" else 0)',
+        "0",
+        "tests/test_there_and_back.py -k trunks",
+    ),
+    Mutant(
+        "IICNet without its 1x1 convolution by its names",
+        "wic_layers/models/official/iicnet.py",
+        "if is_halved and _KERNEL not in state:",
+        "if False:",
+        "tests/test_there_and_back.py -k without_its_1x1",
+    ),
+    Mutant(
+        "an upgrade narrowed unasked",
+        "wic_layers/training/upgrade.py",
+        "card, precision=args.precision)",
+        "card)",
+        "tests/test_training_upgrade.py -k every_bit",
+    ),
+)
+
+ABOVE = (*CALLED, *HOSTS, *MODELS, *IMAGES, *CODEC, *TRAINING, *THERE_AND_BACK)
