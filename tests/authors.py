@@ -62,13 +62,13 @@ def coupling(name, first, second, growth, nets="FGH"):
     return shapes
 
 
-def irn(depths, growth, channels=3):
+def irn(depths, growth, channels=3, kept=3):
     shapes, place, inner = {}, itertools.count(), channels
     for depth in depths:
         shapes[f"operations.{next(place)}.haar_weights"] = (4 * inner, 1, 2, 2)
         inner *= 4
         for _ in range(depth):
-            shapes |= coupling(f"operations.{next(place)}", channels, inner - channels, growth)
+            shapes |= coupling(f"operations.{next(place)}", kept, inner - kept, growth)
     return Named(shapes)
 
 

@@ -962,6 +962,13 @@ THERE_AND_BACK = (
         "tests/test_there_and_back.py -k without_its_1x1",
     ),
     Mutant(
+        "DLV's couplings one place too far",
+        "wic_layers/models/official/irn.py",
+        'f"operations.{int(place) - 1}.{rest}"',
+        'f"operations.{place}.{rest}"',
+        "tests/test_there_and_back.py -k latent_in_irns",
+    ),
+    Mutant(
         "an upgrade narrowed unasked",
         "wic_layers/training/upgrade.py",
         "card, precision=args.precision)",

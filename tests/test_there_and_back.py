@@ -9,13 +9,14 @@ import pytest
 import torch
 from cases import shaken
 
-from wic_layers.blocks import AffineCoupling, Chain, ChannelMean, save_memory
+from wic_layers.blocks import AffineCoupling, Chain, ChannelMean, Latent, save_memory
 from wic_layers.blocks.dense_block import DenseBlock
 from wic_layers.errors import WICArgumentError, WICFileError
 from wic_layers.models import (
     DLVIRN,
     IRN,
     DLVHiNet,
+    DualLatent,
     HCFlow,
     HiNet,
     IICNet,
@@ -139,6 +140,28 @@ def test_what_was_closed_in_their_code_comes_back_and_goes_there_again(name, tmp
     load(path, again)
     assert_same_tensors(net, again)
     assert_same(model, load_official(path))
+
+
+@pytest.mark.parametrize("depths", [[2], [1, 1]])
+def test_a_latent_in_irns_own_code(depths, tmp_path):
+    """Two channels of w: the lines of ``integrations/dlv``."""
+    channels = 5 * 4 ** len(depths)
+
+    def lines():
+        inner = authors.closed(authors.irn(depths, 4, 5, 3), channels, 3)
+        return DualLatent(Latent(2), inner)
+
+    net, path = moved(lines()), tmp_path / "dlv.pth"
+    torch.save({f"module.{key}": value for key, value in net.state_dict().items()}, path)
+    model = load_official(path)
+    assert model.config == DLVIRN(scale=2 * len(depths), couplings=depths[0], growth=4).config
+    assert torch.equal(model[-1].weight, net[1].wic.weight)
+    again = lines()
+    save_official(model, path)
+    authors.load_network(path, again)
+    assert_same_tensors(net, again)
+    with pytest.raises(WICArgumentError, match="DLVIRN with a WIC .*; got one with z='zero'"):
+        save_official(DLVIRN(couplings=1, growth=4, z="zero"), path)
 
 
 @pytest.mark.parametrize("kind", checkpoint_rows.NETWORKS)

@@ -22,7 +22,7 @@ from wic_layers.training.recipe import Settings
 
 __all__ = ["KINDS", "add_arguments", "judge_decodings", "run"]
 
-KINDS = {"irn": "IRN", "hinet": "HiNet", "iicnet": "IICNet", "hcflow": "HCFlow"}
+KINDS = {"irn": "IRN", "hinet": "HiNet", "iicnet": "IICNet", "hcflow": "HCFlow", "dlv": "DLVIRN"}
 """The code bases whose checkpoints can be upgraded, with the class of their networks."""
 
 # by the argument that builds a network as published: what it had, what a WIC does there, its row

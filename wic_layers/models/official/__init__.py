@@ -23,14 +23,14 @@ from wic_layers.models.official.format import Format
 from wic_layers.models.official.hcflow import HCFlowFormat
 from wic_layers.models.official.hinet import HiNetFormat
 from wic_layers.models.official.iicnet import IICNetFormat
-from wic_layers.models.official.irn import IRNFormat
+from wic_layers.models.official.irn import DLVIRNFormat, IRNFormat
 from wic_layers.models.official.win import WINFormat
 
 __all__ = ["load_official", "save_official"]
 
 
 _FORMATS: tuple[Format, ...] = (
-    WINFormat(), IRNFormat(), HiNetFormat(), IICNetFormat(), HCFlowFormat(),
+    WINFormat(), DLVIRNFormat(), IRNFormat(), HiNetFormat(), IICNetFormat(), HCFlowFormat(),
 )  # fmt: skip
 _KNOWN = "WIN, WIN-Naive, IRN, HiNet, IICNet or HCFlow"
 # how they begin, and an example of each
@@ -40,8 +40,8 @@ _BEGINNINGS = {
     "2.operations.": "2.operations.0.F.conv1.weight",
     "flow.layers.": "flow.layers.1.actnorm.bias",
 }
-# what DataParallel, torch.compile, HiNet's Model and WellPosed put in front of a name
-_WRAPPED = re.compile(r"^(?:(?:module|_orig_mod|model|net)\.)+")
+# what DataParallel, torch.compile, HiNet's Model, WellPosed and DualLatent put in front of a name
+_WRAPPED = re.compile(r"^(?:(?:module|_orig_mod|model|1(?=\.net\.)|net)\.)+")
 
 
 def load_official(
@@ -58,7 +58,7 @@ def load_official(
     widths and depths) is read from the names and shapes alone. The prefix that DataParallel adds
     is taken off, and a state dict inside a larger checkpoint is found. A network that was trained
     with the lines of ``integrations/`` in its own code, which put a WIC there, is one with that
-    WIC here.
+    WIC here; so is a DLV-IRN, in the code of IRN.
 
     Args:
         source: A ``.pth`` file, read with ``weights_only=True``, or a state dict. Half and double
@@ -161,7 +161,7 @@ def load_official(
 def save_official(model: Network, path: str | Path, *, colours: Colours | None = None) -> None:
     """Writes a network's checkpoint as its authors' code does.
 
-    A network with a WIC (IRN, HiNet, IICNet) is written for that code with the lines of
+    A network with a WIC (IRN, HiNet, IICNet, DLV-IRN) is written for that code with the lines of
     ``integrations/``, which put a WIC there; the completion must be the same, ``"zero"`` unless
     those lines say another. HiNet's optimizer has taken no step yet, and the settings with which
     its training starts; all others keep no optimizer in this file.
@@ -265,8 +265,8 @@ def _check_finite(state: Mapping[str, Tensor], what: str) -> None:
     if wrong:
         raise WICFileError(
             f"{what} holds weights that are NaN, or infinite in float32, in {len(wrong)} of "
-            f"{len(state)} tensors ({', '.join(wrong[:4])}), so that nothing can come back. Take a checkpoint "
-            "from before its training went astray."
+            f"{len(state)} tensors ({', '.join(wrong[:4])}), so that nothing can come back. Take "
+            "a checkpoint from before its training went astray."
         )
 
 
