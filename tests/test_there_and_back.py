@@ -160,7 +160,7 @@ def test_a_latent_in_irns_own_code(depths, tmp_path):
     save_official(model, path)
     authors.load_network(path, again)
     assert_same_tensors(net, again)
-    with pytest.raises(WICArgumentError, match="DLVIRN with a WIC .*; got one with z='zero'"):
+    with pytest.raises(WICArgumentError, match=r"DLVIRN with a WIC .*; got one with z='zero'"):
         save_official(DLVIRN(couplings=1, growth=4, z="zero"), path)
 
 

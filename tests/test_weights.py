@@ -11,6 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from cases import shaken
 from safetensors.torch import load_file, save_file
 
 import wic_layers
