@@ -1,5 +1,6 @@
 """Checkpoints through loading functions like the authors', and every row of the table of them."""
 
+import copy
 import re
 from functools import partial
 
@@ -9,9 +10,12 @@ import pytest
 import torch
 from cases import shaken
 
+from wic_layers import tasks
 from wic_layers.blocks import AffineCoupling, Chain, ChannelMean, Latent, save_memory
 from wic_layers.blocks.dense_block import DenseBlock
+from wic_layers.deploy import fuse
 from wic_layers.errors import WICArgumentError, WICFileError
+from wic_layers.evaluation.protocol import evaluate
 from wic_layers.models import (
     DLVIRN,
     IRN,
@@ -422,3 +426,51 @@ def test_channel_mean_is_what_iicnet_starts_with():
     """The stand-in of the closed IICNet is the README's line."""
     layer = authors.closed_iicnet(authors.Named({"a": (1,)}), 6).get_submodule("3")
     assert torch.equal(layer.weight, ChannelMean(2).as_wic(3).weight)
+
+
+class TestAtWork:
+    """A network that sees blue first, in what runs networks."""
+
+    @pytest.fixture
+    def networks(self):
+        model = shaken(IICNet(6, 3, couplings=1, growth=4, features=2)).eval()
+        turning = copy.deepcopy(model)
+        turning.colours = "BGR"
+        return model, turning
+
+    def test_packed_pictures_are_rgb(self, networks):
+        model, turning = networks
+        views = [torch.randint(0, 256, (3, 12, 16), dtype=torch.uint8) for _ in range(2)]
+        expected = tasks.pack("stereo", [view.flip(0) for view in views], model=model)
+        packed = tasks.pack("stereo", views, model=turning)
+        assert torch.equal(packed, expected.flip(0))
+        back = tasks.unpack(packed, "stereo", model=turning)
+        for one, two in zip(back, tasks.unpack(expected, "stereo", model=model), strict=True):
+            assert torch.equal(one, two.flip(0))
+
+    def test_luma_is_that_of_the_colours(self, networks):
+        """What is judged is RGB, whatever the network sees: red weighs as red in the luma."""
+        model, turning = networks
+        photographs = [torch.randint(0, 256, (3, 48, 48), dtype=torch.uint8) for _ in range(2)]
+        rows = []
+        for network, images in ((turning, photographs), (model, [p.flip(0) for p in photographs])):
+            torch.manual_seed(0)  # of the views that are made of them
+            rows.append(next(iter(evaluate(TASKS["stereo"], network, images))))
+        for one, two in zip(*rows, strict=True):
+            assert one.psnr_rgb == pytest.approx(two.psnr_rgb)
+            assert one.psnr_y != pytest.approx(two.psnr_y, abs=1e-6)
+
+    @pytest.mark.parametrize("direction", ["forward", "reverse"])
+    def test_fused(self, networks, direction):
+        _, turning = networks
+        x = torch.rand(1, 6, 8, 8)
+        with torch.no_grad():
+            y = turning(x)
+            if direction == "forward":
+                torch.testing.assert_close(fuse(turning, "forward")(x), y)
+            else:
+                torch.testing.assert_close(fuse(turning, "reverse")(y), turning.inverse(y))
+            given, function = (x, turning) if direction == "forward" else (y, turning.inverse)
+            fused = fuse(turning, direction)
+            program = torch.export.export(fused, (given,))
+            torch.testing.assert_close(program.module()(given), function(given))
