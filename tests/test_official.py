@@ -8,10 +8,20 @@ from cases import shaken
 
 from wic_layers.blocks import Chain
 from wic_layers.errors import WICArgumentError, WICFileError
-from wic_layers.models import IRN, WIN, HiNet, IICNet, WINNaive, load_official, save_official
+from wic_layers.models import (
+    IRN,
+    WIN,
+    HCFlow,
+    HiNet,
+    IICNet,
+    WINNaive,
+    load_official,
+    save_official,
+)
 
 SMALL = {"growth": 4, "layout": "published"}
 SMALL_X4 = {**SMALL, "scale": 4}
+FLOW = {"steps": 3, "growth": 4, "conditional_steps": 2, "width": 8}
 MEAN = {"growth": 4, "features": 2, "channel_squeeze": True}
 NETWORKS = {
     "hiding": lambda: WIN(6, 3, width=32, couplings=2, **SMALL),
@@ -40,24 +50,29 @@ NETWORKS = {
     "IICNet x2": lambda: IICNet(9, 3, scale=2, couplings=1, **MEAN),
     "IICNet x2 of one": lambda: IICNet(3, 3, scale=2, haar=False, couplings=1, **MEAN),
     "IICNet x2 by image": lambda: IICNet(15, 3, scale=2, order="images", couplings=1, **MEAN),
+    "HCFlow": lambda: HCFlow(depth=3, z="drawn", **FLOW),
+    "HCFlow, shallow": lambda: HCFlow(depth=1, z="drawn", **FLOW),
     "rescaling x4, naive, plain": lambda: WINNaive(3, 3, couplings=1, **SMALL_X4),
 }
 
 
 def theirs(model, folder):
-    save_official(model, folder / "theirs.pth")
-    return torch.load(folder / "theirs.pth", weights_only=True)
+    """The network's tensors under their names, without what HiNet's code puts around."""
+    save_official(model, folder / "theirs.pth", colours=model.colours)
+    written = torch.load(folder / "theirs.pth", weights_only=True)
+    state = written.get("net", written)
+    return {key.removeprefix("module.model."): value for key, value in state.items()}
 
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_out_and_in_again(name, tmp_path):
     model = shaken(NETWORKS[name]()).eval()
     state = theirs(model, tmp_path)
-    assert all(key.startswith(("operations.", "inv", "0.", "1.", "2.")) for key in state)
+    assert all(key.startswith(("operations.", "inv", "0.", "1.", "2.", "flow.")) for key in state)
     assert all(value.ndim == 4 for key, value in state.items() if "iConv2d" in key)
     # the authors' x4 has copies; whoever wants none has to say so where the shapes allow both
     chosen = {"copies": 1} if "plain" in name else {}
-    loaded = load_official(tmp_path / "theirs.pth", **chosen)
+    loaded = load_official(tmp_path / "theirs.pth", colours="RGB", **chosen)
     assert type(loaded) is type(model)
     assert loaded.state_dict().keys() == model.state_dict().keys()
     assert theirs(loaded, tmp_path).keys() == state.keys()
@@ -292,10 +307,13 @@ def test_a_file_that_is_not_there(tmp_path):
             WINNaive(6, 3, couplings=1, growth=4, layout="published", completion="zero"),
             "completion='zero'",
         ),
-        (IRN(couplings=1, growth=4), "IRN with random_z=True"),
-        (HiNet(couplings=1, growth=4), "HiNet with random_z=True"),
-        (IICNet(couplings=1, growth=4, features=2), "IICNet with channel_squeeze=True"),
-        (torch.nn.Identity(), "WIN, WIN-Naive, IRN, HiNet or IICNet; got Identity"),
+        (HCFlow(depth=1, **FLOW), r"as published, .* code of HCFlow has; got one with a WIC"),
+        (HCFlow(scale=2, depth=1, z="drawn", **FLOW), "scale of 4, .*; got 3 to 3 channels, sc"),
+        (
+            IICNet(couplings=1, growth=4, features=2),
+            'colours="BGR", .* IICNet\'s .*; got one that sees RGB. Say colours="RGB" if your',
+        ),
+        (torch.nn.Identity(), "WIN, WIN-Naive, IRN, HiNet, IICNet or HCFlow; got Identity"),
     ],
 )
 def test_what_their_code_cannot_read_is_not_written(model, message, tmp_path):

@@ -10,7 +10,16 @@ import pytest
 import torch
 
 from wic_layers import WIC, det_loss, record_wic
-from wic_layers.models import IRN, WIN, HiNet, IICNet, WINNaive, load_official, with_wic
+from wic_layers.models import (
+    IRN,
+    WIN,
+    HiNet,
+    IICNet,
+    WINNaive,
+    load_official,
+    save_official,
+    with_wic,
+)
 
 safetensors = pytest.importorskip("safetensors.torch")
 
@@ -81,13 +90,43 @@ def larger_reference(name):
 @pytest.mark.parametrize("name", NETWORKS | AVERAGING)
 def test_network(name):
     state, expected = larger_reference(name)
-    network = load_official(state)
+    network = load_official(state, colours="RGB")  # turns nothing: the file is in their order
     known = (NETWORKS | AVERAGING)[name]
     assert type(network) is type(known)
     assert network.config == known.config
     with torch.no_grad():
         assert_within(network(expected["x"]), expected["y"])
         assert_within(network.inverse(expected["y_in"]), expected["x_out"])
+
+
+def exchanged(x):
+    """Pictures with red and blue exchanged, if they have colours."""
+    return x if x.shape[1] == 1 else torch.cat([p.flip(1) for p in x.split(3, dim=1)], dim=1)
+
+
+@pytest.mark.parametrize("name", AVERAGING)
+def test_iicnets_see_blue_first(name):
+    """As users load and run them: RGB in and out, where the file has the authors' BGR."""
+    state, expected = larger_reference(name)
+    network = load_official(state)
+    assert network.colours == "BGR"
+    with torch.no_grad():
+        assert_within(network(exchanged(expected["x"])), exchanged(expected["y"]))
+        back = network.inverse(exchanged(expected["y_in"]))
+        assert_within(back, exchanged(expected["x_out"]))
+
+
+@pytest.mark.parametrize("name", NETWORKS | PUBLISHED | AVERAGING)
+def test_what_is_written_is_what_was_read(name, tmp_path):
+    """Every name and bit of the authors' own state dicts."""
+    state, _ = larger_reference(name)
+    save_official(load_official(state), tmp_path / "theirs.pth")
+    written = torch.load(tmp_path / "theirs.pth", weights_only=True)
+    written = written.get("net", written)
+    found = {key.removeprefix("module.model."): value for key, value in written.items()}
+    assert found.keys() == state.keys()
+    for key, value in state.items():
+        assert torch.equal(found[key], value)
 
 
 class Given(torch.nn.Module):
@@ -135,7 +174,7 @@ def test_network_with_a_random_z(name):
 @pytest.mark.parametrize("name", AVERAGING)
 def test_a_wic_in_place_of_the_channel_squeeze_starts_as_it(name, completion):
     state, expected = larger_reference(name)
-    upgraded = with_wic(load_official(state), completion)
+    upgraded = with_wic(load_official(state, colours="RGB"), completion)
     with torch.no_grad():
         assert_within(upgraded(expected["x"]), expected["y"])
         assert_within(upgraded.inverse(expected["y_in"]), expected["x_out"])

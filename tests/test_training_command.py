@@ -116,6 +116,15 @@ def test_a_training_begun_anew_leaves_no_weights_of_the_one_before(folder, tmp_p
         from_pretrained(out)
 
 
+def test_iicnet_is_trained_as_its_code_sees_colours(folder, tmp_path):
+    small = ("iicnet-stereo-squeeze-small", "--data", folder, *FEW)
+    for colours, flags in (("BGR", ()), ("RGB", ("--colours", "RGB"))):
+        command(*small, "-o", tmp_path / colours, *flags)
+        assert from_pretrained(tmp_path / colours).colours == colours
+    with pytest.raises(WICArgumentError, match=r"that see BGR; .*RGB holds .*: say --colours RGB"):
+        command(*small, "-o", tmp_path / "third", "--start", tmp_path / "RGB")
+
+
 @pytest.mark.parametrize("ended", ["saved", "cleared", "described", "replaced"])
 @pytest.mark.parametrize("force", [False, True])
 def test_a_training_ended_before_its_first_checkpoint_can_be_started(

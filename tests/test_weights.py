@@ -11,6 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from cases import shaken
 from safetensors.torch import load_file, save_file
 
 import wic_layers
@@ -102,6 +103,7 @@ def test_the_json_describes_the_weights(stored):
         "task": "rescaling-x2",
         "network": "WIN",
         "arguments": model.config,
+        "colours": "RGB",
         "sha256": hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest(),
         "card": CARD,
     }
@@ -133,6 +135,18 @@ def test_kernels_are_float32_and_couplings_float16(completion, tmp_path):
     found = load_file(model.save_pretrained(tmp_path) / "model.safetensors")
     kinds = {(".conv" in key, tensor.dtype) for key, tensor in found.items()}
     assert kinds == {(True, torch.float16), (False, torch.float32)}
+
+
+def test_nothing_changes_in_float32(tmp_path):
+    model = shaken(WINNaive(6, 3, couplings=1, growth=4, completion="learned"))
+    model.get_parameter("1.F.conv1.bias").data.fill_(1e5)  # too large for float16
+    found = load_file(model.save_pretrained(tmp_path, precision="float32") / "model.safetensors")
+    for key, value in model.state_dict().items():
+        assert found[key].dtype == value.dtype
+        assert torch.equal(found[key], value)
+    assert "MB: all in float32 |" in (tmp_path / "README.md").read_text()
+    with pytest.raises(WICArgumentError, match='"float16" or "float32"; got \'int8\''):
+        model.save_pretrained(tmp_path, precision="int8")
 
 
 def test_the_network_itself_is_left_alone(stored):

@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from wic_layers.blocks import AffineCoupling, Chain
 from wic_layers.blocks.dense_block import DenseBlock
 from wic_layers.errors import WICArgumentError
 from wic_layers.layer.completion import Completion, CompletionName
 from wic_layers.layer.conv import WIC
+from wic_layers.models.colours import turned
 from wic_layers.models.inspection import flow, flow_table
 from wic_layers.models.presets import PRESETS, find_preset
 from wic_layers.models.weights import Stored, read
@@ -23,7 +24,15 @@ from wic_layers.models.weights import Stored, read
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["NETWORKS", "Network", "affine_couplings", "closing", "from_pretrained", "with_wic"]
+__all__ = [
+    "NETWORKS",
+    "Network",
+    "affine_couplings",
+    "closing",
+    "from_pretrained",
+    "has_wic",
+    "with_wic",
+]
 
 NETWORKS: dict[str, type[Network]] = {}
 """The networks by the name that presets and files give them; a subclass enters itself.
@@ -50,6 +59,10 @@ class Network(Stored, Chain):
         task: Name of the task that it was trained for, or None.
         weights_id: The first 16 hex digits of the SHA-256 of the file it was loaded from, or None.
         card: What that file says about its weights.
+        colours: The order in which its blocks see colours: ``"RGB"``, or ``"BGR"`` where its
+            training saw blue first. Both ends take and give RGB all the same: a network of
+            ``"BGR"`` exchanges red and blue of the pictures that come in and go out, and leaves
+            other channels (grey, opacity, depth).
         closed_by: The argument, with its value, that puts a WIC at the end of a subclass that was
             published with something else there; None where there is none.
     """
@@ -87,6 +100,30 @@ class Network(Stored, Chain):
             if isinstance(module, DenseBlock):
                 module.optimize(dtype)
         return self.eval()
+
+    @property
+    def image_channels(self) -> int:
+        """Channels of each image that goes in; several colour pictures count as one image."""
+        channels: int = self.config["in_channels"]
+        return channels
+
+    def turn_images(self, x: Tensor) -> Tensor:
+        """Returns the images that go in with their colours as the blocks see them, and back."""
+        return x if self.colours == "RGB" else turned(x, self.image_channels)
+
+    def turn_picture(self, y: Tensor) -> Tensor:
+        """Returns the forward picture with its colours as the blocks see them, and back."""
+        return y if self.colours == "RGB" else turned(y, self.config["out_channels"])
+
+    def _forward(self, x: Tensor) -> Tensor:
+        return self.turn_picture(super()._forward(self.turn_images(x)))
+
+    def _inverse(self, y: Tensor) -> Tensor:
+        return self.turn_images(super()._inverse(self.turn_picture(y)))
+
+    def can_undo(self, *, rev: bool) -> bool:
+        """Whether all blocks can be undone; a network that turns colours is not, by blocks."""
+        return self.colours == "RGB" and super().can_undo(rev=rev)
 
     @classmethod
     def from_preset(cls, name: str, **changes: Any) -> Self:
@@ -162,6 +199,11 @@ def affine_couplings(
     ]
 
 
+def has_wic(model: Network) -> bool:
+    """Whether a network has a WIC where it was published with something else."""
+    return model.closed_by is not None and model.closed_by in model.config.items()
+
+
 def with_wic(model: nn.Module, completion: CompletionName | None = None) -> Network:
     """Returns a published network with a WIC at its end, and all of its weights.
 
@@ -180,7 +222,7 @@ def with_wic(model: nn.Module, completion: CompletionName | None = None) -> Netw
         WICArgumentError: If it is another network.
     """
     closed_by = model.closed_by if isinstance(model, Network) else None
-    if not isinstance(model, Network) or not closed_by or closed_by in model.config.items():
+    if not isinstance(model, Network) or not closed_by or has_wic(model):
         raise WICArgumentError(
             "Expected a network with a z, with channel_squeeze=True or random_z=True; got "
             f"{type(model).__name__} without."
@@ -189,7 +231,7 @@ def with_wic(model: nn.Module, completion: CompletionName | None = None) -> Netw
     changes = {**dict([closed_by]), "completion": completion}
     closed = type(model)(**{**model.config, **changes})
     closed.load_state_dict({**closed.state_dict(), **model.state_dict()})
-    closed.task = model.task
+    closed.task, closed.colours = model.task, model.colours
     closed.preset = _preset_of(closed)
     return closed.train(model.training)
 

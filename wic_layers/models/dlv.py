@@ -50,6 +50,11 @@ class DualLatent(Chain):
             return super().forward(x, rev)
         if rev:
             raise WICArgumentError("Expected no w with rev=True: the way back finds it by itself.")
+        if isinstance(self, Network):  # whose colours may be of another order inside
+            return self.turn_picture(self._with(self.turn_images(x), w))
+        return self._with(x, w)
+
+    def _with(self, x: Tensor, w: Tensor) -> Tensor:
         first: Latent = self[0]
         return self._through(self._blocks()[1:], first.join(x, w))
 
@@ -206,3 +211,9 @@ class DLVHiNet(DualLatent, Network):
         couples = hinet_couplings(couplings, 4 * together, 4 * together // images, growth)
         last = closing_z(4 * together, 4 * out_channels, z, completion)
         super().__init__(latent, haar, *couples, last, InverseHaar(out_channels))
+
+    @property
+    def image_channels(self) -> int:
+        """Channels of each image: the cover's, and as many of every secret."""
+        channels: int = self.config["out_channels"]
+        return channels

@@ -65,6 +65,12 @@ class HiNet(Network):
         last = closing(channels, cover, random_z=random_z, completion=completion)
         super().__init__(*blocks, last, InverseHaar())
 
+    @property
+    def image_channels(self) -> int:
+        """Channels of each image: the cover's, and as many of every secret."""
+        channels: int = self.config["out_channels"]
+        return channels
+
 
 def hiding_images(in_channels: int, out_channels: int) -> int:
     """Returns how many images a network hides and hides in, if the channels are those of some."""

@@ -225,6 +225,7 @@ def _recipe(network: str, task: str, arguments: Arguments) -> Arguments:
             "weights": (1.0, weight / arguments["in_channels"], *kernel),
             "forward": "l2",
             "rounding": "noise",
+            "colours": "BGR",
             "frequency": 4.1 if is_small else 20.7,
             **({} if is_small else {"crop": 144, "learning_rate": 2e-4}),
         }

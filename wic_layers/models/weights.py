@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,7 @@ from wic_layers._files import write_whole
 from wic_layers.errors import WICArgumentError, WICDependencyError, WICFileError, needing
 from wic_layers.layer.completion import CompletionName
 from wic_layers.layer.conv import WIC
+from wic_layers.models.colours import Colours, check_colours
 from wic_layers.models.presets import PRESETS, find_preset
 
 if TYPE_CHECKING:
@@ -25,11 +26,23 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-__all__ = ["CARD", "CONFIG", "TENSORS", "Stored", "describe", "packaged_weights", "read"]
+__all__ = [
+    "CARD",
+    "CONFIG",
+    "TENSORS",
+    "Precision",
+    "Stored",
+    "describe",
+    "packaged_weights",
+    "read",
+]
 
 _Stored = TypeVar("_Stored", bound="Stored")
 
 TENSORS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
+Precision = Literal["float16", "float32"]
+"""How a file holds weights that are no kernels of WIC."""
+
 _FORMAT = 1
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 _KINDS: Mapping[str, tuple[type, ...]] = {
@@ -72,6 +85,7 @@ class Stored(nn.Module):
         self.task: str | None = None
         self.weights_id: str | None = None
         self.card: dict[str, str] = {}
+        self.colours: Colours = "RGB"
 
     @classmethod
     def from_pretrained(cls, name: str | Path, *, revision: str | None = None) -> Self:
@@ -84,26 +98,39 @@ class Stored(nn.Module):
         """
         return read(name, {cls.__name__: cls}, revision)
 
-    def save_pretrained(self, folder: str | Path, card: Mapping[str, str] | None = None) -> Path:
+    def save_pretrained(
+        self,
+        folder: str | Path,
+        card: Mapping[str, str] | None = None,
+        *,
+        precision: Precision = "float16",
+    ) -> Path:
         """Writes ``model.safetensors``, ``config.json`` and a model card into a folder.
 
-        WIC kernels keep their dtype; everything else (the networks inside the couplings) is stored
-        as float16, which halves the file. Figures should be measured with the stored file.
+        WIC kernels keep their dtype. Figures should be measured with the stored file.
 
         Args:
             folder: Made if there is none; files of these three names are replaced, each at once.
             card: More to say about the weights: data, steps, PSNR with its protocol, licence.
+            precision: How everything but the kernels (the networks inside the couplings) is
+                stored: ``"float16"``, which halves the file, or ``"float32"``, which changes
+                nothing.
 
         Returns:
             The folder.
 
         Raises:
             WICArgumentError: If the network holds a completion that is not a name, and so cannot
-                be written down, or finite weights that would be infinite as float16.
+                be written down, or finite weights that would be infinite as float16; or if
+                ``precision`` is another.
             WICFileError: If the files cannot be written.
             WICDependencyError: If safetensors is not installed.
         """
         safetensors = _safetensors()
+        if precision not in get_args(Precision):
+            raise WICArgumentError(
+                f'Expected precision "float16" or "float32"; got {precision!r}.'
+            )
         completion = self.config["completion"]
         if completion is not None and not isinstance(completion, str):
             raise WICArgumentError(
@@ -114,7 +141,7 @@ class Stored(nn.Module):
         modules = self.named_modules()
         kernels = tuple(f"{name}." for name, module in modules if isinstance(module, WIC))
         state = {
-            key: tensor if key.startswith(kernels) else _narrowed(key, tensor)
+            key: tensor if key.startswith(kernels) else _narrowed(key, tensor, precision)
             for key, tensor in self.state_dict().items()
         }
         state = {key: tensor.detach().cpu().contiguous() for key, tensor in state.items()}
@@ -127,6 +154,7 @@ class Stored(nn.Module):
             "task": preset.task if preset else self.task,
             "network": type(self).__name__,
             "arguments": self.config,
+            "colours": check_colours(self.colours),
             "sha256": hashlib.sha256(blob).hexdigest(),
             "card": dict(self.card if card is None else card),
         }
@@ -139,7 +167,12 @@ class Stored(nn.Module):
                 f"{target} cannot be written: {error.strerror or error}."
             ) from error
         write_whole(target / TENSORS, blob)
-        write_whole(target / CARD, _card(config, parameters, len(blob)).encode())
+        stored = f"{len(blob) / 1e6:.2f} MB: " + (
+            "all in float32"
+            if precision == "float32"
+            else "WIC kernels in float32, all else in float16"
+        )
+        write_whole(target / CARD, _card(config, parameters, stored).encode())
         # last, as it tells what is there
         write_whole(target / CONFIG, (json.dumps(config, indent=2) + "\n").encode())
         return target
@@ -181,27 +214,29 @@ class Stored(nn.Module):
                 ) from error
 
 
-def _narrowed(key: str, tensor: Tensor) -> Tensor:
+def _narrowed(key: str, tensor: Tensor, precision: Precision) -> Tensor:
     if not tensor.is_floating_point():
         return tensor
+    if precision == "float32":
+        return tensor.float()
     stored = tensor.half()
     overflows = torch.isinf(stored) & torch.isfinite(tensor)
     if overflows.any():
         raise WICArgumentError(
             f"Expected weights of at most 65504, as they are stored as float16; {key} has "
-            f"{tensor[overflows].abs().max():.3g}. Train with smaller weights, or save the "
-            "state_dict with torch.save instead."
+            f"{tensor[overflows].abs().max():.3g}. Train with smaller weights, or store them with "
+            'precision="float32".'
         )
     return stored
 
 
-def _card(config: Mapping[str, Any], parameters: int, size: int) -> str:
+def _card(config: Mapping[str, Any], parameters: int, stored: str) -> str:
     """The model card, as the hub shows it."""
     name = config["preset"] or config["network"]
     rows = {
         "task": config["task"] or "not said",
         "network": f"{config['network']}, {parameters:,} parameters",
-        "file": f"{TENSORS}, {size / 1e6:.2f} MB: WIC kernels in float32, all else in float16",
+        "file": f"{TENSORS}, {stored}",
         "SHA-256": config["sha256"],
         **config["card"],
     }
@@ -268,6 +303,7 @@ def read(name: str | Path, networks: Mapping[str, type[_Stored]], revision: str 
         )
     try:
         model = network(**config["arguments"])
+        model.colours = check_colours(config.get("colours", "RGB"))
         state = safetensors.torch.load(blob)
         model.load_state_dict({key: tensor.float() for key, tensor in state.items()})
     except (

@@ -22,6 +22,7 @@ from wic_layers._files import is_temporary
 from wic_layers.errors import WICArgumentError, WICFileError, needing
 from wic_layers.evaluation.judging import Judgement
 from wic_layers.models import NETWORKS, Network, from_pretrained
+from wic_layers.models.colours import check_colours
 from wic_layers.models.presets import PRESETS, find_preset
 from wic_layers.models.weights import CARD, CONFIG, TENSORS
 from wic_layers.pictures import find_images
@@ -142,6 +143,7 @@ def _network(settings: Settings, *, resume: bool) -> Network:
     if settings.completion not in (None, preset.arguments.get("completion")):
         changes["completion"] = settings.completion
     model: Network = NETWORKS[preset.network].from_preset(settings.preset, **changes)
+    model.colours = check_colours(settings.colours or "RGB")
     if settings.start is not None and not resume:  # else all weights come from the checkpoint
         start = from_pretrained(settings.start)
         if (start.preset, start.config) != (model.preset, model.config):
@@ -149,6 +151,11 @@ def _network(settings: Settings, *, resume: bool) -> Network:
                 f"Expected --start with weights of {settings.preset}, with the same completion; "
                 f"{settings.start} holds those of {start.preset or 'a changed preset'} with "
                 f"{start.config.get('completion')!r}."
+            )
+        if start.colours != model.colours:
+            raise WICArgumentError(
+                f"Expected --start with weights that see {model.colours}; {settings.start} holds "
+                f"some that see {start.colours}: say --colours {start.colours}."
             )
         model.load_state_dict(start.state_dict())
     return model

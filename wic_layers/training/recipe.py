@@ -14,6 +14,7 @@ from typing import Any, get_args, get_type_hints
 from wic_layers._files import write_whole
 from wic_layers.errors import WICArgumentError, WICFileError, needing
 from wic_layers.layer.completion import CompletionName
+from wic_layers.models.colours import Colours
 from wic_layers.tasks import Task
 from wic_layers.training.objective import DISTANCES, ROUNDINGS, Objective
 from wic_layers.training.terms import OPTIONAL, WEIGHTS
@@ -77,6 +78,11 @@ class Settings(_Weights):
     completion: str | None = _is(
         None, "what stands in for dropped channels (default: the preset's)",
         choices=get_args(CompletionName),
+    )  # fmt: skip
+    colours: str | None = _is(
+        None, "order in which the network sees colours, that of its authors' data sets; pictures "
+        "are RGB in any case (default: BGR of IICNet, RGB of all others, as trained of weights)",
+        choices=get_args(Colours),
     )  # fmt: skip
     steps: int = _is(10_000, "number of steps", least=1)
     batch: int = _is(4, "crops in a step, of all processes together", least=1)

@@ -17,6 +17,7 @@ from wic_layers.blocks import Chain, ChannelMean, Haar
 from wic_layers.errors import WICArgumentError
 from wic_layers.layer.kernel import kernels_of
 from wic_layers.layer.losses import Records, det_loss, shift_loss, squared
+from wic_layers.models import Network
 
 __all__ = [
     "OPTIONAL",
@@ -173,6 +174,8 @@ def before(layer: nn.Module, reference: Tensor, model: nn.Module) -> tuple[Tenso
         return reference, False
     if layer not in list(model):
         return None
+    if isinstance(model, Network):
+        reference = model.turn_picture(reference)
     are_copies = False
     for block in reversed(list(model)):
         if block is layer:

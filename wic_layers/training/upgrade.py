@@ -3,26 +3,33 @@
 from __future__ import annotations
 
 import argparse
+import copy
 from pathlib import Path
+from typing import get_args
 
 import torch
 
 from wic_layers.errors import WICArgumentError, WICFileError
 from wic_layers.evaluation.judging import Judgement
+from wic_layers.layer.completion import CompletionName
 from wic_layers.models import NETWORKS, PRESETS, Network, Preset, load_official, with_wic
+from wic_layers.models.base import has_wic
+from wic_layers.models.colours import Colours
+from wic_layers.models.weights import TENSORS, Precision
 from wic_layers.tasks import TASKS
 from wic_layers.training.command import check_folder, clear_folder, fit, gather
 from wic_layers.training.recipe import Settings
 
 __all__ = ["KINDS", "add_arguments", "judge_decodings", "run"]
 
-KINDS = {"irn": "IRN", "hinet": "HiNet", "iicnet": "IICNet"}
+KINDS = {"irn": "IRN", "hinet": "HiNet", "iicnet": "IICNet", "hcflow": "HCFlow", "dlv": "DLVIRN"}
 """The code bases whose checkpoints can be upgraded, with the class of their networks."""
 
 # by the argument that builds a network as published: what it had, what a WIC does there, its row
 _WAS = {
     "random_z": ("random z", "gives zeros for z", "z drawn"),
     "channel_squeeze": ("channel squeeze", "starts as the channel squeeze", "channel squeeze"),
+    "z": ("random z", "gives zeros for z", "z drawn"),
 }
 _DECODINGS = 10
 # fine-tuning: the couplings are trained already
@@ -41,6 +48,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="TASK",
         help="what it is for, where its channels leave that open, as IICNet's do (stereo, ...)",
     )
+    add(
+        "--precision", choices=get_args(Precision), default="float32",
+        help="of the weights where nothing is fine-tuned (default float32, as they are); "
+        "float16: half the file, kernels stay in float32",
+    )  # fmt: skip
     add("--config", type=Path, metavar="YAML", help="settings of a file; flags overrule them")
     add("--resume", action="store_true", help="go on with fine-tuning from the one in --out")
     add("--force", action="store_true", help="start anew although --out holds something")
@@ -67,48 +79,47 @@ def _cells(row: Judgement) -> list[str]:
 
 def run(args: argparse.Namespace) -> int:
     """Reads a checkpoint, puts a WIC where z or the channel squeeze was, fine-tunes, compares."""
-    original = load_official(args.checkpoint)
-    if type(original) is not NETWORKS[KINDS[args.kind]]:
-        raise WICFileError(
-            f"Expected a checkpoint of {KINDS[args.kind]}; {args.checkpoint} is one of "
-            f"{type(original).__name__}."
-        )
+    chosen = gather(args, {})
+    original = _read(args, chosen)
     argument, _ = original.closed_by or ("", None)
     preset = _like(original, argument, args.task)
     task = TASKS[preset.task]
     original.task = task.name
-    settings = gather(args, {**_DEFAULTS, **preset.recipe})
+    settings = gather(args, {**_DEFAULTS, **preset.recipe, "colours": original.colours})
     if settings.preset:
         raise WICArgumentError("Expected no preset in the settings; the checkpoint says.")
     torch.manual_seed(settings.seed)  # of a learned completion
-    model = with_wic(original, settings.completion)  # type: ignore[arg-type]
     was, stands_for, drawn = _WAS[argument]
-    card = {"start": f"{args.checkpoint.name}, {type(original).__name__}, its {was} a WIC"}
+    kind = type(original).__name__
+    is_closed = has_wic(original)
+    model = original if is_closed else with_wic(original, settings.completion)  # type: ignore[arg-type]
+    before = "already with a WIC" if is_closed else f"its {was} a WIC"
+    card = {"start": f"{args.checkpoint.name}, {kind}, {before}"}
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    print(
-        f"{args.checkpoint}: {type(original).__name__} for {task.name}, {parameters:,} parameters"
-    )
+    already = ", already has a WIC" if is_closed else ""
+    print(f"{args.checkpoint}: {kind} for {task.name}, {parameters:,} parameters{already}")
     if not settings.data:
         check_folder(args)
         clear_folder(args.out)
-        model.save_pretrained(args.out, card)
+        model.save_pretrained(args.out, card, precision=args.precision)
+        kernel = "the WIC that it was trained with" if is_closed else f"a WIC that {stands_for}"
         print(
-            f"{args.out}: the same weights, and a WIC that {stands_for}, for --weights "
-            f"{args.out}; give --data FOLDER to fine-tune it"
+            f"{args.out / TENSORS}: the checkpoint's weights in {args.precision}, and {kernel}, "
+            f"for --weights {args.out}; give --data FOLDER to fine-tune it"
         )
         return 0
-    untuned = with_wic(original, settings.completion).eval()  # type: ignore[arg-type]
+    untuned = copy.deepcopy(model).eval()
     fitted = fit(model, task, settings, args)
     if fitted is None:
         return 0
     tuned = fitted.model.eval()
     tuned.save_pretrained(args.out, {**card, **fitted.card})
-    decodings = 1 if argument == "channel_squeeze" else _DECODINGS
-    networks = {
-        f"original, {drawn}": original,
-        "upgraded, as it starts": untuned,
-        f"upgraded, after {settings.steps} steps": tuned,
+    networks = {} if is_closed else {f"original, {drawn}": original}
+    networks |= {
+        "the checkpoint" if is_closed else "upgraded, as it starts": untuned,
+        f"{'tuned' if is_closed else 'upgraded'}, after {settings.steps} steps": tuned,
     }
+    decodings = 1 if argument == "channel_squeeze" else _DECODINGS
     rows = {
         name: Judgement(network, task, fitted.held_out, decodings)
         for name, network in networks.items()
@@ -118,6 +129,21 @@ def run(args: argparse.Namespace) -> int:
         f"{judge_decodings(rows)}\n\n{args.out}: weights, for --weights {args.out}"
     )
     return 0
+
+
+def _read(args: argparse.Namespace, settings: Settings) -> Network:
+    """The network of the checkpoint; one that has a WIC with the completion that was asked for."""
+    colours: Colours | None = settings.colours  # type: ignore[assignment]
+    model = load_official(args.checkpoint, colours=colours)
+    if type(model) is not NETWORKS[KINDS[args.kind]]:
+        raise WICFileError(
+            f"Expected a checkpoint of {KINDS[args.kind]}; {args.checkpoint} is one of "
+            f"{type(model).__name__}."
+        )
+    if settings.completion is None or not has_wic(model):
+        return model
+    completion: CompletionName = settings.completion  # type: ignore[assignment]
+    return load_official(args.checkpoint, colours=colours, completion=completion)
 
 
 def _like(model: Network, argument: str, task: str | None) -> Preset:

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from wic_layers.errors import WICArgumentError
-from wic_layers.models.base import Network
+from wic_layers.models.base import Network, has_wic
+from wic_layers.models.colours import Colours
 
-__all__ = ["Format", "haar_kernel"]
+__all__ = ["Format", "behind_net", "haar_kernel"]
 
 _SIGNS = ((1, 1, 1, 1), (1, -1, 1, -1), (1, 1, -1, -1), (1, -1, -1, 1))
 
@@ -24,38 +25,51 @@ class Format(ABC):
     Attributes:
         networks: Our networks that its networks are.
         mark: A pattern in a name of each of its state dicts, and of nobody else's.
-        published: The argument of ours that makes a network as published.
-        advice: What to do with another one.
+        colours: The order in which its data sets give colours to its networks.
+        wic: The beginning of the names of the WIC that its networks are closed by, where the lines
+            of ``integrations/`` put one into its code; empty where there are none.
     """
 
     networks: ClassVar[tuple[type[Network], ...]]
     mark: ClassVar[str]
-    published: ClassVar[str]
-    advice: ClassVar[str] = "Put their network into wic_layers.WellPosed to use one in their code."
+    colours: ClassVar[Colours] = "RGB"
+    wic: ClassVar[str] = ""
 
     def recognises(self, state: Mapping[str, Tensor]) -> bool:
         """Whether a state dict is of this code."""
         return any(re.search(self.mark, key) for key in state)
 
+    def is_closed(self, state: Mapping[str, Tensor]) -> bool:
+        """Whether a state dict is of a network that was closed by a WIC in its own code."""
+        return bool(self.wic) and any(key.startswith(self.wic) for key in state)
+
+    def canonical(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """A state dict under those of its possible names that :meth:`names` gives."""
+        return state
+
     @abstractmethod
     def build(
         self, state: Mapping[str, Tensor], out_channels: int | None, copies: int | None
     ) -> Network:
-        """The network that the names and shapes of a state dict are for."""
+        """The network as published that the names and shapes of a state dict are for."""
 
     @abstractmethod
     def names(self, model: Network) -> dict[str, str]:
         """Our names of a state dict with theirs; what they do not store has none."""
 
     def check(self, model: Network) -> None:
-        """Raises if the authors' code has no such network."""
-        if not model.config[self.published]:
-            kind = self.networks[0].__name__
-            article = "a" if kind[0] == "H" else "an"
+        """Raises if the authors' code, with or without our lines, has no such network."""
+        if has_wic(model) and not self.wic:
+            argument, _ = model.closed_by or ("", None)
             raise WICArgumentError(
-                f"Expected {article} {kind} with {self.published}=True, which is all that the "
-                f"authors' code has; got one with a WIC. {self.advice}"
+                f"Expected a network as published, which is all that the code of "
+                f"{type(model).__name__} has; got one with a WIC ({argument}="
+                f"{model.config[argument]!r})."
             )
+
+    def checkpoint(self, model: Network, state: dict[str, Tensor]) -> object:
+        """What their code would write for a state dict under their names."""
+        return state
 
     def is_kernel(self, model: Network, key: str) -> bool:
         """Whether a tensor of ours is a kernel that they store as that of a convolution."""
@@ -72,6 +86,11 @@ class Format(ABC):
                 f"Expected no {' and '.join(arguments)} for {self.networks[0].__name__}, whose "
                 "shapes say."
             )
+
+
+def behind_net(state: Mapping[str, Tensor], wic: str) -> dict[str, Tensor]:
+    """A state dict as :class:`~wic_layers.WellPosed` has it: the network behind ``net.``."""
+    return {key if key.startswith(wic) else f"net.{key}": value for key, value in state.items()}
 
 
 def haar_kernel(channels: int) -> Tensor:

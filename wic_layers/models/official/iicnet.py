@@ -24,19 +24,23 @@ _PARTS = {
     "merged": "conv_1x1_tails",
     "tails": "DB_tails",
 }
+_HEADS = "0.forw_rel.DB_heads."
 _HAAR, _KERNEL = "1.operations.0.haar_weights", "1.operations.1.weight"
 
 
 class IICNetFormat(Format):
-    """The code of IICNet."""
+    """The code of IICNet.
+
+    Its data sets read with OpenCV and turn nothing: its networks see blue first, in every image
+    and in the picture; what it writes is written by OpenCV again (``data/*Dataset.py``,
+    ``utils/util.py``). Its grey picture has no order, and is that of the right colours. A network
+    with a WIC has it in place of the layer ``cs``, number 3.
+    """
 
     networks = (IICNet,)
     mark = r"^2\.operations\."
-    published = "channel_squeeze"
-    advice = (
-        "Put blocks.ChannelMean(...).as_wic(...) in place of their CSLayer to use one in their "
-        "code."
-    )
+    colours = "BGR"
+    wic = "3."
 
     def build(
         self, state: Mapping[str, Tensor], out_channels: int | None, copies: int | None
@@ -45,6 +49,13 @@ class IICNetFormat(Format):
         self._refuse(copies=copies)
         first = len(state["2.operations.0.F.conv5.bias"])
         channels = first + state["2.operations.0.F.conv1.weight"].shape[1]
+        heads = {key.split(".")[3] for key in state if key.startswith(_HEADS)}
+        is_halved = _HAAR in state or (heads and channels == 12 * len(heads))
+        if is_halved and _KERNEL not in state:
+            raise WICArgumentError(
+                "it squeezes without a 1x1 convolution behind that (use_conv1x1: false), which is "
+                "not known here"
+            )
         scale = 2 if _KERNEL in state else 1
         in_channels = channels // scale**2
         order: Literal["bands", "images"] = "bands"
@@ -84,6 +95,8 @@ class IICNetFormat(Format):
             if isinstance(block, Relation):
                 side, part, rest = rest.split(".", 2)
                 names[key] = f"0.{_SIDES[side]}.{_PARTS[part]}.{rest}"
+            elif block is blocks[-1]:
+                names[key] = f"{self.wic}{rest}"
             elif isinstance(block, WIC):
                 names[key] = _KERNEL
             else:

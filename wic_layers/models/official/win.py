@@ -18,7 +18,10 @@ __all__ = ["WINFormat"]
 
 
 class WINFormat(Format):
-    """The code of WIN."""
+    """The code of WIN.
+
+    It reads with imageio: its networks see red first (``train.py``).
+    """
 
     networks = (WIN, WINNaive)
     mark = r"\.iConv2d\."
