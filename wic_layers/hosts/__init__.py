@@ -1,5 +1,6 @@
 """Other people's models: :func:`swap_1x1` and :class:`WellPosed`; ``freia`` and ``normflows``."""
 
+from wic_layers.hosts.checkpoints import load_optimizer_state
 from wic_layers.hosts.swap import (
     Left,
     Swap,
@@ -15,6 +16,7 @@ __all__ = [
     "Swap",
     "SwapReport",
     "WellPosed",
+    "load_optimizer_state",
     "register_1x1",
     "swap_1x1",
     "unswap_1x1",
