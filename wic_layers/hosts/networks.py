@@ -67,7 +67,8 @@ class NetworkCall:
         named = self._named(self.names[0], inputs, options)
         rev = bool(named.pop(self.flag or "rev", rev))
         if rev and not self.flag:
-            named = self._named(self.names[1], inputs, options)
+            own = inputs[: len(self.names[0])]  # behind them stood True
+            named = self._named(self.names[1], own, options)
             named.pop("rev", None)
         if rev and self.picture not in named:  # by position it went to the other tensor's place
             if self.names[0][0] not in named:

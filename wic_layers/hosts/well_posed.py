@@ -34,9 +34,9 @@ class WellPosed(InvertibleBlock):
 
     How the network is called is decided from its signatures: a flag of ``forward`` (``rev``,
     ``reverse``, ``inverse``, ...) or a method (``inverse``, ``reverse``, ...), one tensor or two
-    on the way back. The arguments of a call go on to the network. Of what it returns, the one tensor
-    with ``in_channels`` channels is taken, or those that have as many together; on the way back
-    what has as many numbers as went in.
+    on the way back. The arguments of a call go on to the network. Of what it returns, the one
+    tensor with ``in_channels`` channels is taken, or those that have as many together; on the way
+    back what has as many numbers as went in.
 
     Args:
         net: Any module that runs both ways, such as IRN's, HiNet's or a
