@@ -13,6 +13,7 @@ from wic_layers.blocks import Chain
 from wic_layers.deploy import fuse
 from wic_layers.errors import WICArgumentError, WICWarning
 from wic_layers.models.inspection import flow
+from wic_layers.testing import check
 
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}
 
@@ -251,3 +252,20 @@ def test_parameters_without_a_gradient_are_named_once():
         y = outside(outside.pre_enhance(x))
         torch.autograd.grad(outside(y, rev=True).sum(), y)
         outside.eval()(y, rev=True).sum().backward()
+
+
+def test_a_network_initialised_after_it_was_closed():
+    """As PRIS and HiNet do it, with noise in every parameter."""
+    posed = WellPosed(networks.Enhancing(), 12, 3)
+    optimizer = torch.optim.SGD(posed.parameters(), 0.05)
+    for _ in range(5):
+        step(posed, torch.rand(1, 3, 4, 4))
+        torch.nn.utils.clip_grad_norm_(posed.parameters(), 1.0)
+        optimizer.step()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        check(Chain(posed))
+    for parameter in posed.parameters():
+        parameter.data = 0.01 * torch.randn_like(parameter)
+    with pytest.warns(WICWarning, match=r"^0\.wic: .*looks like random.*then close it"):
+        check(Chain(posed))

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from wic_layers.errors import WICArgumentError
 
-__all__ = ["from_before", "load_optimizer_state", "not_finite"]
+__all__ = ["from_before", "load_optimizer_state"]
 
 
 def from_before(state_dict: dict[str, Any], prefix: str, net: nn.Module, wic: nn.Module) -> None:
@@ -32,20 +32,6 @@ def from_before(state_dict: dict[str, Any], prefix: str, net: nn.Module, wic: nn
     if values:
         state_dict.update({f"{prefix}net.{key}": value for key, value in values.items()})
         state_dict.update(wic.state_dict(prefix=f"{prefix}wic."))
-
-
-def not_finite(state: Mapping[str, object]) -> list[str]:
-    """Says which tensors hold numbers that are not finite; empty where none does."""
-    wrong = []
-    for key, value in state.items():
-        if isinstance(value, Tensor) and value.is_floating_point() and not value.is_meta:
-            count = value.numel() - int(torch.isfinite(value).sum())
-            if count:
-                wrong.append(
-                    f"expected finite weights; {count} of {value.numel()} numbers of {key} are "
-                    "NaN or infinite. Take an earlier checkpoint."
-                )
-    return wrong
 
 
 def load_optimizer_state(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:

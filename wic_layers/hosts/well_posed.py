@@ -13,14 +13,15 @@ from torch import Tensor, nn
 from wic_layers.blocks import InvertibleBlock
 from wic_layers.blocks.block import as_block, run_named
 from wic_layers.errors import WICArgumentError, WICWarning
-from wic_layers.hosts.checkpoints import from_before, not_finite
+from wic_layers.hosts.checkpoints import from_before
 from wic_layers.hosts.networks import Split, Way, call_of
 from wic_layers.layer.completion import Completion, CompletionName
 from wic_layers.layer.conv import WIC
+from wic_layers.layer.kernel import not_finite
 from wic_layers.layer.pointwise import is_transformed
 from wic_layers.layer.two_way import has_hooks
 
-__all__ = ["WellPosed"]
+__all__ = ["WellPosed", "warn_of_noise"]
 
 
 class WellPosed(InvertibleBlock):
@@ -237,3 +238,23 @@ class WellPosed(InvertibleBlock):
     def keep_one_way(self, *, rev: bool) -> None:
         """Drops what only the other direction needs, from the network."""
         as_block(self.net).keep_one_way(rev=rev)
+
+    @torch.no_grad()
+    def _is_noise(self) -> bool:
+        """Whether the kernel's diagonal is that of random numbers, by three standard errors."""
+        kernel, n = self.wic.weight.double(), self.wic.in_channels
+        spread = kernel[~torch.eye(n, dtype=torch.bool, device=kernel.device)].std()
+        return n > 2 and bool(kernel.diagonal().mean() < 3 * spread / n**0.5)
+
+
+def warn_of_noise(model: nn.Module) -> None:
+    """Warns of closed networks in a model whose kernel looks like random numbers."""
+    for name, module in model.named_modules():
+        if isinstance(module, WellPosed) and module._is_noise():
+            warnings.warn(
+                f"{name + '.' if name else ''}wic: the kernel looks like random numbers, and it "
+                "starts as the identity. Was the network initialised after it was closed? "
+                "Initialise it first, then close it.",
+                WICWarning,
+                stacklevel=3,
+            )
