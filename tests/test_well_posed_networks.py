@@ -122,6 +122,15 @@ def test_two_tensors_as_the_signature_says_and_no_others():
         WellPosed(Three(), 12, 3)(torch.rand(1, 3, 4, 4))
 
 
+def test_a_function_of_two_tensors():
+    net = networks.CoarseAndDetails()
+    posed = WellPosed(net, 12, 3, inverse=lambda net, a, b: net.inverse(a, b) + 1)
+    x = torch.rand(1, 3, 4, 4)
+    torch.testing.assert_close(
+        posed.inverse(posed(x)), WellPosed(net, 12, 3).inverse(posed(x)) + 1
+    )
+
+
 def refused(net, *inputs, channels=(12, 3), **said):
     with pytest.raises(WICArgumentError) as caught:
         WellPosed(net, *channels, **said)(*inputs)
@@ -241,9 +250,18 @@ def test_parameters_without_a_gradient_are_named_once():
     x = torch.rand(1, 3, 4, 4)
     with pytest.warns(WICWarning, match=r"2 of 15 .*Enhancing.*: net.pre_enhance.weight, net.pre"):
         step(posed, x)
+    lists = WellPosed(networks.ListOfTwo(), 6, 3, split=(3, 3))
+    lists.net.extra = torch.nn.Parameter(torch.zeros(()))
+    with pytest.warns(WICWarning, match=r"1 of 14 .*: net.extra\. If"):
+        lists(lists([x, x]), rev=True)[1].sum().backward()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         step(posed, x)
+        checkpointed = WellPosed(networks.Jacobian(), 12, 3)
+        x.requires_grad_()
+        run = torch.utils.checkpoint.checkpoint
+        y = run(lambda x: checkpointed(checkpointed(x), rev=True), x, use_reentrant=True)
+        (checkpointed(y) + y.mean()).sum().backward()
         step(WellPosed(networks.Jacobian(), 12, 3), x)
         frozen = WellPosed(networks.Enhancing(), 12, 3)
         frozen.pre_enhance.requires_grad_(False)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from wic_layers.errors import WICArgumentError
 from wic_layers.hosts.calls import FLAGS, REQUIRED
 
-__all__ = ["NetworkCall", "Split", "Way", "call_of"]
+__all__ = ["NetworkCall", "Split", "Way", "call_of", "tensors_in"]
 
 Split: TypeAlias = "Sequence[int | Split]"
 """Channels of the tensors that a network returns; in a list where the network has a list."""
@@ -104,7 +104,7 @@ class NetworkCall:
         result = self._picked(result)
         if isinstance(result, Tensor):
             return result
-        tensors = list(_tensors(result))
+        tensors = list(tensors_in(result))
         several = [x for x in tensors if x.ndim > 1 and x.shape[1:].numel() > 1]
         whole = [x for x in several if x.shape[1] == in_channels]
         rest = [x for x in several if x.shape[1] != in_channels]
@@ -133,14 +133,14 @@ class NetworkCall:
         result = self._picked(result)
         if isinstance(result, Tensor):
             return result
-        tensors = list(_tensors(result))
+        tensors = list(tensors_in(result))
         size = y.shape[1:].numel()
         whole = [x for x in tensors if x.shape[1:].numel() == size]
         if len(whole) == 1:
             return whole[0]
         if isinstance(result, (tuple, list)) and not whole:
             for count in range(1, len(result) + 1):
-                if sum(x.shape[1:].numel() for x in _tensors(result[:count])) == size:
+                if sum(x.shape[1:].numel() for x in tensors_in(result[:count])) == size:
                     return result[:count]
         raise WICArgumentError(
             f"Expected {type(net).__name__} to return {size} numbers a sample on the way back, as "
@@ -181,7 +181,7 @@ class NetworkCall:
         except (KeyError, IndexError, TypeError):
             raise WICArgumentError(
                 f"Expected pick={self.pick!r} to be in what the network returns; got "
-                f"{_described(result, list(_tensors(result)))}."
+                f"{_described(result, list(tensors_in(result)))}."
             ) from None
 
 
@@ -227,7 +227,7 @@ def call_of(
         for p in back
         if p.default is REQUIRED and p.name in names[1] and p.name not in (flag, picture)
     )
-    if split is None and isinstance(inverse, str):
+    if split is None:
         takes_rest = required or ("z" in names[1] and picture != "z")
         split = (channels[1], channels[0] - channels[1]) if takes_rest else None
     return NetworkCall(
@@ -310,12 +310,13 @@ def _tuples(split: Any) -> Any:
     return tuple(map(_tuples, split)) if isinstance(split, Sequence) else split
 
 
-def _tensors(result: Any) -> Iterator[Tensor]:
+def tensors_in(result: Any) -> Iterator[Tensor]:
+    """The tensors in what a network returns, in tuples, lists and dicts."""
     if isinstance(result, Tensor):
         yield result
     elif isinstance(result, (tuple, list, Mapping)):
         for part in result.values() if isinstance(result, Mapping) else result:
-            yield from _tensors(part)
+            yield from tensors_in(part)
 
 
 def _channels(result: Any) -> tuple[Any, ...]:

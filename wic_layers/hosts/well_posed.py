@@ -14,7 +14,7 @@ from wic_layers.blocks import InvertibleBlock
 from wic_layers.blocks.block import as_block, run_named
 from wic_layers.errors import WICArgumentError, WICWarning
 from wic_layers.hosts.checkpoints import from_before
-from wic_layers.hosts.networks import Split, Way, call_of
+from wic_layers.hosts.networks import Split, Way, call_of, tensors_in
 from wic_layers.layer.completion import Completion, CompletionName
 from wic_layers.layer.conv import WIC
 from wic_layers.layer.kernel import not_finite
@@ -97,7 +97,7 @@ class WellPosed(InvertibleBlock):
         pick: int | str | None = None,
     ) -> None:
         super().__init__()
-        self.call = call_of(
+        self._call = call_of(
             net,
             (in_channels, out_channels),
             rev=rev,
@@ -119,7 +119,7 @@ class WellPosed(InvertibleBlock):
                 "Expected fewer out_channels (the picture's) than in_channels (the picture's and "
                 f"those of z); got {in_channels} and {out_channels}."
             )
-        self.looks_for_idle = True
+        self._looks_for_idle = True
         with torch.no_grad():
             self.wic.weight.copy_(torch.eye(in_channels))
 
@@ -134,11 +134,11 @@ class WellPosed(InvertibleBlock):
         Returns:
             The picture; on the way back what the network takes: a tensor, or several.
         """
-        rev, named = self.call.bound(inputs, options, rev=rev)
+        rev, named = self._call.bound(inputs, options, rev=rev)
         if rev:
-            return self._inverse(named.pop(self.call.picture), **named)
-        result = self.call.forward(self.net, named)
-        x = self.call.output(self.net, result, self.wic.in_channels, self.wic.out_channels)
+            return self._inverse(named.pop(self._call.picture), **named)
+        result = self._call.forward(self.net, named)
+        x = self._call.output(self.net, result, self.wic.in_channels, self.wic.out_channels)
         return run_named("wic", self.wic, x)
 
     def inverse(self, y: Tensor, **options: Any) -> Any:
@@ -149,7 +149,7 @@ class WellPosed(InvertibleBlock):
 
     def _inverse(self, y: Tensor, **named: Any) -> Any:
         whole = run_named("wic", self.wic.inverse, y)
-        x = self.call.input(self.net, self.call.back(self.net, whole, named), whole)
+        x = self._call.input(self.net, self._call.back(self.net, whole, named), whole)
         self._watch(x)
         return x
 
@@ -187,15 +187,18 @@ class WellPosed(InvertibleBlock):
 
     def _watch(self, x: Any) -> None:
         """Has the first training step say which parameters it left without a gradient."""
-        is_plain = not torch.compiler.is_compiling() and not is_transformed()
-        if not (self.looks_for_idle and self.training and is_plain and torch.is_grad_enabled()):
+        if torch.compiler.is_compiling() or not (self._looks_for_idle and self.training):
             return
-        if isinstance(x, Tensor) and x.requires_grad:
-            x.register_hook(self._look_when_done)
+        is_inside_backward = torch._C._current_graph_task_id() != -1  # of a checkpoint
+        if is_inside_backward or is_transformed():
+            return
+        for tensor in tensors_in(x):
+            if tensor.requires_grad:
+                tensor.register_hook(self._look_when_done)
 
     def _look_when_done(self, _gradient: Tensor) -> None:
-        if self.looks_for_idle:
-            self.looks_for_idle = False
+        if self._looks_for_idle:
+            self._looks_for_idle = False
             engine = torch.autograd.Variable._execution_engine
             engine.queue_callback(self._name_idle)
 
@@ -250,7 +253,7 @@ class WellPosed(InvertibleBlock):
 def warn_of_noise(model: nn.Module) -> None:
     """Warns of closed networks in a model whose kernel looks like random numbers."""
     for name, module in model.named_modules():
-        if isinstance(module, WellPosed) and module._is_noise():
+        if isinstance(module, WellPosed) and isinstance(module.wic, WIC) and module._is_noise():
             warnings.warn(
                 f"{name + '.' if name else ''}wic: the kernel looks like random numbers, and it "
                 "starts as the identity. Was the network initialised after it was closed? "
