@@ -169,7 +169,8 @@ def test_a_network_with_a_part_called_net():
     class Outer(nn.Module):
         def __init__(self):
             super().__init__()
-            self.net, self.gain = IRN(), nn.Parameter(torch.ones(()))
+            self.net, self.gain = IRN(), nn.Parameter(torch.rand(()))
+            self.net.gain = nn.Parameter(torch.rand(()))  # net.gain: theirs, and ours of gain
 
         def forward(self, x, rev=False):
             return self.net(x, rev)

@@ -28,6 +28,7 @@ def closed(case):
     return net, WellPosed(net, *case.channels, **case.said), case.inputs()
 
 
+@pytest.mark.filterwarnings("ignore:.*and another one with")
 @pytest.mark.parametrize("case", NETWORKS, ids=str)
 class TestEveryKind:
     def test_the_picture_is_what_it_was(self, case):
@@ -184,6 +185,26 @@ def test_a_tensor_and_others_that_are_as_many_together_leave_it_open():
     assert WellPosed(Both(), 12, 3, pick=0)(torch.rand(1, 3, 4, 4)).shape == (1, 3, 2, 2)
 
 
+def test_another_picture_beside_the_tensor_is_pointed_at():
+    x = torch.rand(1, 3, 4, 4)
+    with pytest.warns(WICWarning, match=r"WithPicture returns .* 12 .* another one with 3.*pick="):
+        y = WellPosed(networks.WithPicture(), 12, 3)(x)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        WellPosed(networks.WithPicture(), 12, 3, pick=0)(x)
+        WellPosed(networks.Jacobian(), 12, 3)(x, cal_jacobian=True)
+    assert y.shape == (1, 3, 2, 2)
+
+
+@pytest.mark.skipif(not hasattr(Exception, "add_note"), reason="Python 3.11")
+def test_a_way_back_that_fails_says_what_it_was_given():
+    posed = WellPosed(networks.Predicting(), 12, 3)
+    with pytest.raises((ValueError, RuntimeError)) as caught:
+        posed(torch.rand(3, 3, 2, 2), rev=True)
+    assert "Predicting was given x, rev" in caught.value.__notes__[0]
+    assert "x of shape (3, 12, 2, 2)" in caught.value.__notes__[0]
+
+
 def test_the_way_back_returns_as_many_numbers_as_go_in():
     class Less(networks.Base):
         def forward(self, x, rev=False):
@@ -257,11 +278,10 @@ def test_parameters_without_a_gradient_are_named_once():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         step(posed, x)
-        checkpointed = WellPosed(networks.Jacobian(), 12, 3)
-        x.requires_grad_()
+        partly = WellPosed(networks.Enhancing(), 12, 3)  # what is in front has its gradient later
+        y = partly.pre_enhance(x)
         run = torch.utils.checkpoint.checkpoint
-        y = run(lambda x: checkpointed(checkpointed(x), rev=True), x, use_reentrant=True)
-        (checkpointed(y) + y.mean()).sum().backward()
+        run(lambda y: partly(partly(y), rev=True), y, use_reentrant=True).sum().backward()
         step(WellPosed(networks.Jacobian(), 12, 3), x)
         frozen = WellPosed(networks.Enhancing(), 12, 3)
         frozen.pre_enhance.requires_grad_(False)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 import re
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -14,7 +15,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from wic_layers.errors import WICArgumentError
+from wic_layers.errors import WICArgumentError, WICWarning
 from wic_layers.hosts.calls import FLAGS, REQUIRED
 
 __all__ = ["NetworkCall", "Split", "Way", "call_of", "tensors_in"]
@@ -78,10 +79,8 @@ class NetworkCall:
 
     def forward(self, net: nn.Module, named: dict[str, Any]) -> Any:
         """What the network returns on the way forward."""
-        options = dict(named)
-        if self.needs_flag:
-            options[self.flag] = False
-        return self._called(net, options, rev=False)
+        flag = {self.flag: False} if self.needs_flag else {}
+        return self._called(net, {**named, **flag}, rev=False)
 
     def back(self, net: nn.Module, y: Tensor, named: dict[str, Any]) -> Any:
         """What the network returns on the way back, of the picture and the rest in one tensor."""
@@ -97,7 +96,18 @@ class NetworkCall:
                 options.update(zip((self.picture, *places), pieces, strict=True))
             elif self.is_list and not places:
                 options[self.picture] = pieces
-        return self._called(net, options, rev=True)
+        if torch.compiler.is_compiling():
+            return self._called(net, options, rev=True)
+        try:
+            return self._called(net, options, rev=True)
+        except Exception as error:
+            if hasattr(error, "add_note"):  # from Python 3.11 on
+                error.add_note(
+                    f"{type(net).__name__} was given {', '.join(options)} on the way back, "
+                    f"{self.picture} of shape {_shapes(options[self.picture])}. If it takes "
+                    "something else there, say split=, or inverse= with a function."
+                )
+            raise
 
     def output(self, net: nn.Module, result: Any, in_channels: int, out_channels: int) -> Tensor:
         """The one tensor that stands in what the network returned on the way forward."""
@@ -109,6 +119,16 @@ class NetworkCall:
         whole = [x for x in several if x.shape[1] == in_channels]
         rest = [x for x in several if x.shape[1] != in_channels]
         if len(whole) == 1 and not _adds_up(rest, in_channels):
+            alike = (out_channels, *whole[0].shape[2:])
+            if not torch.compiler.is_compiling() and any(x.shape[1:] == alike for x in rest):
+                warnings.warn(
+                    f"{type(net).__name__} returns a tensor with {in_channels} channels, whose "
+                    f"first {out_channels} are taken for the picture, and another one with "
+                    f"{out_channels}. If that is the picture, {_BOTH}; if not, pick= with the "
+                    "place of the first (pick=0) says so.",
+                    WICWarning,
+                    stacklevel=2,
+                )
             return whole[0]
         sums = [sum(x.shape[1] for x in several[:count]) for count in range(len(several) + 1)]
         if whole or not _adds_up(several, in_channels) or out_channels not in sums:
@@ -162,7 +182,7 @@ class NetworkCall:
         return {**named, **options}
 
     def _called(self, net: nn.Module, options: dict[str, Any], *, rev: bool) -> Any:
-        first = []
+        options, first = dict(options), []
         for name in self.names[rev]:  # by position as far as it goes, for hooks of the owner's
             if name == self.flag or name not in options:
                 break
@@ -352,9 +372,14 @@ def _adds_up(tensors: Sequence[Tensor], channels: int) -> bool:
 
 
 def _described(result: Any, tensors: Sequence[Tensor]) -> str:
-    shapes = ", ".join(str(tuple(x.shape)) for x in tensors)
     kind = type(result).__name__
-    return f"a {kind} with tensors of shape {shapes}" if tensors else f"a {kind} without tensors"
+    if not tensors:
+        return f"a {kind} without tensors"
+    return f"a {kind} with tensors of shape {_shapes(tensors)}"
+
+
+def _shapes(tensors: Any) -> str:
+    return ", ".join(str(tuple(x.shape)) for x in tensors_in(tensors))
 
 
 def _advice(tensors: Sequence[Tensor]) -> str:
