@@ -826,6 +826,13 @@ CONVERTED = (
         "tests/test_well_posed.py::test_the_rest_is_loaded_where_a_key_is_missing",
     ),
     Mutant(
+        "closed network: another picture beside the tensor passed over in silence",
+        "wic_layers/hosts/networks.py",
+        "any(x.shape[1:] == alike for x in rest)",
+        "False",
+        "tests/test_well_posed_networks.py::test_another_picture_beside_the_tensor_is_pointed_at",
+    ),
+    Mutant(
         "closed network: the keys of a part called net",
         "wic_layers/hosts/checkpoints.py",
         ".difference(own)",
