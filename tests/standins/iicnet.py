@@ -15,7 +15,7 @@ class CSLayer(nn.Module):
 
     def __init__(self, cs_opt):
         super().__init__()
-        self.groups = cs_opt["in_nc"] // cs_opt["out_nc"]
+        self.groups = cs_opt['in_nc'] // cs_opt['out_nc']
 
     def forward(self, x, rev=False):
         if rev:
@@ -53,7 +53,7 @@ class FrequencyLoss(nn.Module):
         target_fft = torch.rfft(target, signal_ndim=2, normalized=False, onesided=True)
         _, h, w, f = x_fft.size()
         diff = x_fft.view(b, c, h, w, f) - target_fft.view(b, c, h, w, f)
-        return torch.mean(torch.sum(diff**2, (1, 2, 3, 4)))
+        return torch.mean(torch.sum(diff ** 2, (1, 2, 3, 4)))
 
 
 class Noise(nn.Module):
@@ -67,7 +67,7 @@ class InvNet:
     """One training step, embedding and restoring, as IICNet's code runs them."""
 
     def __init__(self, lcs_opt):
-        self.device = torch.device("cpu")
+        self.device = torch.device('cpu')
         self.lcs_opt = lcs_opt
         torch.manual_seed(0)
         rel, *couplings = list(IICNet(6, 3, couplings=2, growth=4, features=3))[:-1]
@@ -77,7 +77,7 @@ class InvNet:
         self.cs = CSLayer(self.lcs_opt).to(self.device)
         self.quantization = Noise()
         self.net = nn.ModuleList([self.rel, self.down, self.block, self.cs, self.quantization])
-        self.optimizer = torch.optim.Adam([{"params": sub.parameters()} for sub in self.net], 1e-3)
+        self.optimizer = torch.optim.Adam([{'params': sub.parameters()} for sub in self.net], 1e-3)
         self.criterion_embedding_frame_freq = FrequencyLoss()
 
     def train(self, input_frames):
@@ -103,5 +103,5 @@ class InvNet:
 
     def load_current_state_dict(self, state_dict):
         net = self.net
-        state_dict_clean = {k.removeprefix("module."): v for k, v in state_dict.items()}
+        state_dict_clean = {k.removeprefix('module.'): v for k, v in state_dict.items()}
         net.load_state_dict(state_dict_clean, strict=True)

@@ -55,9 +55,7 @@ class Model:
         self.output = self.netG(x=self.real_H)
         zshape = self.output[:, 3:, :, :].shape
         LR_ref = self.ref_L.detach()
-        l_forw_fit, l_forw_ce = self.loss_forward(
-            self.output[:, :3, :, :], LR_ref, self.output[:, 3:, :, :]
-        )
+        l_forw_fit, l_forw_ce = self.loss_forward(self.output[:, :3, :, :], LR_ref, self.output[:, 3:, :, :])
         LR = self.Quantization(self.output[:, :3, :, :])
         gaussian_scale = 1
         y_ = torch.cat((LR, gaussian_scale * self.gaussian_batch(zshape)), dim=1)
@@ -81,3 +79,5 @@ class Model:
 
     def checkpoint(self):
         return self.netG.module.state_dict()
+
+

@@ -1,4 +1,7 @@
-"""Other people's models: :func:`swap_1x1` and :class:`WellPosed`; ``freia`` and ``normflows``."""
+"""Other people's models: :func:`swap_1x1` and :class:`WellPosed`; ``freia`` and ``normflows``.
+
+:func:`load_optimizer_state` reads what an optimizer knew before a network was closed.
+"""
 
 from wic_layers.hosts.checkpoints import load_optimizer_state
 from wic_layers.hosts.swap import (

@@ -84,7 +84,7 @@ def load_optimizer_state(optimizer: torch.optim.Optimizer, state: Mapping[str, A
         options = {key: value for key, value in old.items() if key != "param_names"}
         loaded.append({**options, **own})
     entries = {number: entry for number, entry in entries.items() if entry}
-    optimizer.load_state_dict({**current, "state": entries, "param_groups": loaded})
+    optimizer.load_state_dict({**current, **state, "state": entries, "param_groups": loaded})
 
 
 def _places(stored: Sequence[Mapping[str, Any]], parameters: Sequence[Tensor]) -> list[int] | None:
