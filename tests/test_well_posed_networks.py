@@ -123,6 +123,12 @@ def test_two_tensors_as_the_signature_says_and_no_others():
         WellPosed(Three(), 12, 3)(torch.rand(1, 3, 4, 4))
 
 
+def test_a_method_that_is_named():
+    posed = WellPosed(Upscaling(), 12, 3, rev="upscale")
+    x = torch.rand(1, 3, 4, 4)
+    assert posed.inverse(posed(x)).shape == x.shape
+
+
 def test_a_function_of_two_tensors():
     net = networks.CoarseAndDetails()
     posed = WellPosed(net, 12, 3, inverse=lambda net, a, b: net.inverse(a, b) + 1)
@@ -138,13 +144,22 @@ def refused(net, *inputs, channels=(12, 3), **said):
     return str(caught.value)
 
 
+class Upscaling(networks.Base):
+    def forward(self, x):
+        return self._there(x)
+
+    def upscale(self, y):
+        return self._back(y)
+
+
 def test_refusals_propose_the_argument():
     x = torch.rand(2, 3, 4, 4)
     assert "OddFlag with forward(x, undo)" in refused(networks.OddFlag())
     assert 'rev="undo"' in refused(networks.OddFlag())
     message = refused(networks.OddMethods())
-    assert "the methods decode, encode" in message
-    assert 'rev="decode"' in message
+    assert "no forward and the methods decode, encode" in message
+    assert "rev=" not in message.partition("methods")[2]
+    assert 'rev="upscale"' in refused(Upscaling())
     message = refused(networks.OneWay())
     assert "forward(x, scale, precalculated_lr) and the methods benchmark" in message
     assert "forward=lambda" in message

@@ -28,9 +28,12 @@ Way: TypeAlias = "str | Callable[..., Any]"
 
 _WORDS = ("mode", "direction")  # flags that are true or false only where their default is
 _METHODS = ("inverse", "reverse", "invert", "backward")
-_BACK = re.compile("rev|inv|back|undo|dec|up")
+_BACK = re.compile("rev|inv|back|undo|decod|upscal|restor")
 _ORDINARY = frozenset(dir(nn.Module))
-_BOTH = "give both directions: forward=lambda net, x: ..., inverse=lambda net, y: ..."
+_BOTH = (
+    "give both directions, as names of methods or as functions: forward=lambda net, x: ..., "
+    "inverse=lambda net, y: ..."
+)
 
 
 @dataclass(frozen=True)
@@ -287,11 +290,13 @@ def _way_back(net: nn.Module, rev: str | None) -> tuple[str, str]:
         if any(p.kind is p.VAR_KEYWORD for p in parameters):
             return "rev", "forward"
     likely = [name for name in (*booleans, *flags, *methods) if _BACK.search(name)] or booleans
-    proposal = f'say it: rev="{likely[0]}", or ' if likely else ""
+    has_forward = type(net).forward is not nn.Module.forward
+    proposal = f'say it: rev="{likely[0]}", or ' if likely and has_forward else ""
     raise WICArgumentError(
         "Expected a network that runs both ways, as by forward(x, rev=False) or inverse(y)"
         + (f", and rev= with the name of the flag or the method, not {rev!r}" if rev else "")
-        + f"; got {type(net).__name__} with forward({', '.join(names)}) and "
+        + f"; got {type(net).__name__} with "
+        + (f"forward({', '.join(names)}) and " if has_forward else "no forward and ")
         + (f"the methods {', '.join(methods)}" if methods else "no other method")
         + f". If it does, {proposal}{_BOTH}."
     )

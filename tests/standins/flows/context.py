@@ -151,10 +151,8 @@ class QRLinear(Linear):
         self.orthogonal = HouseholderSequence(features, num_householder)
 
     def weight(self):
-        upper = (
-            self.log_upper_diag.exp()
-            .diag()
-            .index_put(tuple(map(torch.from_numpy, self.upper_indices)), self.upper_entries)
+        upper = self.log_upper_diag.exp().diag().index_put(
+            tuple(map(torch.from_numpy, self.upper_indices)), self.upper_entries
         )
         return self.orthogonal(upper.t())[0].t()
 

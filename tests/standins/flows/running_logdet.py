@@ -16,8 +16,8 @@ class InvertibleConv1x1(nn.Module):
         self.w_shape, self.LU = [num_channels, num_channels], LU_decomposed
         if LU_decomposed:
             p, l, u = parts.lu(num_channels)
-            self.register_buffer("p", p)
-            self.register_buffer("sign_s", u.diag().sign())
+            self.register_buffer('p', p)
+            self.register_buffer('sign_s', u.diag().sign())
             self.l = nn.Parameter(l)
             self.log_s = nn.Parameter(u.diag().abs().log())
             self.u = nn.Parameter(u.triu(1))
