@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from wic_layers import WIC, WellPosed
+from wic_layers.hosts import load_optimizer_state
 
 ROOT = Path(__file__).parents[1]
 INTEGRATIONS = ROOT / "integrations"
@@ -53,6 +54,18 @@ def test_few_lines_change(name):
     assert sum(max(len(removed), len(added)) for removed, added in changes(name)) <= FEWEST
 
 
+def check_resumed(new, old, kernel):
+    """The optimizer's state from before goes in where torch refuses it."""
+    state = old.state_dict()
+    with pytest.raises(ValueError, match="doesn't match the size"):
+        new.load_state_dict(state)
+    load_optimizer_state(new, state)
+    assert kernel not in new.state
+    assert len(new.state) == len(old.state) > 0
+    for mine, theirs in zip(new.state.values(), old.state.values(), strict=True):
+        assert torch.equal(mine["exp_avg"], theirs["exp_avg"])
+
+
 def irn_model(*, changed, scale=2):
     return upstream("irn", changed=changed).Model(
         {"network_G": {"in_nc": 3, "out_nc": 3, "scale": scale}}
@@ -83,6 +96,7 @@ def test_irn_in_its_own_code(scale):
     first = old.fake_H
     old.test()
     assert not torch.equal(old.fake_H, first)
+    check_resumed(fresh.optimizer_G, old.optimizer_G, fresh.netG.module.wic.weight)
     # it trains, and its own checkpoints load
     losses = [new.optimize_parameters() for _ in range(30)]
     assert losses[-1] < losses[0]
@@ -149,6 +163,10 @@ def test_iicnet_in_its_own_code():
     assert ((new.embed(x) - embedding).abs() > 1e-6).float().mean() < 1e-3
     torch.testing.assert_close(new.restore(embedding), old.restore(embedding))
     # it trains, the kernel too, and its own checkpoints load
+    for parameter in old.net.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    old.optimizer.step()
+    check_resumed(new.optimizer, old.optimizer, new.cs.weight)
     kernel = new.cs.weight.detach().clone()
     losses = [new.train(x) for _ in range(20)]
     assert losses[-1] < losses[0]

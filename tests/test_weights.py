@@ -242,6 +242,15 @@ def test_finite_weights_are_not_stored_as_infinite_ones(tmp_path):
     assert back[name].view(-1)[:2].tolist() == [6e4, 0]
 
 
+@pytest.mark.parametrize("wrong", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_refused_when_read(tmp_path, wrong):
+    model = small()
+    next(model.parameters()).data.view(-1)[0] = wrong
+    folder = model.save_pretrained(tmp_path / "net")
+    with pytest.raises(WICFileError, match=r"finite weights; 1 of [0-9]+ numbers of .* are NaN"):
+        from_pretrained(folder)
+
+
 def test_a_network_of_the_same_name_does_not_take_our_place(stored, tmp_path):
     model, folder = stored
     namesake = type("WIN", (WIN,), {"__module__": "somewhere"})

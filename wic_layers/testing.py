@@ -36,6 +36,7 @@ from wic_layers._probe import (
 )
 from wic_layers.blocks.block import run_named
 from wic_layers.errors import ContractError, IllConditionedError, WICArgumentError
+from wic_layers.hosts.well_posed import warn_of_noise
 from wic_layers.layer.conv import WIC
 from wic_layers.layer.functional import condition_number, to_algebra
 from wic_layers.layer.kernel import CONDITION_LIMIT, kernels_of
@@ -83,7 +84,7 @@ def check(
     """Checks every WIC of a model against all contracts, and the model where an input is given.
 
     Args:
-        model: A layer, or a network with layers somewhere inside it.
+        model: A layer, or a network with some inside; warns of a random kernel in a WellPosed.
         x: An input of the model's ``forward``; with it :func:`check_model` runs too.
         spatial: Sizes to try the layers with, such as ``[(8, 8), (1, 1)]``; by default of every
             rank that the layer's completion takes, and images for one that is not of this library.
@@ -109,6 +110,7 @@ def check(
         raise WICArgumentError(
             f"Expected a model with at least one WIC; {type(model).__name__} has none."
         )
+    warn_of_noise(model)
     for name, layer in layers:
         run_named(name, check_condition, layer)
     round_trips = {}

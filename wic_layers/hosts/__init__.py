@@ -1,8 +1,10 @@
 """Other people's models: :func:`swap_1x1`, :func:`plan_resize` and :class:`WellPosed`.
 
-``freia`` and ``normflows`` hold the shells for those frameworks.
+``freia`` and ``normflows`` hold the shells for those frameworks; :func:`load_optimizer_state`
+reads what an optimizer knew before a network was closed.
 """
 
+from wic_layers.hosts.checkpoints import load_optimizer_state
 from wic_layers.hosts.resizing import Part, ResizePlan, plan_resize
 from wic_layers.hosts.swap import (
     Left,
@@ -21,6 +23,7 @@ __all__ = [
     "Swap",
     "SwapReport",
     "WellPosed",
+    "load_optimizer_state",
     "plan_resize",
     "register_1x1",
     "swap_1x1",

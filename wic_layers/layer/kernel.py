@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal, TypeVar, get_args
 
 import torch
@@ -38,6 +38,7 @@ __all__ = [
     "RectangularKernel",
     "check_log_det",
     "kernels_of",
+    "not_finite",
     "wide_dtype",
 ]
 
@@ -349,3 +350,17 @@ def kernels_of(model: nn.Module) -> Iterator[tuple[str, Any]]:
 def wide_dtype(first: torch.dtype, second: torch.dtype) -> torch.dtype:
     """The larger of two dtypes, and float32 at least."""
     return torch.promote_types(torch.promote_types(first, second), torch.float32)
+
+
+def not_finite(state: Mapping[str, object]) -> list[str]:
+    """Says which tensors hold numbers that are not finite; empty where none does."""
+    wrong = []
+    for key, value in state.items():
+        if isinstance(value, Tensor) and value.is_floating_point() and not value.is_meta:
+            count = value.numel() - int(torch.isfinite(value).sum())
+            if count:
+                wrong.append(
+                    f"expected finite weights; {count} of {value.numel()} numbers of {key} are "
+                    "NaN or infinite. Take an earlier checkpoint."
+                )
+    return wrong

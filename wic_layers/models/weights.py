@@ -18,6 +18,7 @@ from wic_layers._files import write_whole
 from wic_layers.errors import WICArgumentError, WICDependencyError, WICFileError, needing
 from wic_layers.layer.completion import CompletionName
 from wic_layers.layer.conv import WIC
+from wic_layers.layer.kernel import not_finite
 from wic_layers.models.colours import Colours, check_colours
 from wic_layers.models.presets import PRESETS, find_preset
 
@@ -305,6 +306,8 @@ def read(name: str | Path, networks: Mapping[str, type[_Stored]], revision: str 
         model = network(**config["arguments"])
         model.colours = check_colours(config.get("colours", "RGB"))
         state = safetensors.torch.load(blob)
+        for wrong in not_finite(state):
+            raise WICArgumentError(wrong)
         model.load_state_dict({key: tensor.float() for key, tensor in state.items()})
     except (
         RuntimeError, TypeError, ValueError, WICArgumentError, safetensors.SafetensorError
