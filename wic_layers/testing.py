@@ -263,8 +263,7 @@ def check_state(layer: WIC, spatial: Sizes | None = None) -> None:
     _, y = inputs(layer, sizes_for(layer, spatial)[0])
     if not is_deterministic(layer, y):
         return
-    before = state_of(layer)
-    fresh = copied(layer).eval()
+    before, fresh = state_of(layer), copied(layer).eval()
     with torch.enable_grad():
         computed = fresh.inverse(y).detach()
     with torch.no_grad():
