@@ -924,8 +924,8 @@ THERE_AND_BACK = (
     Mutant(
         "an upgrade narrowed unasked",
         "wic_layers/training/upgrade.py",
-        "card, precision=args.precision)",
-        "card)",
+        "model.save_pretrained(args.out, card, precision=precision)",
+        "model.save_pretrained(args.out, card)",
         "tests/test_training_upgrade.py -k every_bit",
     ),
 )

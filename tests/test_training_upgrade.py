@@ -122,9 +122,13 @@ def test_one_that_has_a_wic_is_fine_tuned(folder, tmp_path, capsys):
     assert [row[1].strip() for row in rows[2:]] == ["the checkpoint", "tuned, after 2 steps"]
 
 
-def test_hcflow(tmp_path, capsys):
+def test_hcflow(folder, tmp_path, capsys):
     model = HCFlow(steps=2, growth=4, conditional_steps=1, width=8, depth=1, z="drawn")
     save_official(shaken(model).eval(), tmp_path / "h.pth")
+    tuned = ("-o", tmp_path / "tuned", "--data", folder, *FEW, "--precision", "float32")
+    assert command("hcflow", tmp_path / "h.pth", *tuned) == 0
+    assert "| original, z drawn |" in capsys.readouterr().out
+    assert "all in float32" in (tmp_path / "tuned/README.md").read_text()
     assert command("hcflow", tmp_path / "h.pth", "-o", tmp_path / "out") == 0
     assert "HCFlow for rescaling-x4" in capsys.readouterr().out
     found = from_pretrained(tmp_path / "out")
@@ -164,6 +168,7 @@ def test_fine_tuned_and_judged_beside_the_original(checkpoint, folder, tmp_path,
     spreads = [float(row[3].removesuffix(" |")) for row in rows[1:]]
     assert spreads[0] > 0 == spreads[1] == spreads[2]
     assert from_pretrained(out).config["completion"] == "learned"
+    assert "all else in float16" in (out / "README.md").read_text()
     settings = yaml.safe_load((out / "settings.yaml").read_text())
     assert settings["weights"] == [4.0, 1.0, 0.1, 1.0]  # as IRN's authors have it for x2
     with pytest.raises(WICFileError, match=r"not empty.*--resume.*--force"):

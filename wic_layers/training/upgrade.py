@@ -49,9 +49,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="what it is for, where its channels leave that open, as IICNet's do (stereo, ...)",
     )
     add(
-        "--precision", choices=get_args(Precision), default="float32",
-        help="of the weights where nothing is fine-tuned (default float32, as they are); "
-        "float16: half the file, kernels stay in float32",
+        "--precision", choices=get_args(Precision),
+        help="of the stored weights (default float32, as they are; once fine-tuned float16, half "
+        "the file, kernels in float32)",
     )  # fmt: skip
     add("--config", type=Path, metavar="YAML", help="settings of a file; flags overrule them")
     add("--resume", action="store_true", help="go on with fine-tuning from the one in --out")
@@ -98,13 +98,14 @@ def run(args: argparse.Namespace) -> int:
     parameters = sum(parameter.numel() for parameter in model.parameters())
     already = ", already has a WIC" if is_closed else ""
     print(f"{args.checkpoint}: {kind} for {task.name}, {parameters:,} parameters{already}")
+    precision: Precision = args.precision or ("float16" if settings.data else "float32")
     if not settings.data:
         check_folder(args)
         clear_folder(args.out)
-        model.save_pretrained(args.out, card, precision=args.precision)
+        model.save_pretrained(args.out, card, precision=precision)
         kernel = "the WIC that it was trained with" if is_closed else f"a WIC that {stands_for}"
         print(
-            f"{args.out / TENSORS}: the checkpoint's weights in {args.precision}, and {kernel}, "
+            f"{args.out / TENSORS}: the checkpoint's weights in {precision}, and {kernel}, "
             f"for --weights {args.out}; give --data FOLDER to fine-tune it"
         )
         return 0
@@ -113,7 +114,7 @@ def run(args: argparse.Namespace) -> int:
     if fitted is None:
         return 0
     tuned = fitted.model.eval()
-    tuned.save_pretrained(args.out, {**card, **fitted.card})
+    tuned.save_pretrained(args.out, {**card, **fitted.card}, precision=precision)
     networks = {} if is_closed else {f"original, {drawn}": original}
     networks |= {
         "the checkpoint" if is_closed else "upgraded, as it starts": untuned,

@@ -70,8 +70,9 @@ def load_official(
         completion: Of a network that was trained with a WIC: what completes it, where the names
             leave it open: ``"zero"``, which is what those lines have, when None.
         colours: The order in which the code that trained it gave it colours: its authors' when
-            None, ``"BGR"`` of IICNet and ``"RGB"`` of all others. Say ``"RGB"`` if your data sets
-            turn what OpenCV reads. The network takes and gives RGB in any case.
+            None, ``"BGR"`` of IICNet and ``"RGB"`` of all others (of HCFlow that of its tests).
+            Say ``"RGB"`` if your data sets for IICNet turn what OpenCV reads. The network takes
+            and gives RGB in any case.
 
     Returns:
         The network as published (WIN with ``layout="published"``, IRN and HiNet with

@@ -30,9 +30,12 @@ _STEP = {
 class HCFlowFormat(Format):
     """The code of HCFlow, its networks for rescaling.
 
-    Its data sets read with OpenCV and turn what they read: its networks see red first
-    (``data/GTLQnpy_dataset.py``). Residual dense blocks stand in two trunks there, one behind the
-    other; all but the last are written into the first, which are the two and one of its settings.
+    Its validation and its tests read with OpenCV and turn what they read: there its networks see
+    red first, and so they do here, as its published figures have it (``data/GTLQx_dataset.py``).
+    A training on ``.npy`` files, which are RGB and turned all the same
+    (``data/GTLQnpy_dataset.py``, ``scripts/png2npy.py``), saw blue first: ``colours="BGR"`` is the
+    order of such a training. Residual dense blocks stand in two trunks, one behind the other; all
+    but the last are written into the first, which are the two and one of its settings.
     """
 
     networks = (HCFlow,)
