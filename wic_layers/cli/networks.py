@@ -96,7 +96,8 @@ def _add_export(parser: argparse.ArgumentParser) -> None:
 def _export(args: argparse.Namespace) -> int:
     from wic_layers.deploy import export_onnx
 
-    if args.network.rpartition(":")[2].isidentifier() and not Path(args.network).exists():
+    place, _, function = args.network.rpartition(":")
+    if place and function.isidentifier() and not Path(args.network).exists():
         return _export_own(args)
     if args.direction is None:
         raise WICArgumentError("Expected --direction forward or reverse for a network of ours.")
