@@ -40,19 +40,16 @@ def written(tmp_path_factory):
 
 
 def packaged_directions():
-    """One direction of every packaged network, both of the first of a kind of network and task.
+    """Both directions of a packaged network of each kind of network and task.
 
     An export takes seconds, and networks of a kind differ in their numbers only.
     """
-    kinds, pairs = set(), []
-    for index, preset in enumerate(packaged_weights()):
-        kind = PRESETS[preset].network, PRESETS[preset].task.rpartition("-")[0]
-        both = ("forward", "reverse")
-        pairs += [
-            (preset, each) for each in (both if kind not in kinds else both[index % 2 :][:1])
-        ]
-        kinds.add(kind)
-    return pairs
+    kinds = {}
+    for preset in packaged_weights():
+        kinds.setdefault(
+            (PRESETS[preset].network, PRESETS[preset].task.rpartition("-")[0]), preset
+        )
+    return [(preset, each) for preset in kinds.values() for each in ("forward", "reverse")]
 
 
 @pytest.mark.slow
