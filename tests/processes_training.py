@@ -18,19 +18,19 @@ def main(folder, out, *words):
     """Trains a few steps on ``folder``; ``words``: muon, shard, stop, resume."""
     torch.set_num_threads(1)
     gradients, made = [], []
-    clip, optimizer = guard._clip, engine.make_optimizer
+    slowed, optimizer = guard.Guard._slowed, engine.make_optimizer
 
-    def keep(parameters, *rest):
-        gradients.append([p.grad.clone() for p in parameters])
+    def keep(self):  # between clipping and the optimizer's step
+        gradients.append([p.grad.clone() for p in self.model.parameters() if p.grad is not None])
         if "stop" in words and len(gradients) == 4:
             raise KeyboardInterrupt
-        clip(parameters, *rest)
+        return slowed(self)
 
     def make(*arguments):
         made.append(optimizer(*arguments))
         return made[0]
 
-    guard._clip, engine.make_optimizer = keep, make
+    guard.Guard._slowed, engine.make_optimizer = keep, make
     chosen = photographs.settings(
         steps=4, batch=4, shard="shard" in words,
         optimizer="muon" if "muon" in words else "adamw",

@@ -4,8 +4,9 @@
 reads what an optimizer knew before a network was closed.
 """
 
+from typing import TYPE_CHECKING
+
 from wic_layers.hosts.checkpoints import load_optimizer_state
-from wic_layers.hosts.resizing import Part, ResizePlan, plan_resize
 from wic_layers.hosts.swap import (
     Left,
     Swap,
@@ -15,6 +16,9 @@ from wic_layers.hosts.swap import (
     unswap_1x1,
 )
 from wic_layers.hosts.well_posed import WellPosed
+
+if TYPE_CHECKING:
+    from wic_layers.hosts.resizing import Part, ResizePlan, plan_resize
 
 __all__ = [
     "Left",
@@ -29,3 +33,11 @@ __all__ = [
     "swap_1x1",
     "unswap_1x1",
 ]
+
+
+def __getattr__(name: str) -> object:
+    if name not in ("Part", "ResizePlan", "plan_resize"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from wic_layers.hosts import resizing  # which takes long to import, and is needed seldom
+
+    return getattr(resizing, name)

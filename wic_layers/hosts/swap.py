@@ -17,14 +17,6 @@ from wic_layers.errors import IllConditionedError, WICArgumentError
 from wic_layers.hosts.answering import class_for, kernel_of, spec_of
 from wic_layers.hosts.calls import Call
 from wic_layers.hosts.engine import HostKernel, Spec
-from wic_layers.hosts.recognition import (
-    PERMUTATION,
-    fixed_spec,
-    is_candidate,
-    recognise,
-    refuse_stack,
-)
-from wic_layers.hosts.trial import Mismatch, no_traces
 
 __all__ = [
     "Left",
@@ -233,6 +225,16 @@ def swap_1x1(model: nn.Module, *, train_fixed: bool = False) -> SwapReport:
             seen.
         IllConditionedError: If a kernel cannot be inverted; nothing is changed then.
     """
+    # what tries layers takes long to import, and is needed here alone
+    from wic_layers.hosts.recognition import (
+        PERMUTATION,
+        fixed_spec,
+        is_candidate,
+        recognise,
+        refuse_stack,
+    )
+    from wic_layers.hosts.trial import Mismatch, no_traces
+
     names: dict[nn.Module, list[str]] = {}
     for name, module in model.named_modules(remove_duplicate=False):
         names.setdefault(module, []).append(name)
@@ -329,6 +331,8 @@ def _outermost(model: nn.Module, specs: dict[nn.Module, tuple[Spec, str]]) -> It
 
 def _checked(spec: Spec) -> Spec:
     """The spec of a permutation that is to be trained, if its likelihood would know of it."""
+    from wic_layers.hosts.trial import Mismatch
+
     if all(result.log_det is None for entry in spec.entries for result in entry.results):
         raise Mismatch(
             "a fixed permutation that returns no log-determinant, which a trained kernel needs"
