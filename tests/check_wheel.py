@@ -58,13 +58,13 @@ def main() -> None:
         run(python, "-m", "pip", "install", "-q", str(wheel), cwd=folder)
         probes = [json.loads(run(python, "-c", PROBE, cwd=folder)) for _ in range(5)]
         where, version, _, hosts, error = probes[0]
-        seconds = min(probe[2] for probe in probes)
+        seconds = sorted(probe[2] for probe in probes)[2]
         assert where.startswith(folder), f"imported from {where}, not from the wheel"
         assert version in wheel.name, f"{wheel.name} says it is {version}"
         assert not hosts, f"importing wic_layers loaded {hosts}"
         assert error < 1e-5, f"round-trip error {error}"
-        # asked for 0.1 s beyond torch's own import; the least of five, as others may use the
-        # machine too, which takes nothing off an import that is slow by itself
+        # asked for 0.1 s beyond torch's own import; the median of five, as the machine may be
+        # shared
         assert seconds < 0.1, f"importing wic_layers took {seconds:.3f} s beyond torch"
         wic = str(Path(python).with_name("wic"))
         print(run(wic, "selftest", cwd=folder))

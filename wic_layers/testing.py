@@ -241,8 +241,7 @@ def round_trip_limit(layer: WIC, dtype: torch.dtype | None = None) -> float:
     weight = layer.weight.detach()
     dtype = weight.dtype if dtype is None else dtype
     n, m, rows = layer.in_channels, layer.out_channels, layer.rows
-    same_precision = dtype == torch.float64
-    factor = 8 + (max(n, rows) / 8 if same_precision else 0)
+    factor = 8 + (max(n, rows) / 8 if dtype == torch.float64 else 0)
     condition = condition_of(layer)
     if rows > n > m:
         high = to_algebra(weight)

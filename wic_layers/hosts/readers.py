@@ -37,33 +37,35 @@ _NOT_READERS = re.compile(r"inv|det|init|reset|load|set_|save|register|remove", 
 
 
 @dataclass(frozen=True)
-class Attribute:
+class _Named:
+    """Something of the layer is its kernel, by name; and a tensor of it the bias."""
+
+    name: str
+    transposed: bool
+    bias: str = ""
+
+    def __call__(self, layer: nn.Module) -> tuple[Tensor, Tensor | None]:
+        """The kernel and bias."""
+        matrix = _as_matrix(self.of(layer))
+        bias = _attribute(layer, self.bias).reshape(-1) if self.bias else None
+        return (matrix.mT if self.transposed else matrix), bias
+
+    def of(self, layer: nn.Module) -> Tensor:
+        """What has the name."""
+        return _attribute(layer, self.name)
+
+
+class Attribute(_Named):
     """A tensor of the layer is its kernel."""
 
-    name: str
-    transposed: bool
-    bias: str = ""
 
-    def __call__(self, layer: nn.Module) -> tuple[Tensor, Tensor | None]:
-        """The kernel and bias."""
-        matrix = _as_matrix(_attribute(layer, self.name))
-        bias = _attribute(layer, self.bias).reshape(-1) if self.bias else None
-        return (matrix.mT if self.transposed else matrix), bias
-
-
-@dataclass(frozen=True)
-class Method:
+class Method(_Named):
     """A method of the layer returns its kernel."""
 
-    name: str
-    transposed: bool
-    bias: str = ""
-
-    def __call__(self, layer: nn.Module) -> tuple[Tensor, Tensor | None]:
-        """The kernel and bias."""
-        matrix = _as_matrix(getattr(layer, self.name)())
-        bias = _attribute(layer, self.bias).reshape(-1) if self.bias else None
-        return (matrix.mT if self.transposed else matrix), bias
+    def of(self, layer: nn.Module) -> Tensor:
+        """What the method returns."""
+        matrix: Tensor = getattr(layer, self.name)()
+        return matrix
 
 
 @dataclass(frozen=True)
