@@ -229,7 +229,7 @@ def test_the_command_exports_a_model_of_a_python_file(tmp_path, monkeypatch, cap
     with torch.no_grad():
         require_close(run(out, (z,), "float32"), [model.infer(z)], 1e-5)
     before = out.read_bytes()
-    assert main(["export", f"{tmp_path / 'voice.py'}:decoder", "-o", str(out)]) == 1
+    assert main(["export", f"{tmp_path / 'voice.py'}:decoder", "-o", str(out)]) == 2
     assert out.read_bytes() == before
     assert "--force" in capsys.readouterr().err
     monkeypatch.chdir(tmp_path)

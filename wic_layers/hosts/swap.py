@@ -172,6 +172,10 @@ def register_1x1(
         WICArgumentError: If ``kind`` is no class of modules.
 
     Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from wic_layers import swap_1x1
+        >>> from wic_layers.hosts import register_1x1
         >>> from wic_layers.hosts.calls import Pair
         >>> class Mix(nn.Module):
         ...     def __init__(self):
