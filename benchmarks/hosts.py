@@ -2,15 +2,18 @@
 
     python benchmarks/hosts.py
     python benchmarks/hosts.py --sources FOLDER
+    python benchmarks/hosts.py --sources FOLDER --all
     taskset -c 0 python benchmarks/hosts.py --hosts Glow --repeats 5 --steps 0
 
 The hosts are a Glow of normflows, and of the stand-ins in ``tests/standins`` a vocoder called as
 WaveGlow and a decoder called as Glow-TTS; with ``--sources``, a folder that has the code bases
-themselves as OWNER+NAME, those two as they are. Everything runs in one process on one thread. Both
-models of a pair hold the same numbers and run in turn (A B, B A, ...); a ratio is the median over
-the repeats of swapped to original, below 1 is faster. Times are CPU time, which stands still while
-another process has the core. Errors are relative to the same model in float64, after a short
-training on smooth random signals, of which neighbouring channels know much of each other.
+themselves as OWNER+NAME, those two as they are, or with ``--all`` the times of every case of them
+that ``tests/real_flows_cases.py`` knows: small models, in which the calls weigh most. Everything
+runs in one process on one thread. Both models of a pair hold the same numbers and run in turn (A
+B, B A, ...); a ratio is the median over the repeats of swapped to original, below 1 is faster.
+Times are CPU time, which stands still while another process has the core. Errors are relative to
+the same model in float64, after a short training on smooth random signals, of which neighbouring
+channels know much of each other.
 """
 
 from __future__ import annotations
@@ -406,6 +409,44 @@ def column(host: Host, repeats: int, steps: int) -> dict[str, str]:
     return cells
 
 
+def every_case(sources: Path, repeats: int) -> str:
+    """The times of all code bases: medians and quartiles over their cases, as a table."""
+    from real_flows import all_cases, used_model
+    from standins.flows import Case
+
+    def flow_of(case: Case) -> Flow:
+        with redirect_stdout(io.StringIO()):
+            model = used_model(case)
+
+        def there(model: Any, x: Tensor) -> tuple[Any, Tensor]:
+            z, log_det = case.forward(model, x)
+            return z, x.new_zeros(()) if log_det is None else log_det
+
+        return Flow(model, there, case.inverse)
+
+    results: dict[str, list[float]] = {}
+    for source, case in all_cases(sources):
+        if isinstance(case, str):
+            print(f"{source.name}: {case}", file=sys.stderr)
+            continue
+        try:
+            original, swapped = flow_of(case), flow_of(case)
+            swap_1x1(swapped.model)
+            host = Host(case.name, partial(flow_of, case), case.x)
+            cells = dict(times(host, swapped, original, repeats))
+        except Exception as error:
+            print(f"{source.name} | {case.name}: {str(error)[:90]}", file=sys.stderr)
+            continue
+        print(f"{source.name} | {case.name}: {cells}", file=sys.stderr)
+        for name, cell in cells.items():
+            results.setdefault(name, []).append(float(cell.split()[0]))
+    rows = []
+    for name, ratios in results.items():
+        quarters = (f"{quarter:.2f}" for quarter in statistics.quantiles(ratios, n=4))
+        rows.append((name, *quarters, str(len(ratios))))
+    return markdown(("", "a quarter below", "median", "a quarter above", "cases"), rows)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -414,10 +455,17 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=200, help="of a training; 0 for times alone")
     parser.add_argument("--hosts", default="", help="those whose name has this in it")
     parser.add_argument("--sources", type=Path, help="folder of the code bases themselves")
+    parser.add_argument("--all", action="store_true", help="times of every case of the sources")
     options = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
     warnings.filterwarnings("ignore", "torch.lu is deprecated")  # normflows calls it
+    if options.all:
+        if options.sources is None:
+            parser.error("--all needs --sources")
+        print(surroundings(8).splitlines()[0] + "\n")
+        print(every_case(options.sources, options.repeats))
+        return
     chosen = [host for host in hosts(options.sources) if options.hosts in host.name]
     print(surroundings(8).splitlines()[0] + "\n")
     columns = [column(host, options.repeats, options.steps) for host in chosen]

@@ -99,8 +99,8 @@ SWAPPED = (
     Mutant(
         "autocast rounds the kernel",
         "wic_layers/hosts/engine.py",
-        "self.run(x.float(), rev=rev",
-        "self.run(x.bfloat16(), rev=rev",
+        "x.float(), rev=rev, with_volume=with_volume, reading",
+        "x.bfloat16(), rev=rev, with_volume=with_volume, reading",
         "tests/test_swap_modes.py -k autocast",
     ),
     Mutant(
@@ -112,14 +112,14 @@ SWAPPED = (
     ),
     Mutant(
         "the layer itself is tried",
-        "wic_layers/hosts/trial.py",
+        "wic_layers/hosts/twins.py",
         "twin = copy.deepcopy(layer, memo)",
         "twin = layer",
         "tests/test_swap.py -k 'no_trace and sldj'",
     ),
     Mutant(
         "weights of torch's older utilities are not computed before they are read",
-        "wic_layers/hosts/trial.py",
+        "wic_layers/hosts/twins.py",
         "        hook(twin, None)\n",
         "        pass\n",
         "tests/test_swap.py -k 'right_layers and old'",

@@ -2,6 +2,7 @@
 
 import copy
 import inspect
+import re
 
 import numpy as np
 import pytest
@@ -26,6 +27,35 @@ def _no_registrations_from_here():
     yield
     _REGISTERED.clear()
     _REGISTERED.update(before)
+
+
+class ForSquares(nn.Module):
+    """Takes the last side twice for its log-determinant."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.eye(4) + 0.2 * torch.randn(4, 4))
+
+    def forward(self, x, reverse=False):
+        weight = self.weight.inverse() if reverse else self.weight
+        volume = torch.slogdet(self.weight)[1] * x.shape[-1] ** 2
+        y = nn.functional.conv2d(x, weight[..., None, None])
+        return (y, -volume) if reverse else (y, volume)
+
+
+def test_a_log_determinant_that_is_right_for_squares_alone():
+    torch.manual_seed(0)
+    model = nn.Sequential(ForSquares())
+    square, wide = torch.randn(2, 4, 5, 5), torch.randn(2, 4, 3, 5)
+    y, log_det = model[0](square)
+    note = r"its own log-determinant \(forward\) is off by .* where the sides differ"
+    report = swap_1x1(model)
+    assert "0: ForSquares, WIC(4, 4); " in str(report)
+    assert re.search(note, str(report))
+    for new, old in zip(model[0](square), (y, log_det), strict=True):
+        require_close(new, old)
+    expected = torch.slogdet(model[0].weight)[1] * 15
+    torch.testing.assert_close(model[0](wide)[1], expected)
 
 
 class TestRefusals:

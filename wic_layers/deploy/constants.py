@@ -205,16 +205,20 @@ class HostConstant(nn.Module):
         self, x: Tensor, *, rev: bool, with_volume: bool = True, lowers: bool = True
     ) -> tuple[Tensor, Tensor, Tensor]:
         """See :meth:`wic_layers.hosts.engine.HostKernel.run`."""
-        folded = self.layout.fold(x)
+        volume, folded = self.volume(x)
         sides = (1,) * (folded.ndim - 2)
         shift = 0 if self.bias is None else self.bias.to(x.dtype).view(-1, *sides)
         if rev != self.turned:
             y = self.constant.inverse(folded - shift)
         else:
             y = self.constant(folded) + shift
+        return self.layout.unfold(y), volume, folded
+
+    def volume(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """See :meth:`wic_layers.hosts.engine.HostKernel.volume`."""
         volume = -self.constant.volume if self.turned else self.constant.volume
         dtype = torch.promote_types(x.dtype, torch.float32)
-        return self.layout.unfold(y), x.new_full((), volume, dtype=dtype), folded
+        return x.new_full((), volume, dtype=dtype), self.layout.fold(x)
 
 
 class Lower(nn.Module):

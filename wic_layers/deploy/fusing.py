@@ -19,7 +19,7 @@ from wic_layers.deploy.constants import Completed, Constant, Lower, put_constant
 from wic_layers.errors import WICArgumentError
 from wic_layers.hosts.recognition import PERMUTATION
 from wic_layers.hosts.swap import Left, NothingToSwapError, swap_1x1
-from wic_layers.hosts.trial import without_graphs
+from wic_layers.hosts.twins import without_graphs
 from wic_layers.layer.conv import WIC
 
 __all__ = ["Direction", "check_direction", "fuse", "lowered"]

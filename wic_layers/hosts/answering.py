@@ -54,6 +54,8 @@ def _making(entries: tuple[Entry, ...], original: Callable[..., Any]) -> Callabl
             torch.distributions.Transform.__init__(own)
         else:
             own = original(self, *args, **kwargs)
+            # once for all calls, and while FSDP has gathered the parameters
+            wic = _Transformer(wic)
         for entry in entries:  # the transform is the owner's, and lives for one call
             setattr(own, entry.method, partial(_transformed, entry, wic))
         return own
@@ -62,6 +64,15 @@ def _making(entries: tuple[Entry, ...], original: Callable[..., Any]) -> Callabl
     made.__doc__ = original.__doc__
     vars(made)["__wrapped__"] = original
     return made
+
+
+class _Transformer:
+    """What answers for a transform: the layer's kernel as it is when the transform is made."""
+
+    def __init__(self, kernel: HostKernel) -> None:
+        reading = kernel.read(whole=True)
+        self.run = partial(kernel.run, reading=reading)
+        self.volume = partial(kernel.volume, reading=reading)
 
 
 def _transformed(entry: Entry, wic: Answering, *args: Any) -> Any:

@@ -39,6 +39,10 @@ class Answering(Protocol):
         """The result, the log-volume of one position, and the input with the channels first."""
         ...
 
+    def volume(self, x: Tensor) -> tuple[Tensor | None, Tensor]:
+        """The log-volume alone, and the input with the channels first."""
+        ...
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -147,7 +151,11 @@ class Entry:
             self.running is None or running is not None
         )
         with_volume = needs_log_det and bool(result.log_det and result.log_det.sign)
-        y, volume, folded = wic.run(x, rev=rev, with_volume=with_volume, lowers=result.lowers)
+        y: Any = None
+        if result.is_log_det:
+            volume, folded = wic.volume(x)
+        else:
+            y, volume, folded = wic.run(x, rev=rev, with_volume=with_volume, lowers=result.lowers)
         if result.log_det is not None and needs_log_det:
             positions: Any = math.prod(folded.shape[2:])
             if mask is not None and result.log_det.is_masked:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +20,7 @@ from wic_layers.layer.functional import from_algebra, to_algebra
 from wic_layers.layer.kernel import RectangularKernel, wide_dtype
 from wic_layers.layer.pointwise import autocast_is_on, convolve, outside_autocast
 
-__all__ = ["HostKernel", "Layout", "Spec", "tensors_of"]
+__all__ = ["HostKernel", "Layout", "Reading", "Spec", "tensors_of"]
 
 # (matrix, bias or None) of a layer, both in the layer's dtype
 Read = Callable[[nn.Module], tuple[Tensor, Tensor | None]]
@@ -83,6 +83,20 @@ class Spec:
     volume: Callable[[nn.Module], Tensor] | None = None
 
 
+class Reading(NamedTuple):
+    """What was read of a layer, for one call or for the life of a transform that it made.
+
+    Attributes:
+        entries: What was computed from the kernel before; None where nothing may be cached.
+        pair: The kernel, and the bias or None.
+        factor: The log-volume as the layer's factors say it; None where it has not been read.
+    """
+
+    entries: Any
+    pair: tuple[Tensor, Tensor | None]
+    factor: Tensor | None = None
+
+
 class HostKernel(WIC):
     """A square WIC whose kernel, and bias if there is one, are those of a host's layer.
 
@@ -122,7 +136,13 @@ class HostKernel(WIC):
         return f"{self.in_channels}, {self.out_channels}, of {self.spec.owner.__name__}"
 
     def run(
-        self, x: Tensor, *, rev: bool, with_volume: bool = True, lowers: bool = True
+        self,
+        x: Tensor,
+        *,
+        rev: bool,
+        with_volume: bool = True,
+        lowers: bool = True,
+        reading: Reading | None = None,
     ) -> tuple[Tensor, Tensor | None, Tensor]:
         """Runs the host's forward, or its way back.
 
@@ -131,6 +151,7 @@ class HostKernel(WIC):
             rev: Whether to run its way back.
             with_volume: Whether the log-volume is wanted.
             lowers: Whether the result is in autocast's dtype under autocast.
+            reading: What was read of the layer before; by default it is read now.
 
         Returns:
             The result in the host's layout and dtype; the log-volume of the host's forward, a
@@ -139,19 +160,38 @@ class HostKernel(WIC):
         kind = x.device.type
         if autocast_is_on(kind) and x.dtype != torch.float64:
             with torch.autocast(kind, enabled=False):
-                y, volume, folded = self.run(x.float(), rev=rev, with_volume=with_volume)
+                y, volume, folded = self.run(
+                    x.float(), rev=rev, with_volume=with_volume, reading=reading
+                )
             return (y.to(torch.get_autocast_dtype(kind)) if lowers else y), volume, folded
         folded = self.spec.layout.fold(x)
-        entries = self._entries()
-        pair = self._pair(entries)
+        entries, pair, factor = reading or self.read()
         if rev != self.spec.turned:
             self._check(folded, self.out_channels, "input")
             y = self._back(folded, entries, pair)
         else:
             self._check(folded, self.in_channels, "input")
             y = self._along(folded, pair)
-        volume = self._signed_volume(entries, pair[0], x) if with_volume else None
+        volume = self._signed_volume(entries, pair[0], x, factor) if with_volume else None
         return self.spec.layout.unfold(y), volume, folded
+
+    def volume(self, x: Tensor, *, reading: Reading | None = None) -> tuple[Tensor | None, Tensor]:
+        """The log-volume alone, and the input with the channels in dimension 1, as ``run``."""
+        folded = self.spec.layout.fold(x)
+        entries, (kernel, _), factor = reading or self.read()
+        wide = x if x.dtype == torch.float64 or not autocast_is_on(x.device.type) else x.float()
+        return self._signed_volume(entries, kernel, wide, factor), folded
+
+    def read(self, *, whole: bool = False) -> Reading:
+        """Reads the layer's kernel and bias.
+
+        Args:
+            whole: Whether to read at once what the volume is computed from, too.
+        """
+        entries = self._entries()
+        pair = self._pair(entries)
+        factor = self._factor(pair[0]) if whole and entries is None else None
+        return Reading(entries, pair, factor)
 
     def _along(self, x: Tensor, pair: tuple[Tensor, Tensor | None]) -> Tensor:
         kernel, bias = pair
@@ -166,16 +206,23 @@ class HostKernel(WIC):
             return convolve(y, from_algebra(self._checked_inverse(None, kernel), y))
         return convolve(y, self._inverse_kernel(y, entries))
 
-    def _signed_volume(self, entries: Any, kernel: Tensor, x: Tensor) -> Tensor:
+    def _factor(self, kernel: Tensor) -> Tensor | None:
+        """The log-volume of the host's forward as its factors say it; None where none does."""
+        volume = self.spec.volume
+        # what is assembled in half precision is rounded, and its factors are not
+        if volume is None or kernel.dtype.itemsize < 4:
+            return None
+        factor: Tensor = outside_autocast(lambda: volume(self.host), device=kernel.device)
+        return factor
+
+    def _signed_volume(
+        self, entries: Any, kernel: Tensor, x: Tensor, factor: Tensor | None = None
+    ) -> Tensor:
         """The log-volume of the host's forward, in float32 at least."""
 
         def compute() -> Tensor:
-            # what is assembled in half precision is rounded, and its factors are not
-            if self.spec.volume is not None and kernel.dtype.itemsize >= 4:
-                volume = outside_autocast(
-                    lambda: self.spec.volume(self.host), device=kernel.device
-                )
-            else:
+            volume = self._factor(kernel) if factor is None else factor
+            if volume is None:
                 volume = torch.linalg.slogdet(to_algebra(kernel))[1]
                 volume = -volume if self.spec.turned else volume
             return from_algebra(volume, kernel, wide_dtype(kernel.dtype, x.dtype))

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from wic_layers.hosts.calls import Entry
 from wic_layers.hosts.engine import Layout, Spec, tensors_of
-from wic_layers.hosts.trial import Mismatch, read_off, unit_vectors
+from wic_layers.hosts.trial import read_off, unit_vectors
+from wic_layers.hosts.twins import Mismatch
 from wic_layers.layer.functional import to_algebra
 
 __all__ = [
@@ -91,7 +92,7 @@ class Measured:
 
     def __call__(self, layer: nn.Module) -> tuple[Tensor, Tensor | None]:
         """The kernel and bias, with gradients to all that they are made of."""
-        like = next(t for t in tensors_of(layer).values() if t.is_floating_point())
+        like = next(t for t in _parts_of(layer) if t.is_floating_point())
         groups = 2 if self.layout.kind == "groups" else 1
         x = unit_vectors(self.layout.size, self.layout, self.rank, groups, like.device, like.dtype)
         y = self.entry.run(layer, self.layout.unfold(x), rev=False, owner=self.owner)
@@ -99,6 +100,16 @@ class Measured:
             y = y[0]  # type: ignore[index]
         matrix, bias = read_off(self.layout.fold(y), self.rank)
         return matrix, bias if self.has_bias else None
+
+
+def _parts_of(layer: nn.Module) -> Iterator[Tensor]:
+    """The tensors of a layer, its own before a look at its children.
+
+    That look needs a hash, which Dynamo does not follow in Pyro's modules.
+    """
+    for values in (layer._parameters, layer._buffers):
+        yield from (value for value in values.values() if value is not None)
+    yield from tensors_of(layer).values()
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,8 @@ from wic_layers.hosts.readers import (
     registered_reader,
     volume_of,
 )
-from wic_layers.hosts.trial import Bench, Mismatch, perturb, run_pre_hooks, twin_of
+from wic_layers.hosts.trial import Bench
+from wic_layers.hosts.twins import Mismatch, WrongLogDet, perturb, run_pre_hooks, twin_of
 from wic_layers.layer.functional import condition_number
 from wic_layers.layer.kernel import CONDITION_LIMIT
 
@@ -143,8 +144,14 @@ def recognise(
             for layout, rank in _layouts(layer, n):
                 for dtype in (torch.float64, torch.float32):
                     try:
-                        spec = _tried(layer, entries, Bench(layer, layout, rank, dtype), kernel)
-                        return spec, compared(layer, spec, rank)
+                        bench, ending = Bench(layer, layout, rank, dtype), ""
+                        try:
+                            spec = _tried(layer, entries, bench, kernel)
+                        except WrongLogDet:  # some take one side twice
+                            bench = Bench(layer, layout, rank, dtype, is_square=True)
+                            spec = _tried(layer, entries, bench, kernel)
+                            ending = " where the sides differ"
+                        return spec, compared(layer, spec, rank) + ending
                     except Mismatch as mismatch:
                         if not reason or reason.startswith(_NOT_RUN):
                             reason = str(mismatch) or reason

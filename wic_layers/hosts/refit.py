@@ -14,7 +14,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from wic_layers.hosts.trial import twin_of
+from wic_layers.hosts.twins import twin_of
 from wic_layers.hosts.variants import Size, numbers_of, own_tensors, sizes_of, tupled, variants
 from wic_layers.layer.completion import Learned
 from wic_layers.layer.conv import WIC

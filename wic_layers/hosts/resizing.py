@@ -12,7 +12,7 @@ from torch import nn
 
 from wic_layers.errors import WICArgumentError
 from wic_layers.hosts.refit import channels_of
-from wic_layers.hosts.trial import no_traces
+from wic_layers.hosts.twins import no_traces
 from wic_layers.hosts.variants import Size
 from wic_layers.hosts.watching import (
     Record,

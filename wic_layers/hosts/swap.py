@@ -237,7 +237,7 @@ def swap_1x1(model: nn.Module, *, train_fixed: bool = False) -> SwapReport:
         recognise,
         refuse_stack,
     )
-    from wic_layers.hosts.trial import Mismatch, no_traces
+    from wic_layers.hosts.twins import Mismatch, no_traces
 
     names: dict[nn.Module, list[str]] = {}
     for name, module in model.named_modules(remove_duplicate=False):
@@ -335,7 +335,7 @@ def _outermost(model: nn.Module, specs: dict[nn.Module, tuple[Spec, str]]) -> It
 
 def _checked(spec: Spec) -> Spec:
     """The spec of a permutation that is to be trained, if its likelihood would know of it."""
-    from wic_layers.hosts.trial import Mismatch
+    from wic_layers.hosts.twins import Mismatch
 
     if all(result.log_det is None for entry in spec.entries for result in entry.results):
         raise Mismatch(

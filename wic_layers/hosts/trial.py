@@ -7,131 +7,28 @@ copy of its own, in evaluation mode, without the hooks of others.
 from __future__ import annotations
 
 import copy
-import sys
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from wic_layers._probe import random_numbers_restored
 from wic_layers.errors import IllConditionedError, WICError
 from wic_layers.hosts.calls import Entry
 from wic_layers.hosts.engine import Layout
 from wic_layers.hosts.results import LogDet, Result
+from wic_layers.hosts.twins import Mismatch, WrongLogDet, run_pre_hooks, twin_of
 
-__all__ = [
-    "Bench",
-    "Mismatch",
-    "Observation",
-    "no_traces",
-    "run_pre_hooks",
-    "twin_of",
-    "without_graphs",
-]
+__all__ = ["Bench", "Observation", "read_off", "unit_vectors"]
 
-_HOOKS = ("_forward_hooks", "_backward_hooks", "_backward_pre_hooks")
 _SIZES = ((2, (3, 5, 2)), (3, (4, 2, 3)))  # of two batches: samples, and as many sides as needed
+_SQUARES = ((2, (3, 3, 3)), (3, (4, 4, 4)))
 _FACTORS = ("pixels", "all", "one", "batch")
 
 
 NOT_LINEAR = (
     "it is no linear map with one kernel: that may differ from sample to sample, or position"
 )
-
-
-class Mismatch(Exception):
-    """A layer is not what it was tried as; the message says why, empty where it is of no use."""
-
-
-@contextmanager
-def no_traces(model: nn.Module) -> Iterator[None]:
-    """Gives torch and numpy their random numbers back."""
-    numpy = sys.modules.get("numpy")
-    state = None if numpy is None else numpy.random.get_state()
-    kinds = {"cpu", *(parameter.device.type for parameter in model.parameters())}
-    with ExitStack() as stack:
-        stack.enter_context(random_numbers_restored(*model.parameters()))
-        for kind in kinds:  # a trial is exact, whatever it is called in
-            if torch.amp.is_autocast_available(kind):
-                stack.enter_context(torch.autocast(kind, enabled=False))
-        yield
-    if numpy is not None:
-        numpy.random.set_state(state)
-
-
-def twin_of(layer: nn.Module, dtype: torch.dtype | None = None) -> nn.Module:
-    """A copy of a layer that nothing else sees, in ``eval()``.
-
-    Args:
-        layer: The layer.
-        dtype: Of the copy; its own by default.
-
-    Raises:
-        Mismatch: If it cannot be copied.
-    """
-    if any(tensor.is_meta for tensor in (*layer.parameters(), *layer.buffers())):
-        raise Mismatch("it has no values yet, on the meta device")
-    memo = without_graphs(layer)
-    for module in layer.modules():
-        for name in _HOOKS:
-            memo[id(getattr(module, name))] = type(getattr(module, name))()
-    try:
-        twin = copy.deepcopy(layer, memo)
-    except Exception as error:
-        raise Mismatch(f"it cannot be copied to be tried ({error})") from error
-    for module in twin.modules():  # those that compute weights stay
-        for key, hook in list(module._forward_pre_hooks.items()):
-            if not type(hook).__module__.startswith("torch.nn.utils"):
-                del module._forward_pre_hooks[key]
-    twin.requires_grad_(requires_grad=False).train().eval()  # train() is where hosts drop caches
-    return twin if dtype is None else twin.to(dtype)
-
-
-def without_graphs(model: nn.Module) -> dict[int, Any]:
-    """A memo with which a model can be deep-copied that holds results of its last call."""
-    values = (value for module in model.modules() for value in _attributes(module))
-    return {
-        id(value): value.detach().clone()
-        for value in values
-        if isinstance(value, Tensor) and value.requires_grad
-        if not isinstance(value, nn.Parameter)
-    }
-
-
-def run_pre_hooks(twin: nn.Module) -> nn.Module:
-    """A copy with the weights that torch's older utilities compute before each call."""
-    for hook in twin._forward_pre_hooks.values():
-        hook(twin, None)
-    return twin
-
-
-def _attributes(module: nn.Module) -> Iterator[object]:
-    """What a module holds, and what plain objects in it (caches of hosts) do."""
-    for value in vars(module).values():
-        yield value
-        if isinstance(value, (list, tuple)):
-            yield from value
-        elif isinstance(value, dict):
-            yield from value.values()
-        elif not isinstance(value, (nn.Module, type)) and hasattr(value, "__dict__"):
-            yield from vars(value).values()
-
-
-def perturb(twin: nn.Module, layer: nn.Module, seed: int, *, flip: bool = False) -> None:
-    """Moves what is trained, so that a layer shows how it depends on it."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for mine, own in zip(twin.parameters(), layer.parameters(), strict=True):
-            if not (own.requires_grad and mine.is_floating_point()):
-                continue
-            scale = 0.3 / max(mine.shape, default=1) ** 0.5
-            noise = torch.randn(mine.shape, generator=generator, dtype=torch.float64)
-            mine.add_((scale * noise).to(mine))
-            if flip and mine.ndim >= 2 and mine.shape[0] == mine.shape[1]:
-                mine[0].neg_()
 
 
 @dataclass(frozen=True)
@@ -153,10 +50,20 @@ class Bench:
         layout: Where its channels stand.
         rank: Spatial dimensions that it is tried with.
         dtype: Of the trial.
+        is_square: Whether all sides of its tensors are equal.
     """
 
-    def __init__(self, layer: nn.Module, layout: Layout, rank: int, dtype: torch.dtype) -> None:
+    def __init__(
+        self,
+        layer: nn.Module,
+        layout: Layout,
+        rank: int,
+        dtype: torch.dtype,
+        *,
+        is_square: bool = False,
+    ) -> None:
         self.layer, self.layout, self.rank, self.dtype = layer, layout, rank, dtype
+        self.sizes = _SQUARES if is_square else _SIZES
         tensor = next((t for t in layer.parameters()), next(layer.buffers(), None))
         self.device = torch.device("cpu") if tensor is None else tensor.device
         self.is_trained = any(p.requires_grad for p in layer.parameters())
@@ -193,7 +100,7 @@ class Bench:
 
     def input(self, which: int) -> Tensor:
         """Random numbers of one of two sizes, with the channels first."""
-        batch, sides = _SIZES[which]
+        batch, sides = self.sizes[which]
         sizes = sides[: self.rank]
         if self.layout.kind == "groups":
             sizes = (self.groups, *sides[: self.rank - 1])
@@ -362,7 +269,9 @@ def _log_det(rows: list[list[Observation]], *, rev: bool, is_trained: bool) -> L
             return nearest[1]
     if nearest is None or not nearest[0] <= 1e-3:
         size = "not finite" if nearest is None else f"{nearest[0]:.3g} of it"
-        raise Mismatch(f"its log-determinant is not log|det K| times the positions: off by {size}")
+        raise WrongLogDet(
+            f"its log-determinant is not log|det K| times the positions: off by {size}"
+        )
     return nearest[1]
 
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from wic_layers.hosts.swap import unswap_1x1
-from wic_layers.hosts.trial import twin_of
+from wic_layers.hosts.twins import twin_of
 
 __all__ = ["Size", "numbers_of", "own_tensors", "sizes_of", "tupled", "variants"]
 

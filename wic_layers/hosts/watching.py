@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from wic_layers.blocks import Chain, LongTermMemory
 from wic_layers.errors import WICArgumentError
 from wic_layers.hosts.refit import Fit, channels_of, refit, tensors_in
-from wic_layers.hosts.trial import Mismatch, twin_of
+from wic_layers.hosts.twins import Mismatch, twin_of
 from wic_layers.hosts.well_posed import WellPosed
 
 __all__ = [

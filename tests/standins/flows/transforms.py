@@ -17,7 +17,7 @@ class TransformModule(Transform, nn.Module):
     event_dim = 3
 
     def __hash__(self):
-        return nn.Module.__hash__(self)
+        return super(nn.Module, self).__hash__()  # as Pyro writes it; Dynamo does not follow it
 
 
 class GeneralizedChannelPermute(TransformModule):
