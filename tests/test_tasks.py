@@ -216,6 +216,8 @@ def test_tiles_change_nothing(weights, task, size, tile):
     """But for ties in rounding, which another order of additions may decide otherwise."""
     if tile == 1 and task != "decolorization":
         tile = 33
+    if tile == 1:
+        size = (37, 26)
     model = from_pretrained(weights[task])
     images = [random_pixels(size, seed) for seed in range(3)]
     forward, back = {

@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
+
+from wic_layers.layer.pointwise import autocast_is_on
 
 __all__ = ["LogDet", "Result"]
 
@@ -20,12 +23,14 @@ class LogDet:
         factor: What the log-volume of one position is multiplied by: ``"one"``, ``"pixels"``,
             ``"batch"`` or ``"all"``, the positions of the whole batch.
         is_masked: Whether only the positions that a mask leaves count.
+        lowers: Whether it is in autocast's dtype under autocast.
     """
 
     sign: int
     shape: tuple[str | int, ...]
     factor: str
     is_masked: bool = False
+    lowers: bool = False
 
     def of(self, volume: Tensor | None, x: Tensor, positions: Tensor | int) -> Tensor:
         """The log-determinant for an input x, whose samples have so many positions each.
@@ -50,6 +55,8 @@ class LogDet:
         sizes: list[int] = []
         for part in self.shape:
             sizes += x.shape[2:] if part == "pixels" else [batch if part == "batch" else 1]
+        if self.lowers and autocast_is_on(x.device.type):
+            value = value.to(torch.get_autocast_dtype(x.device.type))
         return value.expand(sizes).clone() if sizes else value
 
 

@@ -168,27 +168,30 @@ class Bench:
                 log_det = _log_det(rows, rev=rev, is_trained=self.is_trained)
                 results[rev] = replace(results[rev], log_det=log_det)
             if not results[rev].is_log_det:
-                results[rev] = replace(results[rev], lowers=self._lowers(entry, rev=rev))
+                results[rev] = self._lowered(results[rev], entry, rev=rev)
         first, second = results
         if entry.rev is not None:
             first = second = results[entry.rev]
         entry = replace(entry, results=(first, second))
         return entry if entry.mask is None else self._with_mask(entry, kernels[0][0])
 
-    def _lowers(self, entry: Entry, *, rev: bool) -> bool:
-        """Whether a result is in autocast's dtype under autocast; hosts differ by direction."""
+    def _lowered(self, result: Result, entry: Entry, *, rev: bool) -> Result:
+        """What is in autocast's dtype under autocast; hosts differ by direction."""
         kind = self.device.type
         if not torch.amp.is_autocast_available(kind):
-            return True
+            return result
         dtype = torch.bfloat16
         bench = Bench(self.layer, self.layout, self.rank, torch.float32)
         try:
             twin = twin_of(self.layer, torch.float32)
             with torch.autocast(kind, dtype):
-                y, _, _ = bench.call(twin, entry, bench.input(0), rev=rev)
+                y, log_det, _ = bench.call(twin, entry, bench.input(0), rev=rev)
         except (Mismatch, WICError):
-            return True
-        return y.dtype == dtype
+            return result
+        if result.log_det is not None and isinstance(log_det, Tensor):
+            low = log_det.dtype == dtype
+            result = replace(result, log_det=replace(result.log_det, lowers=low))
+        return replace(result, lowers=y.dtype == dtype)
 
     def _with_mask(self, entry: Entry, twin: nn.Module) -> Entry:
         """What a mask does to the result and to the log-determinant."""
