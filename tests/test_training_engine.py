@@ -100,8 +100,7 @@ def test_bf16_learns_as_float32(images, tmp_path):
 def test_five_hundred_steps_in_bf16_skip_none(images, tmp_path):
     chosen = settings(steps=500, batch=1, crop=16, learning_rate=2e-3, bf16=True, every=125)
     incidents = []
-    model = start(couplings=1)
-    fit(images, tmp_path / "run", chosen, model=model, warn=incidents.append)
+    fit(images, tmp_path / "run", chosen, warn=incidents.append)
     assert incidents == []
     rows = rows_of(tmp_path / "run")
     assert [row["step"] for row in rows] == [125, 250, 375, 500]
