@@ -1,19 +1,47 @@
-"""The Python in README runs as it stands, from top to bottom."""
+"""README and the pages of docs/: their Python runs as it stands, and their links lead somewhere."""
 
 import re
 from pathlib import Path
 
 import pytest
 
-README = Path(__file__).parents[1] / "README.md"
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
+
+
+def anchors(page):
+    """The anchors of a Markdown file's headings, as GitHub makes them."""
+    titles = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
 
 
 @pytest.mark.filterwarnings("ignore:torch.lu is deprecated")
-def test_every_python_block_runs():
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_every_python_block_runs(page):
     pytest.importorskip("FrEIA")
     pytest.importorskip("normflows")
-    blocks = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
-    assert len(blocks) >= 5
+    blocks = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
     namespace = {}
     for number, block in enumerate(blocks):
-        exec(compile(block, f"README, Python block {number + 1}", "exec"), namespace)
+        exec(compile(block, f"{page.name}, Python block {number + 1}", "exec"), namespace)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_every_link_leads_somewhere(page):
+    for target in LINK.findall(page.read_text(encoding="utf-8")):
+        if target.startswith(("http://", "https://")):
+            continue
+        path, _, anchor = target.partition("#")
+        place = (page.parent / path) if path else page
+        assert place.exists(), f"{page.name} links to {target}"
+        if anchor and place.suffix == ".md":
+            assert anchor in anchors(place), f"{page.name} links to {target}"
+
+
+def test_the_readme_is_short_and_has_each_of_its_commands_once():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert len(text.encode()) < 8192
+    for title in ("Quick start", "Run the tests"):
+        section = text.partition(f"\n## {title}\n")[2].partition("\n## ")[0]
+        assert len(re.findall(r"^\$ ", section, re.MULTILINE)) == 1
