@@ -347,14 +347,14 @@ IMAGES = (
     ),
     Mutant(
         "warnings of every thread kept back",
-        "wic_layers/pictures/reading.py",
+        "wic_layers/pictures/silence.py",
         "        return _IS_QUIET.get()",
         "        return True",
         "tests/test_images.py -k keeps_its_own",
     ),
     Mutant(
         "own warnings let through",
-        "wic_layers/pictures/reading.py",
+        "wic_layers/pictures/silence.py",
         "        return _IS_QUIET.get()",
         "        return False",
         "tests/test_images.py -k keeps_its_own",

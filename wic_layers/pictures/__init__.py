@@ -2,11 +2,13 @@
 
 from wic_layers.pictures.kinds import as_kind, as_layer, as_pixels
 from wic_layers.pictures.names import find_images, names_file
+from wic_layers.pictures.opening import check_pixels
 from wic_layers.pictures.pixels import as_channels, pad_to, psnr, size_of
 from wic_layers.pictures.reading import (
     KEYWORD,
     has_halved_chroma,
     read_carrier,
+    read_carrier_head,
     read_image,
     read_layer,
 )
@@ -20,6 +22,7 @@ __all__ = [
     "as_layer",
     "as_pixels",
     "check_output",
+    "check_pixels",
     "encode_png",
     "find_images",
     "has_halved_chroma",
@@ -28,6 +31,7 @@ __all__ = [
     "pad_to",
     "psnr",
     "read_carrier",
+    "read_carrier_head",
     "read_frames",
     "read_image",
     "read_layer",

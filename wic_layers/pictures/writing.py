@@ -13,7 +13,8 @@ from torch import Tensor
 from wic_layers._files import check_place, write_whole
 from wic_layers.errors import WICArgumentError, WICFileError
 from wic_layers.pictures.names import LOSSY_SUFFIXES
-from wic_layers.pictures.reading import KEYWORD, import_pillow
+from wic_layers.pictures.opening import import_pillow
+from wic_layers.pictures.png import KEYWORD
 
 if TYPE_CHECKING:
     from PIL import Image
