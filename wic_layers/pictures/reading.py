@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -19,14 +20,16 @@ import torch
 from torch import Tensor
 
 from wic_layers.errors import WICDependencyError, WICFileError
+from wic_layers.pictures.names import is_heic
 
 if TYPE_CHECKING:
     from PIL import Image
 
 __all__ = [
-    "KEYWORD",
+    "CHUNK",
     "as_opaque",
     "check_single",
+    "formats",
     "has_halved_chroma",
     "has_opacity",
     "import_pillow",
@@ -35,22 +38,27 @@ __all__ = [
     "read_carrier",
     "read_image",
     "read_layer",
+    "reads_heic",
 ]
 
-KEYWORD = "wic-layers"
-"""Keyword of the PNG text chunk that says what made a file."""
+CHUNK = b"wiCl"
+"""Type of the PNG chunk that says what made a file, see :mod:`wic_layers.codec.parts`."""
 
-_FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP")
+_FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "DIB", "AVIF")
 _OPAQUE_MODES = frozenset({"1", "L", "P", "RGB", "RGBX", "YCbCr"})
 _ALPHA_MODES = frozenset({"LA", "La", "PA", "RGBA", "RGBa"})
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _YCBCR_SUBSAMPLING = 258, 262, 530  # tags of TIFF
 
 
-def read_image(path: str | Path) -> Tensor:
-    """Reads an image file: PNG, JPEG, WebP, TIFF or BMP.
+def read_image(path: str | Path, *, reduce_depth: bool = False) -> Tensor:
+    """Reads an image file: PNG, JPEG, WebP, TIFF, BMP, AVIF or, with pillow-heif, HEIC.
 
     Grey, palette and opaque alpha become RGB, the EXIF orientation is applied, and colours of
     another profile than sRGB are converted to it.
+
+    Args:
+        path: The file.
+        reduce_depth: Take the upper 8 bits of an image that has 16, in place of refusing it.
 
     Returns:
         Pixels (3, H, W), uint8.
@@ -60,11 +68,15 @@ def read_image(path: str | Path) -> Tensor:
             if reading would lose bits, transparency, frames or the meaning of CMYK colours.
         WICDependencyError: If Pillow is not installed.
     """
-    return _read(path, carrier=False)[0]
+    return _read(path, carrier=False, reduce_depth=reduce_depth)[0]
 
 
-def read_layer(path: str | Path) -> Tensor:
+def read_layer(path: str | Path, *, reduce_depth: bool = False) -> Tensor:
     """Reads an image file with its transparency.
+
+    Args:
+        path: The file.
+        reduce_depth: See :func:`read_image`.
 
     Returns:
         Pixels (4, H, W), opacity last, or (3, H, W) where the file has none, uint8.
@@ -73,27 +85,30 @@ def read_layer(path: str | Path) -> Tensor:
         WICFileError: As :func:`read_image`.
         WICDependencyError: If Pillow is not installed.
     """
-    return _read(path, carrier=False, layer=True)[0]
+    return _read(path, carrier=False, layer=True, reduce_depth=reduce_depth)[0]
 
 
-def read_carrier(path: str | Path) -> tuple[Tensor, str | None]:
+def read_carrier(path: str | Path) -> tuple[Tensor, bytes | None]:
     """Reads a PNG file whose very pixels count.
 
     Returns:
-        Pixels (3, H, W) or (1, H, W), uint8, as they are stored; and the text of the
-        ``wic-layers`` chunk or None.
+        Pixels (3, H, W) or (1, H, W), uint8, as they are stored; and the content of the chunk of
+        our own or None. Where there is one, opacity is left out: it is for viewers.
 
     Raises:
-        WICFileError: As :func:`read_image`; and if the file is not a PNG.
+        WICFileError: As :func:`read_image`; and if the file is not a PNG, or has several of these
+            chunks.
         WICDependencyError: If Pillow is not installed.
     """
     return _read(path, carrier=True)
 
 
-def _read(path: str | Path, *, carrier: bool, layer: bool = False) -> tuple[Tensor, str | None]:
+def _read(
+    path: str | Path, *, carrier: bool, layer: bool = False, reduce_depth: bool = False
+) -> tuple[Tensor, bytes | None]:
     pillow = import_pillow()
     try:
-        with quiet(), pillow.open(path, formats=_FORMATS) as image:
+        with quiet(), pillow.open(path, formats=formats()) as image:
             limit = pillow.MAX_IMAGE_PIXELS
             if limit is not None and image.width * image.height > limit:
                 raise pillow.DecompressionBombError
@@ -102,11 +117,16 @@ def _read(path: str | Path, *, carrier: bool, layer: bool = False) -> tuple[Tens
                     f"{path} is a {image.format} file; expected the PNG as it was written, "
                     f"since lossy compression destroys what it holds."
                 )
-            opaque, alpha = _split_opacity(image, str(path)) if layer else (image, None)
+            chunk = _own_chunk(image, path) if carrier else None
+            opaque: Image.Image = _in_8_bits(image, str(path)) if reduce_depth else image
+            alpha = None
+            if layer:
+                opaque, alpha = _split_opacity(opaque, str(path))
+            if chunk is not None and has_opacity(opaque) and not _is_deep(opaque):
+                opaque = opaque.convert("RGBA").convert("L" if opaque.mode == "LA" else "RGB")
             pixels = pixels_of(as_opaque(opaque, str(path), carrier=carrier))
             if alpha is not None:
                 pixels = torch.cat((pixels, alpha))
-            text = getattr(image, "text", {}).get(KEYWORD)
     except WICFileError:
         raise
     except FileNotFoundError as error:
@@ -114,8 +134,13 @@ def _read(path: str | Path, *, carrier: bool, layer: bool = False) -> tuple[Tens
     except IsADirectoryError as error:
         raise WICFileError(f"{path} is a folder; expected an image file.") from error
     except pillow.UnidentifiedImageError as error:
+        if is_heic(path) and not reads_heic():
+            raise WICFileError(
+                f"{path} is HEIC, which needs pillow-heif. Run: pip install 'wic-layers[heic]'"
+            ) from error
         raise WICFileError(
-            f"{path} is not an image that can be read; expected PNG, JPEG, WebP, TIFF or BMP."
+            f"{path} is not an image that can be read; expected PNG, JPEG, WebP, TIFF, BMP, AVIF "
+            f"or HEIC."
         ) from error
     except pillow.DecompressionBombError as error:
         raise WICFileError(
@@ -129,13 +154,45 @@ def _read(path: str | Path, *, carrier: bool, layer: bool = False) -> tuple[Tens
             raise WICFileError(f"{path} cannot be read: {error.strerror}.") from error
         reason = str(error).rstrip(".") or type(error).__name__
         raise WICFileError(f"{path} is damaged or cut short: {reason}.") from error
-    return pixels, None if text is None else str(text)
+    return pixels, chunk
+
+
+def _own_chunk(image: Image.Image, path: str | Path) -> bytes | None:
+    """The content of a PNG's chunk of our own, which stands before its pixels."""
+    chunks = [each[1] for each in image.private_chunks if each[0] == CHUNK]  # type: ignore[attr-defined]
+    if len(chunks) > 1:
+        raise WICFileError(f"{path} cannot be used: it has {len(chunks)} wic-layers chunks.")
+    return chunks[0] if chunks else None
+
+
+def formats() -> list[str]:
+    """Returns Pillow's names of the formats that are read, as far as what is installed reads them.
+
+    Raises:
+        WICDependencyError: If Pillow is not installed.
+    """
+    pillow = import_pillow()
+    pillow.init()
+    names = [*_FORMATS, "HEIF"] if reads_heic() else _FORMATS
+    return [name for name in names if name in pillow.OPEN]
+
+
+@cache
+def reads_heic() -> bool:
+    """Whether HEIC is read: whether pillow-heif is installed."""
+    try:
+        from pillow_heif import register_heif_opener
+    except ImportError:
+        return False
+    register_heif_opener()
+    return True
 
 
 def has_halved_chroma(path: str | Path) -> bool:
     """Whether an image file stores its colours with fewer pixels than its brightness.
 
-    Nearly every photograph in JPEG does (4:2:0, 4:2:2), and every lossy WebP.
+    Nearly every photograph in JPEG does (4:2:0, 4:2:2), every lossy WebP, and AVIF and HEIC are
+    taken to.
 
     Raises:
         WICFileError: If the file is missing or no image.
@@ -143,7 +200,9 @@ def has_halved_chroma(path: str | Path) -> bool:
     """
     pillow = import_pillow()
     try:
-        with pillow.open(path, formats=_FORMATS) as image:
+        with pillow.open(path, formats=formats()) as image:
+            if image.format in ("AVIF", "HEIF"):
+                return True
             if image.format in ("JPEG", "MPO"):
                 factors = [layer[1:3] for layer in image.layer]
                 return any(factor != factors[0] for factor in factors)
@@ -198,16 +257,40 @@ def _is_deep(image: Image.Image) -> bool:
     return image.mode.startswith(("I", "F"))
 
 
+def _in_8_bits(image: Image.Image, name: str) -> Image.Image:
+    """The upper 8 bits of an image that has 16; others, and those not known, as they are."""
+    if not _is_deep(image) or "transparency" in image.info:
+        return image
+    check_single(image, name)
+    image.load()
+    if image.mode.startswith("I;16"):
+        first = 0 if image.mode == "I;16B" else 1
+        upper = import_pillow().frombytes("L", image.size, image.tobytes()[first::2])
+    elif image.mode == "I" and image.format == "PNG":  # before Pillow 11.3
+        upper = image.point(lambda value: value * (1 / 256)).convert("L")
+    elif image.mode in _OPAQUE_MODES | _ALPHA_MODES:  # Pillow has left the others out
+        upper = image.copy()
+    else:
+        return image
+    upper.info.update(image.info)
+    return upper
+
+
 def as_opaque(image: Image.Image, name: str, *, carrier: bool) -> Image.Image:
     """Converts to 8-bit RGB, a carrier may be grey, or refuses where that would lose something."""
     if _is_deep(image) or image.mode.startswith(("I", "F")):
         raise WICFileError(
-            f"{name} has more than 8 bits per channel, which would be lost; convert it to 8 bits "
-            f"first."
+            f"{name} has more than 8 bits per channel, which would be lost; take the upper 8 of "
+            f"them by --reduce-depth (reduce_depth=True), or convert it first."
         )
     check_single(image, name)
     if has_opacity(image):
         if min(image.convert("RGBA").getchannel("A").tobytes()) < 255:
+            if carrier:
+                raise WICFileError(
+                    f"{name} is partly transparent; pictures that `wic down` and `wic gray` made "
+                    f"of transparent photos can be brought back from their files alone."
+                )
             raise WICFileError(
                 f"{name} is partly transparent, which would be lost; flatten it onto a background "
                 f"first."
