@@ -13,10 +13,11 @@ from functools import partial
 from pathlib import Path
 
 from wic_layers._files import protecting
+from wic_layers.cli.beside import carried, note, say_left_out
 from wic_layers.cli.command import ERROR, Command, complain, path, print_line, progress_bar
 from wic_layers.cli.jobs import Job, plan
 from wic_layers.codec import Codec, Options, Written
-from wic_layers.codec.verbs import pack_clip
+from wic_layers.codec.file_verbs import pack_clip
 from wic_layers.errors import WICArgumentError, WICError
 from wic_layers.models.presets import find_preset
 from wic_layers.pictures import is_clip
@@ -60,7 +61,7 @@ class Conversion:
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Adds what the command takes to its parser."""
         add = parser.add_argument
-        parser.set_defaults(others=[], unmarked=False, fit=False)
+        parser.set_defaults(others=[], unmarked=False, fit=False, keep_metadata=False)
         self.add_own(parser)
         add("-o", "--out", metavar=self.out, type=path, required=True,
             help="PNG to write; of several images the folder")  # fmt: skip
@@ -82,10 +83,19 @@ class Conversion:
             add("--size", metavar="WxH", type=_size, action="append",
                 help="size of what comes back, if the file says none; once for each "
                 "image")  # fmt: skip
+        if self.is_forward:
+            add(
+                "--reduce-depth",
+                action="store_true",
+                help="take the upper 8 bits of images that have 16",
+            )
         add("--force", action="store_true", help="replace outputs that exist")
         add("--tile", metavar="N", type=int,
             help="side of the tiles in which large images are run (default: by the "
             "memory)")  # fmt: skip
+        add("--max-pixels", metavar="N", type=int,
+            help="take files, and images that come back, of up to N pixels (default: 179 million, "
+            "which Pillow takes)")  # fmt: skip
         add("--device", default="cpu", help="where to run, such as cuda")
         add("--fast", action="store_true",
             help="run the networks inside couplings in bfloat16: about twice as fast where the "
@@ -96,6 +106,7 @@ class Conversion:
         """Runs the command on each of its files; one that fails does not stop the others."""
         options: Options = {
             "model": _model(args), "tile": args.tile, "device": args.device, "fast": args.fast,
+            "max_pixels": args.max_pixels,
         }  # fmt: skip
         tasks = self.tasks(args)
         task = tasks if isinstance(tasks, Task) else tasks[0]
@@ -112,8 +123,10 @@ class Conversion:
             titles = task.parts[:2]
             args.sources, args.others = args.sources[:1], args.sources[1:]
         jobs = plan(args.sources, args.out, others=args.others, titles=titles)
+        for folder in (each for each in (*args.sources, *args.others) if each.is_dir()):
+            say_left_out(folder, args.out)
         codec = Codec(tasks, **options)
-        failed = 0
+        failed, omitted = 0, set[str]()
         with (
             protecting([file for job in jobs for file in job.inputs]),
             progress_bar(len(jobs), "file") as tick,
@@ -132,18 +145,25 @@ class Conversion:
                         print("wic: warning:", results[0].doubt, file=sys.stderr)
                     for written in results:
                         report(job.inputs, written)
+                    omitted.update(results[0].omitted)
                 tick(1, len(jobs))
+        if omitted:
+            note(f"left out: {carried(sorted(omitted))}; --keep-metadata writes it")
         if failed:
             complain(f"{failed} of {len(jobs)} files failed")
         return ERROR if failed else 0
 
     def _convert(self, codec: Codec, job: Job, args: argparse.Namespace) -> list[Written]:
         if not self.is_forward:
-            return codec.decode_file(job.inputs[0], job.out, sizes=args.size, force=args.force)
+            return codec.decode_file(
+                job.inputs[0], job.out, sizes=args.size, force=args.force,
+                keep_metadata=args.keep_metadata,
+            )  # fmt: skip
         return [
             codec.encode_files(
                 job.inputs, job.out, refine=args.refine, fit=args.fit,
                 marked=not args.unmarked, force=args.force, check=args.check,
+                keep_metadata=args.keep_metadata, reduce_depth=args.reduce_depth,
             )
         ]  # fmt: skip
 
@@ -164,7 +184,9 @@ class Conversion:
     def _forward_line(self, task: Task, written: Written) -> str:
         title = self.restored or task.titles[1]
         line = f"{written.path}: {_times(written.size)}"
-        if written.psnr is not None:
+        if written.is_stored:
+            line += ", the grey photo as it is"
+        elif written.psnr is not None:
             line += f", {_decibel(written.psnr)} from {task.looks_like}"
         for index, size in enumerate(written.returns):
             number = f" {index + 1}" if len(written.returns) > 1 else ""
@@ -174,6 +196,8 @@ class Conversion:
             elif written.tiles is not None:
                 about = _decibel(written.psnr_about[index], about=True)
                 line += f", {about}, {written.tiles[0]} of {written.tiles[1]} tiles"
+        if written.carries:
+            line += f", with {carried(written.carries)}"
         return line
 
 
@@ -281,11 +305,19 @@ def _from(command: str) -> str:
     return f"PNG written by wic {command}, or folder of them"
 
 
-def _sources(metavar: str, what: str) -> Callable[[argparse.ArgumentParser], None]:
+def _sources(
+    metavar: str, what: str, *, metadata: str = ""
+) -> Callable[[argparse.ArgumentParser], None]:
     def add(parser: argparse.ArgumentParser) -> None:
         parser.add_argument("sources", metavar=metavar, type=path, nargs="+", help=what)
+        if metadata:
+            parser.add_argument("--keep-metadata", action="store_true", help=metadata)
 
     return add
+
+
+_CARRY = "carry the EXIF (date, place, camera) and dpi of a photo, which are left out by default"
+_WRITE = "write the EXIF and dpi that a file carries, which are left out by default"
 
 
 def _add_hide(parser: argparse.ArgumentParser) -> None:
@@ -299,7 +331,7 @@ def _add_hide(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_down(parser: argparse.ArgumentParser) -> None:
-    _sources("PHOTO", _IMAGES)(parser)
+    _sources("PHOTO", _IMAGES, metadata=_CARRY)(parser)
     parser.add_argument("-s", "--scale", help="how many times smaller: 2 (default), 3 or 4")
 
 
@@ -345,7 +377,7 @@ _CONVERSIONS = (
         "up",
         "Bring images back that wic down made small",
         "This is not super-resolution: other small images are refused.",
-        _sources("SMALL", _from("down")),
+        _sources("SMALL", _from("down"), metadata=_WRITE),
         "PHOTO",
         _one_size(RESCALING),
     ),
@@ -354,7 +386,7 @@ _CONVERSIONS = (
         "Make grey images that keep their colours",
         "Writes a PNG of one channel that looks like the lightness of PHOTO, and from which wic "
         "color brings the colours back. An odd side of PHOTO becomes one pixel longer.",
-        _sources("PHOTO", _IMAGES),
+        _sources("PHOTO", _IMAGES, metadata=_CARRY),
         "GRAY",
         lambda args: COLORING,
         "the photo",
@@ -363,7 +395,7 @@ _CONVERSIONS = (
         "color",
         "Bring the colours back that wic gray put away",
         "This does not colour photographs: other grey images are refused.",
-        _sources("GRAY", _from("gray")),
+        _sources("GRAY", _from("gray"), metadata=_WRITE),
         "PHOTO",
         _one_size(COLORING),
     ),

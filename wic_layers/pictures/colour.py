@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
@@ -19,7 +19,7 @@ from wic_layers.errors import WICFileError
 if TYPE_CHECKING:
     from PIL import Image
 
-__all__ = ["GREYS", "Convert", "converter", "tensor_of"]
+__all__ = ["GREYS", "Convert", "converter", "strips", "tensor_of"]
 
 Convert: TypeAlias = "Callable[[Image.Image], Tensor]"
 """From an image of mode L, RGB or CMYK to its pixels in sRGB, uint8 (1 or 3, H, W)."""
@@ -27,6 +27,9 @@ Convert: TypeAlias = "Callable[[Image.Image], Tensor]"
 GREYS = frozenset({"1", "L", "LA", "La"})
 _NO_DIFFERENCE = 2
 """Levels by which a profile may differ from sRGB and still be it: they are rounded in profiles."""
+
+_STRIP = 2**20
+"""Pixels that are converted at a time, so that one copy of an image is in memory and no more."""
 
 _ROUNDED = 0.002
 """By how much chromaticities may differ and still be the same."""
@@ -278,3 +281,10 @@ def tensor_of(image: Image.Image) -> Tensor:
     """The numbers of an image of 8 bits: uint8 (channels, H, W)."""
     flat = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8)
     return flat.view(image.height, image.width, -1).permute(2, 0, 1)
+
+
+def strips(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
+    """Yields an image in strips, from its top down, and where each begins."""
+    rows = max(_STRIP // image.width, 1)
+    for top in range(0, image.height, rows):
+        yield top, image.crop((0, top, image.width, min(top + rows, image.height)))

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from wic_layers.errors import WICShapeError, warn
+from wic_layers.pictures.depth import check_depth
 from wic_layers.pictures.pixels import as_channels
-from wic_layers.pictures.reading import check_depth, has_opacity, layer_of, pixels_of
+from wic_layers.pictures.reading import has_opacity, layer_of, pixels_of
 from wic_layers.pictures.writing import to_pil
 
 __all__ = ["as_kind", "as_layer", "as_pixels"]

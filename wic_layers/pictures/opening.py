@@ -9,20 +9,22 @@ import io
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import IO, TYPE_CHECKING
 
 from wic_layers.errors import WICDependencyError, WICError, WICFileError
 from wic_layers.pictures import png, tiff
+from wic_layers.pictures.names import is_heic
 from wic_layers.pictures.silence import mute_decoders, quiet
 
 if TYPE_CHECKING:
     from PIL import ImageFile
 
-__all__ = ["check_pixels", "import_pillow", "is_lossy_webp", "opened"]
+__all__ = ["check_pixels", "import_pillow", "is_lossy_webp", "opened", "reads_heic"]
 
-_FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP")
+_FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "DIB", "AVIF")
 _RAISING = threading.RLock()
 
 
@@ -35,6 +37,25 @@ def import_pillow() -> ModuleType:
             "Image files need Pillow, which is not installed. Run: pip install 'wic-layers[cli]'"
         ) from error
     return Image
+
+
+def _formats() -> list[str]:
+    """Pillow's names of the formats that are read, as far as what is installed reads them."""
+    pillow = import_pillow()
+    pillow.init()
+    names = [*_FORMATS, "HEIF"] if reads_heic() else _FORMATS
+    return [name for name in names if name in pillow.OPEN]
+
+
+@cache
+def reads_heic() -> bool:
+    """Whether HEIC is read: whether pillow-heif is installed."""
+    try:
+        from pillow_heif import register_heif_opener
+    except ImportError:
+        return False
+    register_heif_opener()
+    return True
 
 
 def check_pixels(size: tuple[int, int], name: str, max_pixels: int | None = None) -> None:
@@ -53,16 +74,20 @@ def check_pixels(size: tuple[int, int], name: str, max_pixels: int | None = None
         usual = import_pillow().MAX_IMAGE_PIXELS
         limit = None if usual is None else 2 * usual  # Pillow refuses what is twice as large
     if limit is not None and size[0] * size[1] > limit:
-        raise WICFileError(
-            f"{name} has {size[0]}x{size[1]} pixels, more than {limit}: a file made to exhaust "
-            f"the memory may say so. If it is right, allow as many by --max-pixels."
-        )
+        raise WICFileError(_too_many(f"{name}, {size[0]}x{size[1]},", limit))
+
+
+def _too_many(name: str, limit: int) -> str:
+    return (
+        f"{name} has more than {limit} pixels; a file made to exhaust the memory may say so. If "
+        f"it is right, allow as many by --max-pixels (max_pixels=)."
+    )
 
 
 @contextmanager
 def opened(
     path: str | Path, max_pixels: int | None = None
-) -> Iterator[tuple[ImageFile.ImageFile, str | None]]:
+) -> Iterator[tuple[ImageFile.ImageFile, bytes | None]]:
     """An image file, open in Pillow, at the page that is its picture.
 
     Its ``info`` has, beside what Pillow finds, ``cicp`` and the ``icc_profile`` of a PNG.
@@ -72,7 +97,7 @@ def opened(
         max_pixels: See :func:`check_pixels`.
 
     Yields:
-        The image, whose pixels are not read yet; and the text of a PNG's ``wic-layers`` chunk.
+        The image, whose pixels are not read yet; and the content of a PNG's chunk of our own.
 
     Raises:
         WICFileError: If the file cannot be read; also for whatever is raised while it is open.
@@ -102,7 +127,7 @@ def opened(
 
 def _open(
     pillow: ModuleType, file: IO[bytes], name: str, max_pixels: int | None
-) -> tuple[ImageFile.ImageFile, str | None]:
+) -> tuple[ImageFile.ImageFile, bytes | None]:
     start = file.read(8)
     source, chunks = file, png.Chunks()
     if start == png.SIGNATURE:
@@ -112,7 +137,7 @@ def _open(
             raise ValueError(f"{chunks.pixels} bytes cannot hold as many pixels as it says")
         source = io.BufferedReader(png.Spliced(file, chunks.spans))
     source.seek(0)
-    image = pillow.open(source, formats=_FORMATS)
+    image = pillow.open(source, formats=_formats())
     check_pixels(image.size, name, max_pixels)
     if chunks.cicp is not None:
         image.info["cicp"] = chunks.cicp
@@ -123,7 +148,7 @@ def _open(
         if page:
             image.seek(page)
             check_pixels(image.size, name, max_pixels)
-    return image, chunks.text
+    return image, chunks.own
 
 
 @contextmanager
@@ -161,6 +186,8 @@ def _why(pillow: ModuleType, error: Exception, file: IO[bytes], path: str | Path
     """What is wrong with a file, in a sentence."""
     if isinstance(error, OSError) and error.strerror:
         return f"{path} cannot be read: {error.strerror}."
+    if isinstance(error, pillow.DecompressionBombError):
+        return _too_many(str(path), 2 * pillow.MAX_IMAGE_PIXELS)
     file.seek(0)
     start = file.read(32)
     reason = str(error).rstrip(".") or type(error).__name__
@@ -178,13 +205,18 @@ def _why(pillow: ModuleType, error: Exception, file: IO[bytes], path: str | Path
         return f"{path} is a BMP of a kind that Pillow cannot read ({reason}); save it as PNG."
     if not is_unknown:
         return f"{path} is damaged or cut short: {reason}."
+    if (is_heic(path) or start[4:12].startswith((b"ftyphei", b"ftypmif1"))) and not reads_heic():
+        return f"{path} is HEIC, which needs pillow-heif. Run: pip install 'wic-layers[heic]'"
     for signature, what in _SIGNATURES.items():
         if start.startswith(signature) or start[4:12].startswith(signature):
             return f"{path} is {what}, which is not an image that can be read; save it as PNG."
     for signature, what in _KINDS.items():
         if start.startswith(signature):
             return f"{path} is damaged, or {what} of a kind that Pillow cannot read."
-    return f"{path} is not an image that can be read; expected PNG, JPEG, WebP, TIFF or BMP."
+    return (
+        f"{path} is not an image that can be read; expected PNG, JPEG, WebP, TIFF, "
+        f"BMP, AVIF or HEIC."
+    )
 
 
 _KINDS = {
@@ -196,6 +228,6 @@ _SIGNATURES = {
     b"\0\0\0\x0cJXL ": "a JPEG XL", b"\xff\x0a": "a JPEG XL", b"\0\0\0\x0cjP  ": "a JPEG 2000",
     b"\xff\x4f\xff\x51": "a JPEG 2000", b"v/1\x01": "an OpenEXR file",
     b"#?RADIANCE": "a Radiance file",
-    b"ftypavi": "an AVIF", b"ftyphei": "a HEIC", b"ftypmif1": "a HEIF", b"ftyp": "a video",
+    b"ftypavi": "an AVIF", b"ftyp": "a video",
     b"<svg": "an SVG", b"BA": "an OS/2 bitmap array", b"P5\n": "a PGM", b"P6\n": "a PPM",
 }  # fmt: skip

@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import IO
 
-__all__ = ["KEYWORD", "SIGNATURE", "Chunks", "read_chunks"]
+__all__ = ["CHUNK", "SIGNATURE", "Chunks", "Spliced", "read_chunks"]
 
-KEYWORD = "wic-layers"
-"""Keyword of the PNG text chunk that says what made a file."""
+CHUNK = b"wiCl"
+"""Type of the PNG chunk that says what made a file, see :mod:`wic_layers.codec.parts`."""
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by colour type
@@ -31,7 +31,7 @@ class Chunks:
 
     Attributes:
         size: The (width, height); 0 if the header is missing.
-        text: The text of the ``wic-layers`` chunk, or None.
+        own: The content of the chunk of our own, or None.
         cicp: The four numbers of the cICP chunk, or None.
         profile: The ICC profile; empty if it is there and damaged, None if it is not there.
         spans: The (start, stop) of what is handed on to a decoder: all but profiles and texts,
@@ -41,7 +41,7 @@ class Chunks:
     """
 
     size: tuple[int, int] = (0, 0)
-    text: str | None = None
+    own: bytes | None = None
     cicp: bytes | None = None
     profile: bytes | None = None
     spans: list[tuple[int, int]] = field(default_factory=list)
@@ -58,10 +58,10 @@ def read_chunks(file: IO[bytes]) -> Chunks:
         file: The file, which can seek.
 
     Raises:
-        ValueError: If the ``wic-layers`` chunk is damaged.
+        ValueError: If the chunk of our own is damaged, or there are several.
     """
     chunks = Chunks(spans=[(0, len(SIGNATURE))])
-    is_before_pixels = True
+    is_before_pixels, count = True, 0
     for kind, start, length in _heads(file):
         stop = start + length + 12
         is_before_pixels = is_before_pixels and kind != b"IDAT"
@@ -73,16 +73,18 @@ def read_chunks(file: IO[bytes]) -> Chunks:
             chunks.cicp = _body(file, start, length)
         elif kind == b"iCCP" and is_before_pixels:
             chunks.profile = _profile(_body(file, start, length))
-        elif kind in _TEXTS:
-            file.seek(start + 8)
-            keyword = file.read(min(length, 80)).partition(b"\0")[0]
-            if keyword == KEYWORD.encode():
-                chunks.text = _text(kind, _body(file, start, length))
-            if keyword not in _TURNED or not _is_short(kind, file, start, length):
-                continue
-        if kind != b"iCCP":
+        elif kind == CHUNK and is_before_pixels:
+            count += 1
+            chunks.own = _body(file, start, length)
+            if length and not chunks.own:
+                raise ValueError("the checksum of its wic-layers chunk is another one")
+        is_left_out = kind in (b"iCCP", CHUNK) or (
+            kind in _TEXTS and not _says_what_is_up(kind, file, start, length)
+        )
+        if not is_left_out:
             _append(chunks.spans, start, stop)
-    file.seek(0, io.SEEK_END)
+    if count > 1:
+        raise ValueError(f"it has {count} wic-layers chunks")
     return chunks
 
 
@@ -137,30 +139,18 @@ def _profile(body: bytes) -> bytes:
     return (_inflated(rest[1:], _MAX_PROFILE) or b"") if rest[:1] == b"\0" else b""
 
 
-def _text(kind: bytes, body: bytes) -> str:
-    """The text of a chunk of one of three kinds."""
-    _, _, rest = body.partition(b"\0")
-    encoding, is_deflated = "latin-1", kind == b"zTXt"
+def _says_what_is_up(kind: bytes, file: IO[bytes], start: int, length: int) -> bool:
+    """Whether a text may hold the orientation, and is short enough for Pillow to take it."""
+    file.seek(start + 8)
+    if file.read(min(length, 80)).partition(b"\0")[0] not in _TURNED or length > _MAX_TEXT:
+        return False
+    _, _, rest = _body(file, start, length).partition(b"\0")
+    is_deflated = kind == b"zTXt" or rest[:1] == b"\1"
     if kind == b"zTXt":
         rest = rest[1:]
     elif kind == b"iTXt":
-        is_deflated, encoding = rest[:1] == b"\1", "utf-8"
         rest = rest[2:].split(b"\0", 2)[-1]
-    plain = _inflated(rest, _MAX_TEXT) if is_deflated else rest[: _MAX_TEXT + 1]
-    if not body or plain is None or len(plain) > _MAX_TEXT:
-        raise ValueError(f"the {KEYWORD} chunk cannot be read")
-    return plain.decode(encoding)
-
-
-def _is_short(kind: bytes, file: IO[bytes], start: int, length: int) -> bool:
-    """Whether Pillow will take the text."""
-    if length > _MAX_TEXT:
-        return False
-    try:
-        _text(kind, _body(file, start, length))
-    except ValueError:
-        return False
-    return True
+    return bool(rest) and not (is_deflated and _inflated(rest, _MAX_TEXT) is None)
 
 
 class Spliced(io.RawIOBase):

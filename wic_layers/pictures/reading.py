@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -12,17 +10,17 @@ from torch import Tensor
 
 from wic_layers.errors import WICFileError, warn
 from wic_layers.pictures import tiff
-from wic_layers.pictures.colour import GREYS, converter, tensor_of
+from wic_layers.pictures.colour import GREYS, converter, strips, tensor_of
+from wic_layers.pictures.depth import in_eight_bits
 from wic_layers.pictures.opening import is_lossy_webp, opened
-from wic_layers.pictures.png import KEYWORD
+from wic_layers.pictures.png import CHUNK
 
 if TYPE_CHECKING:
-    from PIL import Image, ImageFile
+    from PIL import Image
 
 __all__ = [
-    "KEYWORD",
+    "CHUNK",
     "CarrierHead",
-    "check_depth",
     "has_halved_chroma",
     "has_opacity",
     "layer_of",
@@ -35,13 +33,14 @@ __all__ = [
 
 _OPAQUE_MODES = frozenset({"1", "L", "P", "RGB", "RGBX", "YCbCr"})
 _ALPHA_MODES = frozenset({"LA", "La", "PA", "RGBA", "RGBa"})
+_LOSSLESS = frozenset({"PNG", "BMP", "DIB", "WEBP", "TIFF"})
 _YCBCR_SUBSAMPLING, _ORIENTATION = 530, 0x0112  # tags of TIFF and EXIF
-_STRIP = 2**20
-"""Pixels that are converted at a time, so that one copy of an image is in memory and no more."""
 
 
-def read_image(path: str | Path, *, max_pixels: int | None = None) -> Tensor:
-    """Reads an image file: PNG, JPEG, WebP, TIFF or BMP.
+def read_image(
+    path: str | Path, *, reduce_depth: bool = False, max_pixels: int | None = None
+) -> Tensor:
+    """Reads an image file: PNG, JPEG, WebP, TIFF, BMP, AVIF or, with pillow-heif, HEIC.
 
     Palette and opaque alpha become RGB, the EXIF orientation is applied, and colours that the file
     says not to be sRGB, by a profile or by PNG's cICP, gAMA and cHRM, are converted to it. A
@@ -49,6 +48,7 @@ def read_image(path: str | Path, *, max_pixels: int | None = None) -> Tensor:
 
     Args:
         path: The file.
+        reduce_depth: Take the upper 8 bits of an image that has 16, in place of refusing it.
         max_pixels: How many pixels it may have; by default as many as Pillow takes, 179 million.
 
     Returns:
@@ -60,15 +60,18 @@ def read_image(path: str | Path, *, max_pixels: int | None = None) -> Tensor:
             lose bits, transparency, frames, the colours of HDR or the meaning of CMYK.
         WICDependencyError: If Pillow is not installed.
     """
-    return _read(path, max_pixels)[0].expand(3, -1, -1)
+    return _read(path, max_pixels, reduce_depth=reduce_depth)[0].expand(3, -1, -1)
 
 
-def read_layer(path: str | Path, *, max_pixels: int | None = None) -> Tensor:
+def read_layer(
+    path: str | Path, *, reduce_depth: bool = False, max_pixels: int | None = None
+) -> Tensor:
     """Reads an image file with its transparency.
 
     Args:
         path: The file.
-        max_pixels: As of :func:`read_image`.
+        reduce_depth: See :func:`read_image`.
+        max_pixels: See :func:`read_image`.
 
     Returns:
         Pixels (4, H, W), opacity last, or (3, H, W) where the file has none, uint8.
@@ -77,7 +80,7 @@ def read_layer(path: str | Path, *, max_pixels: int | None = None) -> Tensor:
         WICFileError: As :func:`read_image`.
         WICDependencyError: If Pillow is not installed.
     """
-    return layer_of(*_read(path, max_pixels, layer=True))
+    return layer_of(*_read(path, max_pixels, layer=True, reduce_depth=reduce_depth))
 
 
 class CarrierHead(NamedTuple):
@@ -85,11 +88,11 @@ class CarrierHead(NamedTuple):
 
     Attributes:
         size: Its (width, height).
-        text: The text of the ``wic-layers`` chunk, or None.
+        chunk: The content of a PNG's chunk of our own, or None.
     """
 
     size: tuple[int, int]
-    text: str | None
+    chunk: bytes | None
 
 
 def read_carrier_head(path: str | Path, *, max_pixels: int | None = None) -> CarrierHead:
@@ -99,12 +102,14 @@ def read_carrier_head(path: str | Path, *, max_pixels: int | None = None) -> Car
         WICFileError: As :func:`read_carrier`, but for pixels that are damaged.
         WICDependencyError: If Pillow is not installed.
     """
-    with opened(path, max_pixels) as (image, text):
+    with opened(path, max_pixels) as (image, chunk):
         _check_lossless(image, path)
-        return CarrierHead(image.size, text)
+        return CarrierHead(image.size, chunk)
 
 
-def read_carrier(path: str | Path, *, max_pixels: int | None = None) -> tuple[Tensor, str | None]:
+def read_carrier(
+    path: str | Path, *, max_pixels: int | None = None
+) -> tuple[Tensor, bytes | None]:
     """Reads a file whose very pixels count: a PNG, or what was saved of it without loss.
 
     Args:
@@ -112,25 +117,27 @@ def read_carrier(path: str | Path, *, max_pixels: int | None = None) -> tuple[Te
         max_pixels: As of :func:`read_image`.
 
     Returns:
-        Pixels (3, H, W) or (1, H, W), uint8, as they are stored; and the text of the
-        ``wic-layers`` chunk, which a PNG has, or None.
+        Pixels (3, H, W) or (1, H, W), uint8, as they are stored; and the content of the chunk of
+        our own, which a PNG may have, or None. Where there is one, opacity is left out: it is for
+        viewers.
 
     Raises:
         WICFileError: As :func:`read_image`; and if the file was compressed with loss.
         WICDependencyError: If Pillow is not installed.
     """
-    with opened(path, max_pixels) as (image, text):
+    with opened(path, max_pixels) as (image, chunk):
         _check_lossless(image, path)
-        eight = _in_eight_bits(image, path, max_pixels)
-        return pixels_of(eight, str(path), carrier=True)[0], text
+        eight = in_eight_bits(image, path, max_pixels)
+        pixels, _ = pixels_of(eight, str(path), carrier=True, layer=chunk is not None)
+        return pixels, chunk
 
 
 def _read(
-    path: str | Path, max_pixels: int | None, *, layer: bool = False
+    path: str | Path, max_pixels: int | None, *, layer: bool = False, reduce_depth: bool = False
 ) -> tuple[Tensor, Tensor | None]:
     doubts: list[str] = []
     with opened(path, max_pixels) as (image, _):
-        eight = _in_eight_bits(image, path, max_pixels)
+        eight = in_eight_bits(image, path, max_pixels, reduce_depth=reduce_depth)
         pixels = pixels_of(eight, str(path), layer=layer, doubts=doubts)
     for doubt in doubts:  # out here warnings are not kept back
         warn(doubt)
@@ -140,13 +147,16 @@ def _read(
 def has_halved_chroma(path: str | Path) -> bool:
     """Whether an image file stores its colours with fewer pixels than its brightness.
 
-    Nearly every photograph in JPEG does (4:2:0, 4:2:2), and every lossy WebP.
+    Nearly every photograph in JPEG does (4:2:0, 4:2:2), every lossy WebP, and AVIF and HEIC are
+    taken to.
 
     Raises:
         WICFileError: If the file is missing or no image.
         WICDependencyError: If Pillow is not installed.
     """
     with opened(path) as (image, _):
+        if image.format in ("AVIF", "HEIF"):
+            return True
         if image.format in ("JPEG", "MPO"):
             factors = [layer[1:3] for layer in image.layer]  # type: ignore[attr-defined]
             return any(factor != factors[0] for factor in factors)
@@ -163,7 +173,7 @@ def has_halved_chroma(path: str | Path) -> bool:
 def _check_lossless(image: Image.Image, path: str | Path) -> None:
     """Refuses files whose pixels are not those that were written."""
     compression = getattr(image, "tag_v2", {}).get(tiff.COMPRESSION, 1)
-    is_lossy = image.format not in ("PNG", "BMP", "WEBP", "TIFF") or compression in (6, 7, 34892)
+    is_lossy = image.format not in _LOSSLESS or compression in (6, 7, 34892)
     if image.format == "WEBP" or compression == 50001:
         start = 0 if image.format == "WEBP" else image.tag_v2.get(273, (0,))[0]  # type: ignore[attr-defined]
         with Path(path).open("rb") as file:
@@ -221,7 +231,7 @@ def pixels_of(
     mode = "CMYK" if image.mode == "CMYK" else "L" if image.mode in GREYS else "RGB"
     is_opaque, palette = not has_opacity(image), _palette(image)
     pixels = alpha = None
-    for top, strip in _strips(image):
+    for top, strip in strips(image):
         if palette is not None:
             strip.putpalette(palette)
         if is_opaque:
@@ -231,16 +241,20 @@ def pixels_of(
             if layer:
                 alpha = _put(alpha, tensor_of(opacity), top, image.height)
             elif min(opacity.tobytes()) < 255:
-                raise WICFileError(
-                    f"{name} is partly transparent, which would be lost; flatten it onto a "
-                    f"background first."
-                )
+                raise WICFileError(f"{name} is partly transparent{_WHY_OPAQUE[carrier]}")
         part = tensor_of(plain) if convert is None else convert(plain)
         pixels = _put(pixels, part, top, image.height)
     if pixels is None:
         raise WICFileError(f"{name} has no pixels.")
     turn = 1 if carrier else _orientation(image)
     return _turned(pixels, turn), None if alpha is None else _turned(alpha, turn)
+
+
+_WHY_OPAQUE = {
+    False: ", which would be lost; flatten it onto a background first.",
+    True: "; pictures that `wic down` and `wic gray` made of transparent photos can be brought "
+    "back from their files alone.",
+}
 
 
 def _without_opacity(image: Image.Image, mode: str) -> tuple[Image.Image, Image.Image]:
@@ -255,11 +269,12 @@ def layer_of(pixels: Tensor, opacity: Tensor | None) -> Tensor:
     return pixels if opacity is None else torch.cat((pixels, opacity))
 
 
-def _strips(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
-    """Yields an image in strips, from its top down, and where each begins."""
-    rows = max(_STRIP // image.width, 1)
-    for top in range(0, image.height, rows):
-        yield top, image.crop((0, top, image.width, min(top + rows, image.height)))
+def _put(whole: Tensor | None, part: Tensor, top: int, height: int) -> Tensor:
+    """Puts a strip into its place in all of an image, which the first one begins."""
+    if whole is None:
+        whole = part.new_empty((len(part), height, part.shape[2]))
+    whole[:, top : top + part.shape[1]] = part
+    return whole
 
 
 def check_single(image: Image.Image, name: str) -> None:
@@ -294,69 +309,3 @@ def _turned(pixels: Tensor, orientation: int) -> Tensor:
     across, down = orientation in (2, 3, 6, 7), orientation in (3, 4, 7, 8)
     sides = [axis for axis, is_flipped in ((1, down), (2, across)) if is_flipped]
     return pixels.flip(sides) if sides else pixels.contiguous()
-
-
-# ------------------------------------------------------------------------------- more than 8 bits
-
-
-def check_depth(image: Image.Image, name: str) -> None:
-    """Refuses an image of more than 8 bits."""
-    tags = getattr(image, "tag_v2", None)
-    if image.format == "TIFF" and tags is not None:
-        is_deep = max(tags.get(tiff.BITS, (8,))) > 8
-    elif image.format == "PNG":  # Pillow would cut it to 8 bits without a word
-        is_deep = any(";16" in str(tile[3]) for tile in getattr(image, "tile", ()))
-    else:
-        is_deep = False
-    if is_deep or image.mode.startswith(("I", "F")):
-        raise WICFileError(
-            f"{name} has more than 8 bits per channel, which would be lost; convert it to 8 bits "
-            f"first."
-        )
-
-
-def _in_eight_bits(
-    image: ImageFile.ImageFile, path: str | Path, max_pixels: int | None
-) -> ImageFile.ImageFile:
-    """An image that was opened, in 8 bits: of 16 if its two bytes are the same everywhere.
-
-    Programs write such files of images of 8 bits: 255 becomes 65535.
-    """
-    try:
-        check_depth(image, str(path))
-    except WICFileError:
-        with opened(path, max_pixels) as (other, _):
-            if not (_take_byte(image, is_high=True) and _take_byte(other, is_high=False)):
-                raise
-            for (_, high), (_, low) in zip(_strips(image), _strips(other), strict=True):
-                if high.tobytes() != low.tobytes():
-                    raise
-    return image
-
-
-def _take_byte(image: ImageFile.ImageFile, *, is_high: bool) -> bool:
-    """Makes Pillow read one of the two bytes of each number; returns whether it can."""
-    mode = {"I;16": "L", "I;16B": "L", "RGB": "RGB", "RGBA": "RGBA"}.get(image.mode, "")
-    layouts = {tile[3] if isinstance(tile[3], str) else tile[3][0] for tile in image.tile}
-    if not mode or len(layouts) != 1 or "transparency" in image.info:
-        return False
-    kind, _, end = layouts.pop().partition(";16")
-    is_little = sys.byteorder == "little" if end == "N" else end != "B"
-    if kind != mode.replace("L", "I") or end not in ("", "L", "B", "N"):
-        return False
-    little = "L;16" if mode == "L" else f"{mode};16L"  # Pillow's names
-    layout = little if is_little == is_high else f"{mode};16B"
-    image._mode = mode
-    image.tile = [
-        tile._replace(args=layout if isinstance(tile[3], str) else (layout, *tile[3][1:]))
-        for tile in image.tile
-    ]
-    return True
-
-
-def _put(whole: Tensor | None, part: Tensor, top: int, height: int) -> Tensor:
-    """Puts a strip into its place in all of an image, which the first one begins."""
-    if whole is None:
-        whole = part.new_empty((len(part), height, part.shape[2]))
-    whole[:, top : top + part.shape[1]] = part
-    return whole
