@@ -144,7 +144,7 @@ class Conversion:
                     omitted.update(results[0].omitted)
                 tick(1, len(jobs))
         if omitted:
-            note(f"left out: {carried(sorted(omitted))}; --keep-metadata writes it")
+            note(f"left out: {carried(sorted(omitted))}, which --keep-metadata writes")
         if failed:
             complain(f"{failed} of {len(jobs)} files failed")
         return ERROR if failed else 0
