@@ -477,8 +477,8 @@ def test_module_is_a_command(wic):
     done = python("-m", "wic_layers", "up", "c.jpg", "-o", "d.png")
     assert done.returncode == 2
     assert done.stderr == (
-        "wic: error: c.jpg is a JPEG file; expected the PNG as it was written, since lossy "
-        "compression destroys what it holds.\n"
+        "wic: error: c.jpg is a JPEG file; expected the PNG as it was written, or saved "
+        "without loss, since lossy compression destroys what it holds.\n"
     )
 
 

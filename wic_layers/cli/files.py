@@ -93,6 +93,9 @@ class Conversion:
         add("--tile", metavar="N", type=int,
             help="side of the tiles in which large images are run (default: by the "
             "memory)")  # fmt: skip
+        add("--max-pixels", metavar="N", type=int,
+            help="take files, and images that come back, of up to N pixels (default: 179 million, "
+            "which Pillow takes)")  # fmt: skip
         add("--device", default="cpu", help="where to run, such as cuda")
         add("--fast", action="store_true",
             help="run the networks inside couplings in bfloat16: about twice as fast where the "
@@ -103,6 +106,7 @@ class Conversion:
         """Runs the command on each of its files; one that fails does not stop the others."""
         options: Options = {
             "model": _model(args), "tile": args.tile, "device": args.device, "fast": args.fast,
+            "max_pixels": args.max_pixels,
         }  # fmt: skip
         tasks = self.tasks(args)
         task = tasks if isinstance(tasks, Task) else tasks[0]

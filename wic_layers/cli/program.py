@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from wic_layers import __version__
 from wic_layers.cli import files, learning, networks
 from wic_layers.cli.command import ERROR, Parser, complain
+from wic_layers.cli.warning import warnings_in_lines
 from wic_layers.errors import WICError
 
 __all__ = ["main"]
@@ -43,7 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")
     try:
         args = _parser(words).parse_args(words)
-        return int(args.run(args))
+        with warnings_in_lines():
+            return int(args.run(args))
     except WICError as error:
         complain(str(error))
         return ERROR

@@ -23,7 +23,7 @@ from wic_layers.pictures import (
     reduce_opacity,
     size_of,
 )
-from wic_layers.pictures.reading import pixels_of
+from wic_layers.pictures.colour import tensor_of
 from wic_layers.tasks.base import Task
 
 __all__ = ["Beside", "read_photos"]
@@ -100,6 +100,7 @@ def read_photos(
     *,
     keep_metadata: bool = False,
     reduce_depth: bool = False,
+    max_pixels: int | None = None,
 ) -> tuple[Beside, list[Tensor]]:
     """Reads the images that a task makes one picture of.
 
@@ -108,6 +109,7 @@ def read_photos(
         images: Their files, or pixels that were read of them.
         keep_metadata: Whether what a file says of its photograph is to travel beside the pixels.
         reduce_depth: Whether 16 bits are cut to 8.
+        max_pixels: See :func:`~wic_layers.pictures.read_image`.
 
     Returns:
         What travels beside the pixels, and the pixels (3, H, W), uint8, filled where nothing is
@@ -128,12 +130,12 @@ def read_photos(
         if isinstance(image, Tensor):
             pixels.append(image)
         else:
-            pixels.append(read(image, reduce_depth=reduce_depth))
+            pixels.append(read(image, reduce_depth=reduce_depth, max_pixels=max_pixels))
     if not task.has_companions or len(pixels) != 1:
         return Beside(), pixels
     photo, metadata = images[0], Metadata()
     if keep_metadata and not isinstance(photo, Tensor):
-        metadata = read_metadata(photo)
+        metadata = read_metadata(photo, max_pixels=max_pixels)
     if len(pixels[0]) != 4:
         return Beside(None, metadata), pixels
     colours, opacity = pixels[0][:3], pixels[0][3:]
@@ -149,7 +151,7 @@ def _opacity_of(content: bytes, size: tuple[int, int]) -> Tensor | None:
     try:
         with PngImageFile(io.BytesIO(content)) as image:
             # looked at before anything is unpacked
-            return pixels_of(image) if (image.mode, image.size) == ("L", size) else None
+            return tensor_of(image).clone() if (image.mode, image.size) == ("L", size) else None
     except MemoryError:
         raise
     except Exception:  # Pillow raises nearly anything for a damaged file

@@ -10,13 +10,14 @@ from typing import Literal, TypeAlias
 import torch
 from torch import Tensor
 
+from wic_layers.codec.history import went_through_jpeg
 from wic_layers.codec.running import backward_pixels, backward_tiles, reference_pixels
 from wic_layers.codec.tiles import Progress
 from wic_layers.models import Network
 from wic_layers.pictures import as_grey, psnr
 from wic_layers.tasks.base import Task
 
-__all__ = ["Check", "Written", "judge", "spread"]
+__all__ = ["Check", "Written", "doubted", "judge", "spread"]
 
 Check: TypeAlias = Literal["all", "some", "none"]
 """How much of a forward picture is run backwards to say what comes back from it."""
@@ -155,3 +156,19 @@ def spread(size: tuple[int, int]) -> list[tuple[int, int]]:
         if cell not in cells:
             cells.append(cell)
     return [(row * TILE, column * TILE) for row, column in cells]
+
+
+def doubted(task: Task, picture: Tensor, images: Sequence[Tensor]) -> str | None:
+    """Returns a sentence if a picture looks as if it could not bring its images back, else None.
+
+    Args:
+        task: The task that it was run backwards for.
+        picture: What was run backwards, uint8 (out_channels, H, W).
+        images: What came back from it, each uint8 (3, h, w).
+    """
+    if went_through_jpeg(picture):
+        return (
+            "The picture looks as if it had been a JPEG file, which destroys what it holds: what "
+            "came back has lost details, or is something else."
+        )
+    return task.doubt(picture, images)

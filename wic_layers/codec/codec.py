@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
-import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,12 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from wic_layers.codec.beside import Beside, read_photos
-from wic_layers.codec.checking import Check, Written, judge
-from wic_layers.codec.mark import Mark, Sizes, digest, unmarked
-from wic_layers.codec.parts import Part, join, split
+from wic_layers.codec.checking import Check, Written, doubted, judge
+from wic_layers.codec.mark import Mark, Sizes, digest
+from wic_layers.codec.parts import Part, join
 from wic_layers.codec.running import backward_pixels, check_size, forward_pixels, load_network
+from wic_layers.codec.source import read_source
 from wic_layers.codec.tiles import Progress
-from wic_layers.errors import WICArgumentError, WICWarning
+from wic_layers.errors import WICArgumentError, warn
 from wic_layers.models import Network
 from wic_layers.pictures import (
     as_channels,
@@ -52,6 +51,7 @@ class Options(TypedDict, total=False):
     tile: int | None
     fast: bool
     progress: Progress | None
+    max_pixels: int | None
 
 
 class Codec:
@@ -73,6 +73,8 @@ class Codec:
         fast: Run the couplings of a network that is loaded in bfloat16, about twice as fast where
             the machine has it.
         progress: Called after every tile with the number of tiles that are done and of all.
+        max_pixels: How many pixels files may have, those that are read and those that come back;
+            by default as many as Pillow takes, 179 million.
 
     Raises:
         WICArgumentError: If there is no such task. Whatever needs the network raises it if it is
@@ -99,6 +101,7 @@ class Codec:
         tile: int | None = None,
         fast: bool = False,
         progress: Progress | None = None,
+        max_pixels: int | None = None,
     ) -> None:
         several = [task] if isinstance(task, (str, Task)) else task
         self.tasks = tuple(_task(each) for each in several)
@@ -107,6 +110,7 @@ class Codec:
         self.tile = tile
         self.fast = fast
         self.progress = progress
+        self.max_pixels = max_pixels
         self._loaded: dict[tuple[object, ...], tuple[Task, Network]] = {}
 
     @property
@@ -183,9 +187,9 @@ class Codec:
         images = backward_pixels(
             task, network, pixels, sizes, tile=self.tile, progress=self.progress
         )
-        doubt = task.doubt(pixels, images)
+        doubt = doubted(task, pixels, images)
         if doubt is not None:
-            warnings.warn(doubt, WICWarning, stacklevel=_frames_of_the_package())
+            warn(doubt)
         return [as_kind(as_grey(image) if grey else image, picture) for image in images]
 
     # ----------------------------------------------------------------------------------- in files
@@ -240,8 +244,9 @@ class Codec:
         target = check_output(out, inputs=paths, force=force)
         task, network = self._load(self.tasks, self.model)
         beside, pixels = read_photos(
-            task, images, keep_metadata=keep_metadata, reduce_depth=reduce_depth
-        )
+            task, images, keep_metadata=keep_metadata, reduce_depth=reduce_depth,
+            max_pixels=self.max_pixels,
+        )  # fmt: skip
         parts = beside.parts()
         if parts and not marked:
             raise WICArgumentError(
@@ -272,7 +277,9 @@ class Codec:
         if is_stored:
             return replace(written, psnr=math.inf, psnr_back=(math.inf,))
         # judged as whoever gets the file will see it
-        picture = as_channels(read_carrier(target)[0], task.out_channels, str(target))
+        picture = as_channels(
+            read_carrier(target, max_pixels=self.max_pixels)[0], task.out_channels, str(target)
+        )
         originals = [image[:1] if is_grey(image) else image for image in originals]
         return judge(
             written, task, network, x, originals, picture,
@@ -310,27 +317,24 @@ class Codec:
             WICArgumentError: If the model or ``sizes`` do not agree with the file.
         """
         check_output(out, inputs=(path,), force=True)
-        stored, chunk = read_carrier(path)
-        parts: dict[str, bytes] = {}
+        source = read_source(
+            path, self.tasks, sizes, is_known=self.model is not None, max_pixels=self.max_pixels
+        )
         network: Network | None = None
-        if chunk is not None:
-            parts = split(chunk, path)
-            mark = Mark.loads(parts["mark"], path)
-            task = mark.task_among(self.tasks, path)
-            mark.check(task, stored, path, sizes)
+        if source.mark is not None and source.task is not None:
+            mark, task = source.mark, source.task
             sizes, grey = mark.sizes, mark.grey
             if not (task.keeps_grey and all(grey)):  # else the picture is the photograph
                 model = self.model or mark.model_for(path)
                 task, network = self._load((task,), model)
                 mark.check_weights(network.weights_id or "", model, path)
-        elif self.model is None or sizes is None:
-            raise unmarked(self.tasks, path)
         else:
             task, network = self._load(self.tasks, self.model)
+            sizes = sizes or ()
             grey = (False,) * len(sizes)
-        picture = as_channels(stored, task.out_channels, str(path))
+        picture = as_channels(source.pixels, task.out_channels, str(path))
         check_size(task, picture, sizes, str(path))
-        beside = Beside.of(parts if task.has_companions else {}, sizes[0], path)
+        beside = Beside.of(source.parts if task.has_companions else {}, sizes[0], path)
         targets = _numbered(Path(out), len(sizes))
         for target in targets:
             check_output(target, inputs=(path,), force=force)
@@ -340,7 +344,7 @@ class Codec:
             images = backward_pixels(
                 task, network, picture, sizes, tile=self.tile, progress=self.progress
             )
-        doubt = task.doubt(picture, images) if chunk is None else None
+        doubt = doubted(task, picture, images) if source.mark is None else None
         metadata = beside.metadata if keep_metadata else None
         written = []
         for image, was_grey, target in zip(images, grey, targets, strict=True):
@@ -385,11 +389,3 @@ def _numbered(out: Path, count: int) -> list[Path]:
     if count == 1:
         return [out]
     return [out.with_name(f"{out.stem}-{index}{out.suffix}") for index in range(1, count + 1)]
-
-
-def _frames_of_the_package() -> int:
-    """The level at which a warning is shown where a user's code called the package."""
-    level = 1
-    while sys._getframe(level).f_globals.get("__name__", "").startswith("wic_layers."):
-        level += 1
-    return level

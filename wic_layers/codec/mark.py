@@ -24,7 +24,10 @@ Sizes: TypeAlias = Sequence[tuple[int, int]]
 
 def digest(picture: Tensor) -> str:
     """Returns 16 hex digits that change with any pixel of a uint8 picture."""
-    return hashlib.sha256(picture.cpu().contiguous().numpy().tobytes()).hexdigest()[:16]
+    pixels = hashlib.sha256()
+    for channel in picture.cpu():  # one after the other, without a copy of them all
+        pixels.update(channel.contiguous().numpy())
+    return pixels.hexdigest()[:16]
 
 
 @dataclass(frozen=True)
@@ -102,6 +105,24 @@ class Mark:
             f"{source} was made for {self.task!r}; `{backward}` takes what `{forward}` made."
         )
 
+    def check_size(self, size: tuple[int, int], source: str | Path) -> None:
+        """Checks what a file says against its size, before its pixels are read.
+
+        Args:
+            size: Its (width, height).
+            source: The file, for errors.
+
+        Raises:
+            WICFileError: If it is another one than was written.
+        """
+        width, height = size
+        if self.pixels != size:
+            raise WICFileError(
+                f"{source} is {width}x{height} but was written as "
+                f"{self.pixels[0]}x{self.pixels[1]}: it was resized or cropped, which destroys "
+                f"what it holds."
+            )
+
     def check(
         self, task: Task, pixels: Tensor, source: str | Path, sizes: Sizes | None = None
     ) -> None:
@@ -117,13 +138,7 @@ class Mark:
             WICFileError: If the pixels are not those that were written.
             WICArgumentError: If the sizes do not agree.
         """
-        width, height = size_of(pixels)
-        if self.pixels != (width, height):
-            raise WICFileError(
-                f"{source} is {width}x{height} but was written as "
-                f"{self.pixels[0]}x{self.pixels[1]}: it was resized or cropped, which destroys "
-                f"what it holds."
-            )
+        self.check_size(size_of(pixels), source)
         with suppress(WICShapeError):
             pixels = as_channels(pixels, task.out_channels)
         if digest(pixels) != self.digest:

@@ -3,11 +3,13 @@
 from wic_layers.pictures.kinds import as_kind, as_layer, as_pixels
 from wic_layers.pictures.metadata import Metadata, read_metadata
 from wic_layers.pictures.names import find_images, find_others, names_file
+from wic_layers.pictures.opening import check_pixels
 from wic_layers.pictures.pixels import as_channels, as_grey, is_grey, pad_to, psnr, size_of
 from wic_layers.pictures.reading import (
     CHUNK,
     has_halved_chroma,
     read_carrier,
+    read_carrier_head,
     read_image,
     read_layer,
 )
@@ -24,6 +26,7 @@ __all__ = [
     "as_layer",
     "as_pixels",
     "check_output",
+    "check_pixels",
     "encode_png",
     "fill_hidden",
     "find_images",
@@ -35,6 +38,7 @@ __all__ = [
     "pad_to",
     "psnr",
     "read_carrier",
+    "read_carrier_head",
     "read_frames",
     "read_image",
     "read_layer",

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wic_layers.errors import WICFileError
-from wic_layers.pictures.reading import formats, import_pillow, quiet
+from wic_layers.pictures.opening import import_pillow, opened
 
 __all__ = ["Metadata", "read_metadata"]
 
@@ -48,31 +48,32 @@ class Metadata:
         return tuple(name for name, value in values.items() if value is not None)
 
 
-def read_metadata(path: str | Path) -> Metadata:
+def read_metadata(path: str | Path, *, max_pixels: int | None = None) -> Metadata:
     """Returns what an image file says about its photograph, as of one that stands upright.
+
+    Args:
+        path: The file.
+        max_pixels: See :func:`~wic_layers.pictures.read_image`.
 
     Raises:
         WICFileError: If it cannot be read, or its EXIF cannot be written again.
         WICDependencyError: If Pillow is not installed.
     """
-    pillow = import_pillow()
-    try:
-        with quiet(), pillow.open(path, formats=formats()) as image:
+    with opened(path, max_pixels) as (image, _):
+        try:
             exif, stated = image.getexif(), image.info.get("dpi")
             is_turned = exif.get(_ORIENTATION, 1) in (5, 6, 7, 8)
-            about = pillow.Exif()
+            about = import_pillow().Exif()
             about.update({tag: exif[tag] for tag in _ABOUT if tag in exif})
             for tag in (_EXIF, _GPS):
                 if directory := exif.get_ifd(tag):
                     about[tag] = dict(directory)
             content = about.tobytes().removeprefix(b"Exif\0\0") if len(about) else None
-    except WICFileError:
-        raise
-    except Exception as error:  # Pillow raises nearly anything for damaged EXIF
-        raise WICFileError(
-            f"The EXIF of {path} is damaged and cannot be kept: {error}. Leave out "
-            f"--keep-metadata (keep_metadata=True)."
-        ) from error
+        except Exception as error:  # Pillow raises nearly anything for damaged EXIF
+            raise WICFileError(
+                f"The EXIF of {path} is damaged and cannot be kept: {error}. Leave out "
+                f"--keep-metadata (keep_metadata=True)."
+            ) from error
     return Metadata(content, _density(stated, is_turned=is_turned))
 
 

@@ -14,7 +14,8 @@ from wic_layers._files import check_place, write_whole
 from wic_layers.errors import WICFileError
 from wic_layers.pictures.metadata import Metadata
 from wic_layers.pictures.names import LOSSY_SUFFIXES
-from wic_layers.pictures.reading import CHUNK, import_pillow
+from wic_layers.pictures.opening import import_pillow
+from wic_layers.pictures.png import CHUNK
 
 if TYPE_CHECKING:
     from PIL import Image
