@@ -360,7 +360,7 @@ def test_errors_are_one_line(wic, command, match):
 
 
 def test_outputs_are_checked_before_the_work(wic, monkeypatch):
-    monkeypatch.setattr(codec, "read_image", lambda path: pytest.fail("read too early"))
+    monkeypatch.setattr(codec, "read_photos", lambda *_, **__: pytest.fail("read too early"))
     assert "exists" in wic("hide a.png a.png -o b.png --weights h")[2]
     assert "lossy" in wic("down a.png -o b.jpeg --weights r")[2]
 

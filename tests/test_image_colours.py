@@ -2,6 +2,7 @@
 
 import io
 import struct
+import warnings
 import zlib
 
 import numpy as np
@@ -11,6 +12,7 @@ from PIL import Image
 
 from wic_layers.errors import WICFileError, WICWarning
 from wic_layers.pictures import as_pixels, read_carrier, read_image, read_layer
+from wic_layers.pictures.colour import CLIPPED
 
 P3 = (0.3127, 0.329, 0.680, 0.320, 0.265, 0.690, 0.150, 0.060)
 BT709 = (0.3127, 0.329, 0.64, 0.33, 0.30, 0.60, 0.15, 0.06)
@@ -139,6 +141,7 @@ SAID = {
 }  # fmt: skip
 
 
+@pytest.mark.filterwarnings("ignore:Colours outside sRGB:wic_layers.errors.WICWarning")
 @pytest.mark.parametrize("name", list(SAID))
 def test_colours_are_those_that_are_said(tmp_path, name):
     chunks, expected = SAID[name]
@@ -151,6 +154,22 @@ def test_colours_are_those_that_are_said(tmp_path, name):
     if not any(kind == b"cICP" for kind, _ in chunks):  # which Pillow does not keep
         with Image.open(path) as image:
             assert torch.equal(as_pixels(image), read_image(path))
+
+
+@pytest.mark.parametrize(
+    "said", [cicp(12, 13, 0, 1), iccp(profile(gamma=2.2, points=P3)), chrm(P3)]
+)
+def test_colours_outside_srgb_are_said_once(tmp_path, said):
+    inside = COLOURS // 4 + 96
+    for name, image in (("inside", inside), ("outside", COLOURS), ("other", COLOURS[::-1])):
+        (tmp_path / f"{name}.png").write_bytes(with_chunks(image, said))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("default")
+        read_image(tmp_path / "inside.png")
+        assert not caught
+        for name in ("outside", "other"):
+            read_image(tmp_path / f"{name}.png")
+    assert [str(each.message) for each in caught] == [CLIPPED]
 
 
 def test_grey_stays_grey(tmp_path):

@@ -298,7 +298,7 @@ def test_metadata_is_kept_where_it_is_asked_for_and_else_said(photos, weights, c
     with Image.open("small.png") as image:
         assert not image.info  # nobody sees it who does not ask
     assert run("up", "small.png", "bare-back.png").err == (
-        "wic: note: left out: dpi and EXIF; --keep-metadata writes it\n"
+        "wic: note: left out: dpi and EXIF, which --keep-metadata writes\n"
     )
     with Image.open("bare-back.png") as image:
         assert not image.info

@@ -52,7 +52,7 @@ const {decodePng, digest, encodePng} = require(process.argv[1] + "/pictures.js")
     try {
       const image = await decodePng(new Uint8Array(require("fs").readFileSync(path)));
       const three = {length: 3 * image.pixels.length};
-      const rgb = {...image, pixels: image.channels === 3 ? image.pixels
+      const rgb = {...image, channels: 3, pixels: image.channels === 3 ? image.pixels
         : Uint8Array.from(three, (_, index) => image.pixels[Math.floor(index / 3)])};
       const written = Buffer.from(await (await encodePng(rgb)).arrayBuffer()).toString("base64");
       found.push({...image, pixels: Buffer.from(image.pixels).toString("base64"), written,

@@ -148,7 +148,7 @@ class Conversion:
                     omitted.update(results[0].omitted)
                 tick(1, len(jobs))
         if omitted:
-            note(f"left out: {carried(sorted(omitted))}; --keep-metadata writes it")
+            note(f"left out: {carried(sorted(omitted))}, which --keep-metadata writes")
         if failed:
             complain(f"{failed} of {len(jobs)} files failed")
         return ERROR if failed else 0
@@ -367,7 +367,9 @@ _CONVERSIONS = (
         "down",
         "Make images half, a third or a quarter as wide and high",
         "Writes a PNG that looks like the bicubic reduction of PHOTO, and from which wic up "
-        "brings the photo back at its own size.",
+        "brings the photo back at its own size, with its transparency; a grey one comes back with "
+        "one channel, though SMALL has three. Colours become those of sRGB, and what else a file "
+        "says, such as EXIF, is left out.",
         _add_down,
         "SMALL",
         _rescaling,
@@ -385,7 +387,9 @@ _CONVERSIONS = (
         "gray",
         "Make grey images that keep their colours",
         "Writes a PNG of one channel that looks like the lightness of PHOTO, and from which wic "
-        "color brings the colours back. An odd side of PHOTO becomes one pixel longer.",
+        "color brings the colours back, and the transparency. An odd side of PHOTO becomes one "
+        "pixel longer; a grey photo is stored as it is. Colours become those of sRGB, and what "
+        "else a file says, such as EXIF, is left out.",
         _sources("PHOTO", _IMAGES, metadata=_CARRY),
         "GRAY",
         lambda args: COLORING,

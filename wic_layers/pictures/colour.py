@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
@@ -17,9 +18,9 @@ from torch import Tensor
 from wic_layers.errors import WICFileError
 
 if TYPE_CHECKING:
-    from PIL import Image
+    from PIL import Image, ImageCms
 
-__all__ = ["GREYS", "Convert", "converter", "strips", "tensor_of"]
+__all__ = ["CLIPPED", "GREYS", "Convert", "converter", "strips", "tensor_of"]
 
 Convert: TypeAlias = "Callable[[Image.Image], Tensor]"
 """From an image of mode L, RGB or CMYK to its pixels in sRGB, uint8 (1 or 3, H, W)."""
@@ -30,6 +31,15 @@ _NO_DIFFERENCE = 2
 
 _STRIP = 2**20
 """Pixels that are converted at a time, so that one copy of an image is in memory and no more."""
+
+_SHARE, _CLIPPED, _OUTSIDE = 0.001, 12, 0.005
+"""Share of the pixels, and levels or light by which they are off, where colours are clipped."""
+
+CLIPPED = (
+    "Colours outside sRGB were clipped to it: pictures are 8 bits of sRGB, and so is what comes "
+    "back."
+)
+"""The doubt about photographs of wide colours; it names no file, so that it is said once."""
 
 _ROUNDED = 0.002
 """By how much chromaticities may differ and still be the same."""
@@ -103,17 +113,17 @@ def converter(image: Image.Image, name: str, doubts: list[str]) -> Convert | Non
             and not numbers[2]
         ):
             curve = _light(_CURVES[numbers[1]], is_full=numbers[3] == 1)
-            return _by_numbers(curve, _PRIMARIES[numbers[0]], is_grey=is_grey)
+            return _by_numbers(curve, _PRIMARIES[numbers[0]], doubts, is_grey=is_grey)
         doubts.append(_doubt(name, f"the cICP chunk {list(numbers)} is none that is known"))
     if (profile := info.get("icc_profile")) is not None:
         try:
-            return _by_profile(image.mode, profile)
+            return _by_profile(image.mode, profile, doubts)
         except ValueError as error:
             doubts.append(_doubt(name, f"the colour profile cannot be used: {error}"))
     if "srgb" in info or image.mode == "CMYK":
         return None
     try:
-        return _by_gamma(info, is_grey=is_grey)
+        return _by_gamma(info, doubts, is_grey=is_grey)
     except ValueError as error:
         doubts.append(_doubt(name, str(error)))
         return None
@@ -126,7 +136,7 @@ def _doubt(name: str, what: str) -> str:
 # ------------------------------------------------------------------------------- by an ICC profile
 
 
-def _by_profile(mode: str, profile: object) -> Convert | None:
+def _by_profile(mode: str, profile: object, doubts: list[str]) -> Convert | None:
     """Raises ValueError, with the reason, if the profile is none for images of the mode."""
     from PIL import Image, ImageCms
 
@@ -162,9 +172,47 @@ def _by_profile(mode: str, profile: object) -> Convert | None:
             probe = Image.frombytes("RGB", (len(grid), 1), bytes(grid.flatten().tolist()))
             if _is_same(apply(probe), tensor_of(probe)):
                 return None
+        if mode != "CMYK":
+            return partial(_by_transform, transform, _inverse_of(source), doubts)
     except (ImageCms.PyCMSError, OSError) as error:
         raise ValueError(str(error).rstrip(".") or "it is damaged") from error
     return apply
+
+
+def _inverse_of(source: ImageCms.ImageCmsProfile) -> ImageCms.ImageCmsTransform | None:
+    """From sRGB to a profile's colours; None of one that goes in one direction alone."""
+    from PIL import ImageCms
+
+    try:
+        return ImageCms.buildTransform(ImageCms.createProfile("sRGB"), source, "RGB", "RGB")
+    except ImageCms.PyCMSError:
+        return None
+
+
+def _by_transform(
+    transform: ImageCms.ImageCmsTransform,
+    inverse: ImageCms.ImageCmsTransform | None,
+    doubts: list[str],
+    image: Image.Image,
+) -> Tensor:
+    """Converts, and sees from some of the pixels whether that can be undone."""
+    from PIL import ImageCms
+
+    image = _in(image, "RGB")
+    converted = ImageCms.applyTransform(image, transform) or image
+    if inverse is not None:
+        few = min(image.width, 512), min(image.height, 512)
+        before, after = (each.resize(few, resample=0) for each in (image, converted))
+        again = ImageCms.applyTransform(after, inverse) or after
+        off = (tensor_of(again).int() - tensor_of(before).int()).abs()
+        _say_clipped(doubts, (off > _CLIPPED).any(0))
+    return tensor_of(converted)
+
+
+def _say_clipped(doubts: list[str], outside: Tensor) -> None:
+    """Adds a doubt, one for all files, where more than a few pixels are outside of sRGB."""
+    if CLIPPED not in doubts and float(outside.float().mean()) > _SHARE:
+        doubts.append(CLIPPED)
 
 
 def _is_same(pixels: Tensor, others: Tensor) -> bool:
@@ -183,7 +231,7 @@ def _by_code_points(numbers: tuple[int, ...]) -> tuple[Tensor, tuple[float, ...]
     return _light(_CURVES[numbers[1]], is_full=numbers[3] == 1), _PRIMARIES[numbers[0]]
 
 
-def _by_gamma(info: Mapping[Any, Any], *, is_grey: bool) -> Convert | None:
+def _by_gamma(info: Mapping[Any, Any], doubts: list[str], *, is_grey: bool) -> Convert | None:
     """By PNG's gAMA and cHRM: without the one the curve, without the other the colours of sRGB."""
     gamma, chromaticities = info.get("gamma"), info.get("chromaticity")
     if not isinstance(gamma, float) or not gamma > 0:
@@ -196,7 +244,7 @@ def _by_gamma(info: Mapping[Any, Any], *, is_grey: bool) -> Convert | None:
     if primaries is _BT709 and (gamma is None or math.isclose(gamma, 0.45455, rel_tol=0.01)):
         return None
     curve = _SRGB if gamma is None else _power(1 / gamma)
-    return _by_numbers(_light(curve), primaries, is_grey=is_grey)
+    return _by_numbers(_light(curve), primaries, doubts, is_grey=is_grey)
 
 
 def _light(curve: Callable[[float], float], *, is_full: bool = True) -> Tensor:
@@ -205,7 +253,9 @@ def _light(curve: Callable[[float], float], *, is_full: bool = True) -> Tensor:
     return torch.tensor([curve(min(max(level, 0.0), 1.0)) for level in levels])
 
 
-def _by_numbers(curve: Tensor, primaries: tuple[float, ...], *, is_grey: bool) -> Convert | None:
+def _by_numbers(
+    curve: Tensor, primaries: tuple[float, ...], doubts: list[str], *, is_grey: bool
+) -> Convert | None:
     if is_grey or primaries == _BT709:
         table = _encoded(curve)[None]
         is_same = _is_same(table, torch.arange(256, dtype=torch.uint8))
@@ -214,7 +264,9 @@ def _by_numbers(curve: Tensor, primaries: tuple[float, ...], *, is_grey: bool) -
 
     def apply(image: Image.Image) -> Tensor:
         light = curve[tensor_of(_in(image, "RGB")).int()]
-        return _encoded(torch.einsum("ij,jhw->ihw", matrix, light))
+        light = torch.einsum("ij,jhw->ihw", matrix, light)
+        _say_clipped(doubts, ((light < -_OUTSIDE) | (light > 1 + 4 * _OUTSIDE)).any(0))
+        return _encoded(light)
 
     return apply
 
