@@ -18,7 +18,7 @@ from wic_layers.codec.mark import Sizes
 from wic_layers.codec.verbs import only, rescaling
 from wic_layers.errors import WICArgumentError, WICFileError
 from wic_layers.pictures import check_output, find_images, names_file
-from wic_layers.pictures.video import read_frames
+from wic_layers.pictures.video import has_more_frames, read_frames
 from wic_layers.tasks.hiding import Hiding
 from wic_layers.tasks.packing import Clip
 from wic_layers.tasks.registry import COLORING, HIDING, PACKING, RESCALING, find_packing
@@ -202,10 +202,7 @@ def pack_clip(
     is_single = names_file(folder)
     if is_single:
         check_output(folder, inputs=inputs, force=force)
-    stream = read_frames(clip)
-    frames = list(islice(stream, packing.images))
-    following = list(islice(stream, packing.images))
-    if is_single and following:
+    if is_single and has_more_frames(clip, packing.images):
         raise WICFileError(
             f"{clip} holds more than {packing.images} frames; expected a folder to write several "
             f"files to; got {out}, the name of one."
@@ -216,12 +213,14 @@ def pack_clip(
         except OSError as error:
             raise WICFileError(f"{out} cannot be made: {error.strerror or error}.") from error
     codec = Codec(packing, **options)
+    stream = read_frames(clip, max_pixels=options.get("max_pixels"))
+    frames = list(islice(stream, packing.images))
     index = 1
     while frames:
         name = folder if is_single else folder / f"{Path(clip).stem}-{index:04d}.png"
         target = check_output(name, inputs=inputs, force=force)
         yield codec.encode_files(frames, target, refine=refine, force=force, check=check)
-        frames, following = following, list(islice(stream, packing.images))
+        frames = list(islice(stream, packing.images))
         index += 1
 
 
