@@ -10,11 +10,13 @@ import http.server
 import io
 import json
 import shutil
+import struct
 import subprocess
 import threading
 import time
 import urllib.error
 import urllib.request
+import zlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -112,6 +114,30 @@ def test_other_pictures_are_refused(tmp_path):
     wanted = ("Expected a PNG as", "8 bits", "partly transparent", "damaged or cut short")
     for error, want in zip(found, wanted, strict=True):
         assert want in error
+
+
+def png_of(width, height, content):
+    """A grey PNG whose pixels are unpacked to other than its header says."""
+    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(content, 9)), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        for kind, data in chunks
+    )
+
+
+@pytest.mark.skipif(NODE is None, reason="needs Node")
+def test_a_png_is_inflated_to_the_size_in_its_header_alone(tmp_path):
+    """One of 200 kB that would become 200 MB, and one that says so, take no memory to speak of."""
+    (tmp_path / "bomb.png").write_bytes(png_of(4, 4, bytes(2 * 10**8)))
+    (tmp_path / "short.png").write_bytes(png_of(4, 4, bytes(19)))
+    (tmp_path / "large.png").write_bytes(png_of(20_000, 20_000, b""))
+    found = [
+        read["error"]
+        for read in in_node(READ, *(tmp_path / f"{n}.png" for n in ("bomb", "short", "large")))
+    ]
+    assert ["unpacked" in error for error in found] == [True, True, False]
+    assert "20000x20000; this page takes up to 100 megapixels" in found[2]
 
 
 class Browser:
@@ -229,6 +255,22 @@ def brought_back(page, network, picture):
         for name, content in browser.run(SAVED, "async")
     }
     return status["text"], shown, saved
+
+
+@pytest.mark.slow
+def test_chromium_refuses_another_runtime(page):
+    """Each of its files is checked, not the script alone."""
+    browser, address = page
+    browser.do("/url", url=address)
+    for name in ("ort.wasm.min.js", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm"):
+        said = browser.run(
+            f"const [done] = arguments, name = '{name}', own = RUNTIME[name];"
+            f"RUNTIME[name] = 'sha384-{'A' * 64}';"
+            "runtime().then(() => 'loaded', (error) => error.message)"
+            ".then((said) => { RUNTIME[name] = own; started = null; done(said); });",
+            "async",
+        )
+        assert "cannot be loaded" in said, name
 
 
 @pytest.mark.slow

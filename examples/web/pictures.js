@@ -7,11 +7,30 @@ const CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}; // by PNG's colour type
 const FORMAT = 3; // of the wic-layers chunk
 const VERSIONS = {mark: 1, alpha: 1, exif: 1, dpi: 1}; // of its parts
 
+const MOST_PIXELS = 1e8; // more would fill the memory of a page
+
 /** An error whose message is for whoever uses the page. */
 class Refusal extends Error {}
 
 async function through(stream, bytes) {
   return new Uint8Array(await new Response(new Blob([bytes]).stream().pipeThrough(stream)).arrayBuffer());
+}
+
+/** Inflates data that must become so many bytes, and stops where it becomes more. */
+async function inflate(data, length) {
+  const out = new Uint8Array(length);
+  const reader = new Blob(data).stream().pipeThrough(new DecompressionStream("deflate")).getReader();
+  let filled = 0;
+  for (let read = await reader.read(); !read.done; read = await reader.read()) {
+    if (filled + read.value.length > length) {
+      await reader.cancel();
+      throw new RangeError("too long");
+    }
+    out.set(read.value, filled);
+    filled += read.value.length;
+  }
+  if (filled < length) throw new RangeError("too short");
+  return out;
 }
 
 /**
@@ -46,9 +65,13 @@ async function decodePng(bytes) {
   if (depth !== 8 || interlaced) {
     throw new Refusal("Expected a PNG of 8 bits that is not interlaced, as it was written.");
   }
-  const raw = await through(new DecompressionStream("deflate"), await new Blob(data).arrayBuffer())
-    .catch(() => { throw new Refusal("The PNG is damaged: its pixels cannot be unpacked."); });
   const stored = CHANNELS[kind];
+  if (!width || !height || !stored) throw new Refusal("The PNG is damaged or cut short.");
+  if (width * height > MOST_PIXELS) {
+    throw new Refusal(`The picture is ${width}x${height}; this page takes up to ${MOST_PIXELS / 1e6} megapixels.`);
+  }
+  const raw = await inflate(data, height * (1 + width * stored))
+    .catch(() => { throw new Refusal("The PNG is damaged: its pixels cannot be unpacked."); });
   const rows = unfilter(raw, width * stored, height, stored);
   // what a viewer shows of a picture that is marked says nothing about its pixels
   const pixels = plain(rows, kind, palette, transparency, parts !== null);
