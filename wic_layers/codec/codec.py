@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeAlias, TypedDict, TypeVar, get_args
@@ -12,10 +13,12 @@ from typing import TypeAlias, TypedDict, TypeVar, get_args
 import torch
 from torch import Tensor, nn
 
-from wic_layers.codec.checking import Check, Written, judge
+from wic_layers.codec.checking import Check, Written, judge, runs_to_judge
 from wic_layers.codec.mark import Mark, Sizes, digest
 from wic_layers.codec.running import backward_pixels, check_size, forward_pixels, load_network
+from wic_layers.codec.sentences import how_to_read, refuse_paths
 from wic_layers.codec.tiles import Progress
+from wic_layers.codec.work import in_notebook, part
 from wic_layers.errors import WICArgumentError, WICFileError, WICWarning
 from wic_layers.models import Network
 from wic_layers.pictures import (
@@ -34,6 +37,12 @@ from wic_layers.tasks.base import Task
 from wic_layers.tasks.registry import TASKS
 
 __all__ = ["Codec", "Options", "PathLike"]
+
+_WRITING = 0.05
+"""The share of a file's work that writing it is, of small networks as of large pictures."""
+
+_RUNS_OF_A_STEP = 3
+"""Runs of a network that a step of ``refine`` takes as long as."""
 
 T = TypeVar("T")
 PathLike: TypeAlias = str | Path
@@ -143,10 +152,12 @@ class Codec:
             WICShapeError: If an image has no shape of an image, or is too large.
             TypeError: If an image is of no kind that is taken.
         """
+        refuse_paths(images, self.tasks[0].commands[0])
         task = self.task
         read = as_layer if task.has_opacity else as_pixels
         pixels = [read(image, task.title_of(index)) for index, image in enumerate(images)]
-        picture, *_ = self._forward(pixels, refine, fit=fit)
+        with self._bar(task.commands[0], pixels[0][0].numel() if pixels else 0):
+            picture, *_ = self._forward(pixels, refine, fit=fit)
         return as_kind(picture, images[0])
 
     def decode(self, picture: T, sizes: Sizes | None = None) -> list[T]:
@@ -168,6 +179,7 @@ class Codec:
                 grey where the task's is.
             TypeError: If the picture is of no kind that is taken.
         """
+        refuse_paths([picture], self.tasks[0].commands[1])
         task, network = self._load(self.tasks, self.model)
         title = task.picture_title
         pixels = as_pixels(picture, title, carrier=True, channels=task.out_channels)
@@ -175,9 +187,10 @@ class Codec:
             width, height = size_of(pixels)
             sizes = [(width * task.scale, height * task.scale)] * task.restored_count
         check_size(task, pixels, sizes, title)
-        images = backward_pixels(
-            task, network, pixels, sizes, tile=self.tile, progress=self.progress
-        )
+        with self._bar(task.commands[1], pixels[0].numel() * task.scale**2):
+            images = backward_pixels(
+                task, network, pixels, sizes, tile=self.tile, progress=self.progress
+            )
         doubt = task.doubt(pixels, images)
         if doubt is not None:
             warnings.warn(doubt, WICWarning, stacklevel=_frames_of_the_package())
@@ -226,7 +239,11 @@ class Codec:
             read = read_layer if index == foreground else read_image
             pixels.append(image if isinstance(image, Tensor) else read(image))
         task, network = self._load(self.tasks, self.model)
-        picture, x, originals, sizes = self._forward(pixels, refine, fit=fit)
+        forward = 1 + _RUNS_OF_A_STEP * refine
+        judging = runs_to_judge(check, pixels[0][0].numel())
+        share = (1 - _WRITING) / (forward + judging)
+        with part(share * forward):
+            picture, x, originals, sizes = self._forward(pixels, refine, fit=fit)
         written = Written(
             target, size_of(picture), size_of(pixels[0]), network.weights_id, returns=sizes
         )
@@ -238,13 +255,15 @@ class Codec:
             task.name, network.preset, written.weights or "", written.returns, written.size,
             digest(picture),
         )  # fmt: skip
-        write_png(picture, target, text=mark.dumps() if marked else None, force=force)
+        with part(_WRITING):
+            write_png(picture, target, text=mark.dumps() if marked else None, force=force)
         if check != "none":  # judged as whoever gets the file will see it
             picture = as_channels(read_carrier(target)[0], task.out_channels, str(target))
-        return judge(
-            written, task, network, x, originals, picture,
-            check=check, tile=self.tile, progress=self.progress,
-        )  # fmt: skip
+        with part(share * judging):
+            return judge(
+                written, task, network, x, originals, picture,
+                check=check, tile=self.tile, progress=self.progress,
+            )  # fmt: skip
 
     def decode_file(
         self,
@@ -283,7 +302,7 @@ class Codec:
             task, network = self._load((task,), model)
             mark.check_weights(network.weights_id or "", model, path)
         elif self.model is None or sizes is None:
-            raise WICFileError(self._unmarked(path))
+            raise WICFileError(how_to_read(path, stored, self.tasks, self.model, sizes))
         else:
             task, network = self._load(self.tasks, self.model)
         picture = as_channels(stored, task.out_channels, str(path))
@@ -291,16 +310,23 @@ class Codec:
         targets = _numbered(Path(out), len(sizes))
         for target in targets:
             check_output(target, inputs=(path,), force=force)
-        images = backward_pixels(
-            task, network, picture, sizes, tile=self.tile, progress=self.progress
-        )
+        with part(1 - _WRITING):
+            images = backward_pixels(
+                task, network, picture, sizes, tile=self.tile, progress=self.progress
+            )
         doubt = task.doubt(picture, images) if text is None else None
-        for image, target in zip(images, targets, strict=True):
-            write_png(image, target, force=force)
+        # the first one last: where it is, the others are too, wherever this was ended
+        for image, target in reversed(list(zip(images, targets, strict=True))):
+            with part(_WRITING / len(images)):
+                write_png(image, target, force=force)
         return [
             Written(target, size_of(image), size_of(picture), network.weights_id, doubt=doubt)
             for image, target in zip(images, targets, strict=True)
         ]
+
+    def _bar(self, what: str, pixels: int) -> AbstractContextManager[None]:
+        """The bar that a notebook shows where the user has none."""
+        return in_notebook(what, pixels) if self.progress is None else nullcontext()
 
     def _forward(
         self, pixels: Sequence[Tensor], refine: int, *, fit: bool
@@ -325,14 +351,6 @@ class Codec:
         forward, backward = self.tasks[0].commands
         raise WICFileError(
             f"{path} was made for {mark.task!r}; `{backward}` takes what `{forward}` made."
-        )
-
-    def _unmarked(self, path: PathLike) -> str:
-        forward, backward = self.tasks[0].commands
-        return (
-            f"{path} does not say that `{forward}` made it, so nothing can be brought back; if it "
-            f"did, and its chunk was left out or lost, say so: `{backward} {path} --preset "
-            f"{self.tasks[0].preset} --size 640x480`, with the size of what comes back."
         )
 
 

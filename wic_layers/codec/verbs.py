@@ -317,6 +317,7 @@ def pack_clip(
     refine: int = 0,
     force: bool = False,
     check: Check = "some",
+    skip_existing: bool = False,
     **options: Unpack[Options],
 ) -> Iterator[Written]:
     """Makes image files of a video file, or of a folder of frames, N frames at a time.
@@ -329,6 +330,7 @@ def pack_clip(
         refine: See :meth:`~wic_layers.codec.Codec.encode`.
         force: Replace outputs that exist.
         check: See :meth:`~wic_layers.codec.Codec.encode_files`.
+        skip_existing: Leave out files that exist, as after a stop.
         **options: See :class:`~wic_layers.codec.Codec`.
 
     Yields:
@@ -348,7 +350,7 @@ def pack_clip(
         )
     inputs = find_images(clip) if Path(clip).is_dir() else [Path(clip)]
     is_single = names_file(folder)
-    if is_single:
+    if is_single and not (skip_existing and folder.is_file()):
         check_output(folder, inputs=inputs, force=force)
     stream = read_frames(clip)
     frames = list(islice(stream, packing.images))
@@ -367,8 +369,9 @@ def pack_clip(
     index = 1
     while frames:
         name = folder if is_single else folder / f"{Path(clip).stem}-{index:04d}.png"
-        target = check_output(name, inputs=inputs, force=force)
-        yield codec.encode_files(frames, target, refine=refine, force=force, check=check)
+        if not (skip_existing and name.is_file()) or name in inputs:
+            target = check_output(name, inputs=inputs, force=force)
+            yield codec.encode_files(frames, target, refine=refine, force=force, check=check)
         frames, following = following, list(islice(stream, packing.images))
         index += 1
 
