@@ -14,7 +14,7 @@ from skimage import data
 import wic_layers
 from wic_layers import cli
 from wic_layers.codec import codec
-from wic_layers.pictures import KEYWORD, read_image, size_of, write_png
+from wic_layers.pictures import CHUNK, read_image, size_of, write_png
 from wic_layers.tasks import Rescaling
 
 ROOT = Path(wic_layers.__file__).parents[1]
@@ -56,7 +56,7 @@ def test_unmarked(wic, weights):
     code, out, _ = wic("hide a.png b.png -o s.png --weights h --unmarked")
     assert code == 0
     assert f"unmarked: wic reveal needs --weights {weights / 'h'} --size 6x5" in out
-    assert KEYWORD.encode() not in Path("s.png").read_bytes()
+    assert CHUNK not in Path("s.png").read_bytes()
     code, _, err = wic("reveal s.png -o t.png")
     assert code == 2
     assert "reveal s.png -o OUT.png --preset hiding-1-naive-small --size 12x8`" in err
@@ -317,7 +317,7 @@ def test_errors_are_one_line(wic, command, match):
 
 
 def test_outputs_are_checked_before_the_work(wic, monkeypatch):
-    monkeypatch.setattr(codec, "read_image", lambda path: pytest.fail("read too early"))
+    monkeypatch.setattr(codec, "read_photos", lambda *_, **__: pytest.fail("read too early"))
     assert "exists" in wic("hide a.png a.png -o b.png --weights h")[2]
     assert "lossy" in wic("down a.png -o b.jpeg --weights r")[2]
 
@@ -434,8 +434,8 @@ def test_module_is_a_command(wic):
     done = python("-m", "wic_layers", "up", "c.jpg", "-o", "d.png")
     assert done.returncode == 2
     assert done.stderr == (
-        "wic: error: c.jpg is a JPEG file; expected the PNG as it was written, since lossy "
-        "compression destroys what it holds.\n"
+        "wic: error: c.jpg is a JPEG file; expected the PNG as it was written, or saved "
+        "without loss, since lossy compression destroys what it holds.\n"
     )
 
 

@@ -26,6 +26,8 @@ from wic_layers.codec import work
 from wic_layers.models import WINNaive
 from wic_layers.models.weights import _card
 from wic_layers.pictures import read_image, size_of, write_png
+from wic_layers.training.recipe import Settings
+from wic_layers.training.shown import Shown
 
 ROOT = Path(wic_layers.__file__).parents[1]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "TERM": "xterm"}
@@ -108,7 +110,9 @@ def test_commands_and_presets_that_are_mistyped(wic):
 def test_the_table_of_presets(wic):
     code, out, err = wic("presets")
     assert (code, err) == (0, "")
-    row = re.search(r"^rescaling-x2-naive-small +rescaling-x2 +WINNaive .*$", out, re.MULTILINE)
+    row = re.search(
+        r"^rescaling-x2-naive-small +wic down +rescaling-x2 +WINNaive .*$", out, re.MULTILINE
+    )
     assert re.search(r" 0\.8 +small picture [\d.]+.* dB", row[0])
     rows = [json.loads(line) for line in wic("presets STEREO --json")[1].splitlines()]
     assert {row["task"] for row in rows} == {"stereo"}
@@ -262,17 +266,50 @@ def test_one_bar_for_all_files(wic, monkeypatch):
     Path("in/b.png").write_text("no image")
     Image.fromarray(data.coffee()[:160, :240]).save("in/c.png")
     Image.fromarray(data.coffee()[:16, :24]).save("in/d.png")
-    terminal = Terminal()
+    terminal, write = Terminal(), codec_module.write_png
+
+    def warning(*args, **keywords):
+        print("from a library", file=sys.stderr)
+        write(*args, **keywords)
+
+    monkeypatch.setattr(codec_module, "write_png", warning)
     monkeypatch.setattr(sys, "stderr", terminal)
     code, *_ = wic("down in -o out")
+    assert sys.stderr is terminal
     written = terminal.getvalue()
     assert code == 1
     lines = screen(written)
     assert any(re.fullmatch(r"wic: error: in/b\.png is not an image.*", line) for line in lines)
     assert "wic: error: 1 of 4 files failed" in lines
+    assert lines.count("from a library") == 3
     shown = percentages(written)
     assert shown == sorted(shown)
     assert {"1/4 a.png", "3/4 c.png"} <= set(re.findall(r"\d/4 \w\.png", written))
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_a_training_shows_how_it_goes_from_its_first_step_on(monkeypatch, capsys, is_terminal):
+    terminal = Terminal() if is_terminal else io.StringIO()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setattr("wic_layers.training.shown._EVERY", 0)
+    objective = Settings(preset="p", data=("d",)).objective(tasks.TASKS["rescaling-x2"])
+    losses = dict.fromkeys(objective.weights, torch.tensor(0.5))
+    loss = 0.5 * sum(objective.weights.values())
+    judgement = argparse.Namespace(psnr_forward=30.125, psnr_back=31.5)
+    with Shown(12, objective, enabled=True) as shown:
+        for step in range(3, 8):  # resumed after the second
+            shown.step(step, losses, judgement if step == 5 else None, 2e-3 / step)
+        shown.warn("a layer\x1b[2J")
+    line = capsys.readouterr().out
+    if not is_terminal:
+        told = rf"loss {loss:.4g}, lr 4.00e-04, 30.12/31.50 dB"
+        assert re.fullmatch(rf"step 5 of 12, \S+/s, \d\d:\d\d left, {told}\n", line)
+        return
+    shown = [row for row in re.split(r"[\r\n]", terminal.getvalue()) if "/12 " in row]
+    assert r"wic: warning: a layer\x1b[2J" in screen(terminal.getvalue())
+    for row in shown[1:]:  # the first one is of before
+        assert re.search(rf"step/s|s/step.* left, loss {loss:.4g}, lr \d", row), row
+    assert re.search(r"^ +58%.* 7/12 .*lr 2.86e-04, 30.12/31.50 dB", shown[-1])
 
 
 def test_the_work_is_told_within_one_tile():
@@ -370,7 +407,8 @@ def test_a_card_is_what_it_says(wic, weights):
 
 
 STARTED = """
-import sys, wic_layers.cli
+import signal, sys, wic_layers.cli
+signal.signal(signal.SIGINT, signal.default_int_handler)  # whatever started the tests
 print("started", flush=True)
 sys.argv = ["wic", "down", "a.png", "-o", "s.png"]
 raise SystemExit(wic_layers.cli.main())
@@ -407,13 +445,14 @@ def test_closed_streams(wic):
     )
     assert (done.stdout, done.stderr) == ("1\n", "")
     assert size_of(read_image("out/a.png")) == (6, 4)
-    if Path("/dev/full").exists():
-        done = subprocess.run(
-            f"{sys.executable} -m wic_layers presets >/dev/full", shell=True, env=ENVIRONMENT,
-            capture_output=True, text=True,
-        )  # fmt: skip
-        assert done.returncode == 2
-        assert done.stderr == "wic: error: No space left on device.\n"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a disk that is always full")
+def test_a_full_disk_behind_stdout(wic, monkeypatch):
+    with open("/dev/full", "w") as full, monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", full)
+        code, _, err = wic("presets")
+    assert (code, err) == (2, "wic: error: No space left on device.\n")
 
 
 @pytest.mark.skipif(os.name != "posix", reason="terminals of POSIX")
@@ -445,7 +484,7 @@ def test_a_real_terminal(tmp_path):
             os.write(end, b"\x03")
             is_sent = True
     os.close(end)
-    text = written.decode()
+    text = written.decode().replace("^C", "")  # which the terminal itself shows
     assert process.wait(60) == -signal.SIGINT
     lines = screen(text)
     assert "Traceback" not in text
@@ -466,3 +505,4 @@ def _take_terminal():
     import termios
 
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # whatever started the tests

@@ -75,7 +75,8 @@ async function run() {
     const stem = chosen.picture.name.replace(/\.png$/i, "");
     for (const image of images) results.append(await shown(image, `${stem}-${image.name.replace("_", "-")}.png`));
     const seconds = ((performance.now() - before) / 1000).toFixed(1);
-    const note = picture.mark ? "" : " The picture does not say how it was made: whether anything is in it, nobody " +
+    const left = picture.parts.exif || picture.parts.dpi ? " Metadata that the picture carries is left out." : "";
+    const note = picture.mark ? left : " The picture does not say how it was made: whether anything is in it, nobody " +
       "checked, and what came back may have a border that is padding.";
     say(`Done in ${seconds} s.${note}`, "done");
   } finally {
@@ -88,9 +89,9 @@ async function shown(image, name) {
   const canvas = Object.assign(document.createElement("canvas"), {width: image.width, height: image.height});
   const context = canvas.getContext("2d");
   const data = context.createImageData(image.width, image.height);
-  for (let from = 0, to = 0; to < data.data.length; from += 3, to += 4) {
-    data.data.set(image.pixels.subarray(from, from + 3), to);
-    data.data[to + 3] = 255;
+  for (let index = 0; index < image.width * image.height; index++) {
+    const [red, green = red, blue = red] = image.pixels.subarray(image.channels * index, image.channels * (index + 1));
+    data.data.set([red, green, blue, image.alpha ? image.alpha[index] : 255], 4 * index);
   }
   context.putImageData(data, 0, 0);
   canvas.setAttribute("role", "img");

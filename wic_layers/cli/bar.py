@@ -6,7 +6,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from types import TracebackType
 from typing import Any
 
@@ -51,11 +51,17 @@ class Bar:
     def __enter__(self) -> Bar:
         if self.is_seen():
             from tqdm import tqdm
+            from tqdm.contrib import DummyTqdmFile
 
+            stream = sys.stderr
             self._bar = tqdm(
-                total=self.total, leave=False, **width_of_bars(), delay=_SOON, smoothing=0.05,
-                bar_format=_FORM if self.total else _ENDLESS, miniters=0, mininterval=0.1,
+                file=stream, total=self.total, bar_format=_FORM if self.total else _ENDLESS,
+                leave=False, delay=_SOON, smoothing=0.05, miniters=0, mininterval=0.1,
+                **width_of_bars(),
             )  # fmt: skip
+            # warnings of libraries, too, go above it
+            self._above = redirect_stderr(DummyTqdmFile(stream))
+            self._above.__enter__()
             self._shown_from = time.monotonic() + _SOON
             self._clock = threading.Thread(target=self._tick, daemon=True)
             self._clock.start()
@@ -71,6 +77,7 @@ class Bar:
             self._is_over.set()
             self._clock.join(1)  # tqdm may keep its lock where Ctrl-C came between
             self._bar.close()
+            self._above.__exit__(kind, error, trace)
 
     @contextmanager
     def file(self, name: str, work: float = 1.0) -> Iterator[None]:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from wic_layers._files import protecting, was_written
 from wic_layers.cli.bar import Bar
+from wic_layers.cli.beside import carried
 from wic_layers.cli.command import SOME_FAILED, complain, print_line, sentence_of
 from wic_layers.cli.jobs import Job
 from wic_layers.codec import Written
@@ -48,7 +49,7 @@ def convert_all(
         complain(
             f"{len(jobs) - len(left)} of {len(jobs)} outputs exist and stay as they are", "note"
         )
-    failed = 0
+    failed, omitted = 0, set[str]()
     works = _works(left) if Bar.is_seen() else [1.0] * len(left)
     with (
         protecting([file for job in jobs for file in job.inputs]),
@@ -76,6 +77,9 @@ def convert_all(
                     complain(results[0].doubt, "warning")
                 for written in results:
                     report(job.inputs, written)
+                omitted.update(results[0].omitted)
+    if omitted:
+        complain(f"left out: {carried(sorted(omitted))}, which --keep-metadata writes", "note")
     if failed:
         complain(f"{failed} of {len(jobs)} files failed")
     return SOME_FAILED if failed else 0

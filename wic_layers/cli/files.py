@@ -10,12 +10,13 @@ from functools import partial
 from pathlib import Path
 
 from wic_layers.cli.batch import convert_all, write_all
+from wic_layers.cli.beside import say_left_out
 from wic_layers.cli.command import Command, Output, path, print_line
 from wic_layers.cli.jobs import Job, make_folder, plan
 from wic_layers.cli.presets import check_usable
 from wic_layers.cli.reporting import as_json, backward_line, forward_line, times
 from wic_layers.codec import Codec, Options, Written
-from wic_layers.codec.verbs import pack_clip
+from wic_layers.codec.file_verbs import pack_clip
 from wic_layers.errors import WICArgumentError
 from wic_layers.pictures import is_clip
 from wic_layers.tasks.base import Task
@@ -58,7 +59,7 @@ class Conversion:
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Adds what the command takes to its parser."""
         add = parser.add_argument
-        parser.set_defaults(others=[], unmarked=False, fit=False)
+        parser.set_defaults(others=[], unmarked=False, fit=False, keep_metadata=False)
         self.add_own(parser)
         add("-o", "--out", metavar=self.out, required=True, action=Output,
             help="PNG to write; of several images, or ending in a slash, the folder")  # fmt: skip
@@ -80,6 +81,12 @@ class Conversion:
             add("--size", metavar="WxH", type=_size, action="append",
                 help="size of what comes back, if the file says none; once for each "
                 "image")  # fmt: skip
+        if self.is_forward:
+            add(
+                "--reduce-depth",
+                action="store_true",
+                help="take the upper 8 bits of images that have 16",
+            )
         existing = parser.add_mutually_exclusive_group()
         existing.add_argument("--force", action="store_true", help="replace outputs that exist")
         existing.add_argument(
@@ -89,6 +96,9 @@ class Conversion:
         add("--tile", metavar="N", type=int,
             help="side of the tiles in which large images are run (default: by the "
             "memory)")  # fmt: skip
+        add("--max-pixels", metavar="N", type=int,
+            help="take files, and images that come back, of up to N pixels (default: 179 million, "
+            "which Pillow takes)")  # fmt: skip
         add("--device", default="cpu", help="where to run, such as cuda")
         add("--fast", action="store_true",
             help="run the networks inside couplings in bfloat16: about twice as fast where the "
@@ -103,7 +113,7 @@ class Conversion:
         task = several[0]
         options: Options = {
             "model": _model(args, several), "tile": args.tile, "device": args.device,
-            "fast": args.fast,
+            "fast": args.fast, "max_pixels": args.max_pixels,
         }  # fmt: skip
         report = partial(self._report, args, task)
         if isinstance(task, Clip) and len(args.sources) == 1 and is_clip(args.sources[0]):
@@ -120,6 +130,8 @@ class Conversion:
             titles = task.parts[:2]
             args.sources, args.others = args.sources[:1], args.sources[1:]
         jobs = plan(args.sources, args.out, others=args.others, titles=titles, into=args.into)
+        for folder in (each for each in (*args.sources, *args.others) if each.is_dir()):
+            say_left_out(folder, args.out)
         codec = Codec(tasks, **options)
         return convert_all(
             jobs, lambda job: self._convert(codec, job, args), report,
@@ -128,11 +140,15 @@ class Conversion:
 
     def _convert(self, codec: Codec, job: Job, args: argparse.Namespace) -> list[Written]:
         if not self.is_forward:
-            return codec.decode_file(job.inputs[0], job.out, sizes=args.size, force=args.force)
+            return codec.decode_file(
+                job.inputs[0], job.out, sizes=args.size, force=args.force,
+                keep_metadata=args.keep_metadata,
+            )  # fmt: skip
         return [
             codec.encode_files(
                 job.inputs, job.out, refine=args.refine, fit=args.fit,
                 marked=not args.unmarked, force=args.force, check=args.check,
+                keep_metadata=args.keep_metadata, reduce_depth=args.reduce_depth,
             )
         ]  # fmt: skip
 
@@ -229,11 +245,19 @@ def _from(command: str) -> str:
     return f"PNG written by wic {command}, or folder of them"
 
 
-def _sources(metavar: str, what: str) -> Callable[[argparse.ArgumentParser], None]:
+def _sources(
+    metavar: str, what: str, *, metadata: str = ""
+) -> Callable[[argparse.ArgumentParser], None]:
     def add(parser: argparse.ArgumentParser) -> None:
         parser.add_argument("sources", metavar=metavar, type=path, nargs="+", help=what)
+        if metadata:
+            parser.add_argument("--keep-metadata", action="store_true", help=metadata)
 
     return add
+
+
+_CARRY = "carry the EXIF (date, place, camera) and dpi of a photo, which are left out by default"
+_WRITE = "write the EXIF and dpi that a file carries, which are left out by default"
 
 
 def _add_hide(parser: argparse.ArgumentParser) -> None:
@@ -247,7 +271,7 @@ def _add_hide(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_down(parser: argparse.ArgumentParser) -> None:
-    _sources("PHOTO", _IMAGES)(parser)
+    _sources("PHOTO", _IMAGES, metadata=_CARRY)(parser)
     parser.add_argument("-s", "--scale", help="how many times smaller: 2 (default), 3 or 4")
 
 
@@ -283,7 +307,9 @@ _CONVERSIONS = (
         "down",
         "Make images half, a third or a quarter as wide and high",
         "Writes a PNG that looks like the bicubic reduction of PHOTO, and from which wic up "
-        "brings the photo back at its own size.",
+        "brings the photo back at its own size, with its transparency; a grey one comes back with "
+        "one channel, though SMALL has three. Colours become those of sRGB, and what else a file "
+        "says, such as EXIF, is left out.",
         _add_down,
         "SMALL",
         _rescaling,
@@ -293,7 +319,7 @@ _CONVERSIONS = (
         "up",
         "Bring images back that wic down made small",
         "This is not super-resolution: other small images are refused.",
-        _sources("SMALL", _from("down")),
+        _sources("SMALL", _from("down"), metadata=_WRITE),
         "PHOTO",
         _one_size(RESCALING),
     ),
@@ -301,8 +327,10 @@ _CONVERSIONS = (
         "gray",
         "Make grey images that keep their colours",
         "Writes a PNG of one channel that looks like the lightness of PHOTO, and from which wic "
-        "color brings the colours back. An odd side of PHOTO becomes one pixel longer.",
-        _sources("PHOTO", _IMAGES),
+        "color brings the colours back, and the transparency. An odd side of PHOTO becomes one "
+        "pixel longer; a grey photo is stored as it is. Colours become those of sRGB, and what "
+        "else a file says, such as EXIF, is left out.",
+        _sources("PHOTO", _IMAGES, metadata=_CARRY),
         "GRAY",
         lambda args: COLORING,
         "the photo",
@@ -311,7 +339,7 @@ _CONVERSIONS = (
         "color",
         "Bring the colours back that wic gray put away",
         "This does not colour photographs: other grey images are refused.",
-        _sources("GRAY", _from("gray")),
+        _sources("GRAY", _from("gray"), metadata=_WRITE),
         "PHOTO",
         _one_size(COLORING),
     ),

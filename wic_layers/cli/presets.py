@@ -14,6 +14,7 @@ from wic_layers.errors import WICArgumentError
 from wic_layers.models import PRESETS, packaged_weights
 from wic_layers.models.presets import Preset, find_preset
 from wic_layers.models.weights import CONFIG, TENSORS
+from wic_layers.tasks import TASKS
 
 __all__ = ["PRESETS_COMMAND", "check_usable"]
 
@@ -61,7 +62,7 @@ def _run(args: argparse.Namespace) -> int:
     rows = [_facts(name, PRESETS[name], there.get(name)) for name in PRESETS]
     for word in args.words:
         plain = word.lower().replace("_", "-")
-        keys = ("preset", "task", "for", "network")
+        keys = ("preset", "for", "task", "network", "what")
         rows = [row for row in rows if any(plain in str(row[key]).lower() for key in keys)]
     if not rows:
         raise WICArgumentError(
@@ -82,17 +83,18 @@ def _run(args: argparse.Namespace) -> int:
     print_line(
         *lines,
         "",
-        "MB: the size of weights that are here; without, wic train PRESET makes some. PSNR: of "
-        "weights that are here, in RGB, through 8-bit PNG files. Endings of these names make "
-        "others to train: -small, -tiny, and of other papers -z, -squeeze (as published).",
+        "MB: the size of weights that are here; without, wic train PRESET makes some.",
+        "PSNR: of weights that are here, in RGB, through 8-bit PNG files.",
+        "Endings of these names make others to train: -small, -tiny, and of other papers -z,",
+        "-squeeze (as published).",
     )
     return 0
 
 
 def _facts(name: str, preset: Preset, folder: Path | None) -> dict[str, Any]:
     facts: dict[str, Any] = {
-        "preset": name, "task": preset.task, "network": preset.network, "for": preset.purpose,
-        "MB": None, "PSNR": None,
+        "preset": name, "for": TASKS[preset.task].commands[0], "task": preset.task,
+        "network": preset.network, "what": preset.purpose, "MB": None, "PSNR": None,
     }  # fmt: skip
     if folder is not None:
         config: Mapping[str, Any] = json.loads((folder / CONFIG).read_bytes())

@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from wic_layers import __version__
 from wic_layers.cli import files, learning, networks, presets
 from wic_layers.cli.command import ERROR, Parser, complain, sentence_of
+from wic_layers.cli.warning import warnings_in_lines
 from wic_layers.cli.words import meant
 from wic_layers.errors import WICArgumentError, WICError
 
@@ -56,7 +57,8 @@ def run(arguments: Sequence[str], *, takes_interrupts: bool = False) -> int:
         words = _without_help(list(arguments))
         parser, own = _parsers(words)
         args = parser.parse_args(words if own is None else [words[0], *meant(words[1:], own)])
-        code = int(args.run(args))
+        with warnings_in_lines():
+            code = int(args.run(args))
         sys.stdout.flush()
     except KeyboardInterrupt:
         return INTERRUPTED

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from wic_layers.cli.beside import carried
 from wic_layers.codec import Written
 
 __all__ = ["as_json", "backward_line", "forward_line", "times"]
@@ -27,7 +28,9 @@ def forward_line(written: Written, title: str, looks_like: str) -> str:
         looks_like: What the picture should look like.
     """
     line = f"{written.path}: {times(written.size)}"
-    if written.psnr is not None:
+    if written.is_stored:
+        line += ", the grey photo as it is"
+    elif written.psnr is not None:
         line += f", {_decibel(written.psnr)} from {looks_like}"
     for index, size in enumerate(written.returns):
         number = f" {index + 1}" if len(written.returns) > 1 else ""
@@ -37,6 +40,8 @@ def forward_line(written: Written, title: str, looks_like: str) -> str:
         elif written.tiles is not None:
             about = _decibel(written.psnr_about[index], about=True)
             line += f", {about}, {written.tiles[0]} of {written.tiles[1]} tiles"
+    if written.carries:
+        line += f", with {carried(written.carries)}"
     return line
 
 

@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from torch import Tensor, nn
+import torch
+from torch import nn
 
 from wic_layers.codec.mark import Sizes
 from wic_layers.codec.running import check_size, load_network
 from wic_layers.errors import WICError
 from wic_layers.models import PRESETS
-from wic_layers.pictures import size_of
 from wic_layers.tasks.base import Task
 
 __all__ = ["how_to_read", "refuse_paths"]
@@ -22,7 +22,7 @@ __all__ = ["how_to_read", "refuse_paths"]
 
 def how_to_read(
     path: str | Path,
-    stored: Tensor,
+    size: tuple[int, int],
     tasks: Sequence[Task],
     model: str | Path | nn.Module | None,
     sizes: Sizes | None,
@@ -31,16 +31,17 @@ def how_to_read(
 
     Args:
         path: The file.
-        stored: Its pixels.
+        size: Its (width, height).
         tasks: What it may be of.
         model: The network that was asked for; None if none was.
         sizes: The sizes that were asked for; None if none were.
     """
-    task = _guess(stored, tasks, model, sizes)
+    task = _guess(size, tasks, model, sizes)
     forward, backward = task.commands
-    is_preset = model is None or str(model) in PRESETS
-    network = f"--preset {model or task.preset}" if is_preset else f"--weights {model}"
-    width, height = (side * task.scale for side in size_of(stored))
+    name = getattr(model, "preset", None) if isinstance(model, nn.Module) else model
+    is_preset = name is None or str(name) in PRESETS
+    network = f"--preset {name or task.preset}" if is_preset else f"--weights {name}"
+    width, height = (side * task.scale for side in size)
     each = sizes or [(width, height)] * task.restored_count
     flags = " ".join(f"--size {wide}x{high}" for wide, high in each)
     return (
@@ -51,7 +52,7 @@ def how_to_read(
 
 
 def _guess(
-    stored: Tensor,
+    size: tuple[int, int],
     tasks: Sequence[Task],
     model: str | Path | nn.Module | None,
     sizes: Sizes | None,
@@ -59,6 +60,7 @@ def _guess(
     """The task that an unmarked picture may be of: by the model, else by the sizes."""
     if model is not None:
         return load_network(tasks, model)[0]
+    stored = torch.empty(1, size[1], size[0], device="meta")
     for task in tasks if sizes else ():
         with suppress(WICError):
             check_size(task, stored, sizes or (), "")

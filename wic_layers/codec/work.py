@@ -97,9 +97,10 @@ def _weight(input: Tensor, weight: Tensor, *args: object, **arguments: object) -
 
 
 @contextmanager
-def in_notebook(what: str, pixels: int) -> Iterator[None]:
+def in_notebook(what: str, pixels: int, *, enabled: bool) -> Iterator[None]:
     """A bar, where a notebook would else stand still; nowhere else, and not inside another."""
-    bar = _notebook_bar(what) if _WORK.get() is None and pixels > _LARGE else None
+    is_wanted = enabled and _WORK.get() is None and pixels > _LARGE
+    bar = _notebook_bar(what) if is_wanted else None
     if bar is None:
         yield
         return

@@ -304,6 +304,10 @@ def fit(model: Network, task: Task, settings: Settings, args: argparse.Namespace
         )  # fmt: skip
         try:
             result = training.run(resume=args.resume, begin=begin, report=report)
+        except KeyboardInterrupt:
+            if fabric.is_global_zero and (args.out / CHECKPOINT).is_file():
+                shown.warn("--resume goes on from the last checkpoint", "interrupted")
+            raise
         finally:
             if monitor is not None:
                 monitor.close()

@@ -79,9 +79,9 @@ class Shown:
                 self._say(step, told, now)
         self._bar.update(step - self._bar.n)
 
-    def warn(self, message: object) -> None:
-        """Prints a warning above the line."""
-        self._write(printable(f"wic: warning: {message}"), file=sys.stderr)
+    def warn(self, message: object, kind: str = "warning") -> None:
+        """Prints a warning, or something of another kind, above the line."""
+        self._write(printable(f"wic: {kind}: {message}"), file=sys.stderr)
 
     def _say(self, step: int, told: str, now: float) -> None:
         speed = (step - (self._first or 0)) / max(now - self._began, 1e-9)
