@@ -170,7 +170,7 @@ def test_what_libtiff_and_pillow_print_does_not_leak(tmp_path, capfd):
     place = many.index(struct.pack("<HHIH", 277, 3, 1, 3))
     many[place + 8 : place + 10] = struct.pack("<H", 999)
     for each in (content, many):
-        with pytest.raises(WICFileError, match="TIFF of a kind|damaged"):
+        with pytest.raises(WICFileError, match=r"TIFF of a kind|damaged"):
             read(tmp_path, bytes(each))
     assert capfd.readouterr().err == ""
     # without a handler Python would print errors, as it does where no test runner has some
@@ -367,7 +367,7 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
 
 
 def test_one_bit_costs_one_byte_a_pixel(tmp_path):
-    """9440 x 9440 pixels of one bit, 11 kB, took 1.2 GB; Pillow and the tensor need 85 MiB each."""
+    """9440 x 9440 of one bit, 11 kB, took 1.2 GB; Pillow and the tensor need 85 MiB each."""
     rows = (b"\0" + bytes(1180)) * 9440
     (tmp_path / "a.png").write_bytes(png(9440, 9440, 1, 0, rows))
     command = [sys.executable, "-c", MEASURED.format(path=str(tmp_path / "a.png"))]
