@@ -143,6 +143,11 @@ def _open(
         image.info["cicp"] = chunks.cicp
     if chunks.profile is not None:
         image.info["icc_profile"] = chunks.profile
+    said = image.info.get("nclx_profile")  # of HEIC, where a profile counts before it
+    if isinstance(said, dict) and "icc_profile" not in image.info:
+        numbers = [said.get(name, 2) for name in ("color_primaries", "transfer_characteristics")]
+        if 2 not in numbers:  # which says nothing
+            image.info["cicp"] = bytes([*numbers, 0, 1])  # pixels are RGB of full range by now
     if start.startswith(tiff.SIGNATURES):
         page = tiff.picture_page(file)
         if page:
