@@ -407,8 +407,13 @@ def test_unmarked_files(tmp_path, hidden, weights):
         assert not image.info
     assert torch.equal(read_carrier(plain)[0], read_carrier(hidden)[0])
     back = tmp_path / "back.png"
-    for arguments in ({}, {"model": weights["hiding"]}, {"sizes": [(7, 9)]}):
-        with pytest.raises(WICFileError, match=r"--preset hiding-1-naive-small --size 640x480"):
+    preset = "--preset hiding-1-naive-small"
+    for arguments, line in (
+        ({}, f"{preset} --size 12x10"),
+        ({"model": weights["hiding"]}, f"--weights {weights['hiding']} --size 12x10"),
+        ({"sizes": [(7, 9)]}, f"{preset} --size 7x9"),
+    ):
+        with pytest.raises(WICFileError, match=f"`wic reveal {plain} -o OUT.png {line}`"):
             tasks.reveal_file(plain, back, **arguments)
     tasks.reveal_file(plain, back, model=weights["hiding"], sizes=written.returns)
     tasks.reveal_file(hidden, tmp_path / "marked.png", model=weights["hiding"])

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from wic_layers.cli.command import complain
 from wic_layers.pictures import find_others
 from wic_layers.pictures.names import is_heic
 
-__all__ = ["carried", "note", "say_left_out"]
+__all__ = ["carried", "say_left_out"]
 
 _SHOWN = 5  # names of files in a line
 _NAMES = {"alpha": "its transparency", "exif": "EXIF", "dpi": "dpi"}
@@ -31,9 +31,4 @@ def say_left_out(folder: Path, out: Path) -> None:
     why = ""
     if any(map(is_heic, others)):
         why = "; HEIC needs pillow-heif: pip install 'wic-layers[heic]'"
-    note(f"left out of {folder}: {', '.join(names[:_SHOWN])}{more}{why}")
-
-
-def note(text: str) -> None:
-    """Prints what is good to know, and no error."""
-    print("wic: note:", " ".join(text.splitlines()), file=sys.stderr)
+    complain(f"left out of {folder}: {', '.join(names[:_SHOWN])}{more}{why}", "note")

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import argparse
-import json
-import math
 import re
-import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from wic_layers._files import protecting
-from wic_layers.cli.beside import carried, note, say_left_out
-from wic_layers.cli.command import ERROR, Command, complain, path, print_line, progress_bar
-from wic_layers.cli.jobs import Job, plan
+from wic_layers.cli.batch import convert_all, write_all
+from wic_layers.cli.beside import say_left_out
+from wic_layers.cli.command import Command, Output, path, print_line
+from wic_layers.cli.jobs import Job, make_folder, plan
+from wic_layers.cli.presets import check_usable
+from wic_layers.cli.reporting import as_json, backward_line, forward_line, times
 from wic_layers.codec import Codec, Options, Written
 from wic_layers.codec.file_verbs import pack_clip
-from wic_layers.errors import WICArgumentError, WICError
-from wic_layers.models.presets import find_preset
+from wic_layers.errors import WICArgumentError
 from wic_layers.pictures import is_clip
 from wic_layers.tasks.base import Task
 from wic_layers.tasks.hiding import Hiding
@@ -63,8 +61,8 @@ class Conversion:
         add = parser.add_argument
         parser.set_defaults(others=[], unmarked=False, fit=False, keep_metadata=False)
         self.add_own(parser)
-        add("-o", "--out", metavar=self.out, type=path, required=True,
-            help="PNG to write; of several images the folder")  # fmt: skip
+        add("-o", "--out", metavar=self.out, required=True, action=Output,
+            help="PNG to write; of several images, or ending in a slash, the folder")  # fmt: skip
         default = "default: the task's own" if self.is_forward else "default: what the file says"
         network = parser.add_mutually_exclusive_group()
         network.add_argument("--preset", metavar="NAME", help=f"network to use ({default})")
@@ -89,7 +87,12 @@ class Conversion:
                 action="store_true",
                 help="take the upper 8 bits of images that have 16",
             )
-        add("--force", action="store_true", help="replace outputs that exist")
+        existing = parser.add_mutually_exclusive_group()
+        existing.add_argument("--force", action="store_true", help="replace outputs that exist")
+        existing.add_argument(
+            "--skip-existing", action="store_true",
+            help="leave out files whose outputs exist, as after a stop",
+        )  # fmt: skip
         add("--tile", metavar="N", type=int,
             help="side of the tiles in which large images are run (default: by the "
             "memory)")  # fmt: skip
@@ -100,58 +103,40 @@ class Conversion:
         add("--fast", action="store_true",
             help="run the networks inside couplings in bfloat16: about twice as fast where the "
             "machine has it, and not to be told apart by eye")  # fmt: skip
-        add("--json", action="store_true", help="print a line of JSON for each file")
+        add("--json", action="store_true", help="print a line of JSON for each file, "
+            "with an error where it failed")  # fmt: skip
 
     def run(self, args: argparse.Namespace) -> int:
         """Runs the command on each of its files; one that fails does not stop the others."""
-        options: Options = {
-            "model": _model(args), "tile": args.tile, "device": args.device, "fast": args.fast,
-            "max_pixels": args.max_pixels,
-        }  # fmt: skip
         tasks = self.tasks(args)
-        task = tasks if isinstance(tasks, Task) else tasks[0]
-        report = partial(self._print, args, task)
+        several = [tasks] if isinstance(tasks, Task) else tasks
+        task = several[0]
+        options: Options = {
+            "model": _model(args, several), "tile": args.tile, "device": args.device,
+            "fast": args.fast, "max_pixels": args.max_pixels,
+        }  # fmt: skip
+        report = partial(self._report, args, task)
         if isinstance(task, Clip) and len(args.sources) == 1 and is_clip(args.sources[0]):
-            for written in pack_clip(
-                args.task, args.sources[0], args.out, refine=args.refine, force=args.force,
-                check=args.check, **options,
-            ):  # fmt: skip
-                report([args.sources[0]], written)
-            return 0
+            clip = args.sources[0]
+            if args.into:
+                make_folder(args.out)
+            files = pack_clip(
+                args.task, clip, args.out, refine=args.refine, force=args.force,
+                check=args.check, skip_existing=args.skip_existing, **options,
+            )  # fmt: skip
+            return write_all(clip, files, report, as_json=args.json)
         titles: tuple[str, ...] = ("cover", "secret")
         if self.is_forward and isinstance(task, Packing):
             titles = task.parts[:2]
             args.sources, args.others = args.sources[:1], args.sources[1:]
-        jobs = plan(args.sources, args.out, others=args.others, titles=titles)
+        jobs = plan(args.sources, args.out, others=args.others, titles=titles, into=args.into)
         for folder in (each for each in (*args.sources, *args.others) if each.is_dir()):
             say_left_out(folder, args.out)
         codec = Codec(tasks, **options)
-        failed, omitted = 0, set[str]()
-        with (
-            protecting([file for job in jobs for file in job.inputs]),
-            progress_bar(len(jobs), "file") as tick,
-            progress_bar(0, "tile") as codec.progress,
-        ):
-            for job in jobs:
-                try:
-                    results = self._convert(codec, job, args)
-                except WICError as error:
-                    if len(jobs) == 1:
-                        raise
-                    complain(str(error))
-                    failed += 1
-                else:
-                    if results[0].doubt is not None:
-                        print("wic: warning:", results[0].doubt, file=sys.stderr)
-                    for written in results:
-                        report(job.inputs, written)
-                    omitted.update(results[0].omitted)
-                tick(1, len(jobs))
-        if omitted:
-            note(f"left out: {carried(sorted(omitted))}, which --keep-metadata writes")
-        if failed:
-            complain(f"{failed} of {len(jobs)} files failed")
-        return ERROR if failed else 0
+        return convert_all(
+            jobs, lambda job: self._convert(codec, job, args), report,
+            as_json=args.json, skip_existing=args.skip_existing,
+        )  # fmt: skip
 
     def _convert(self, codec: Codec, job: Job, args: argparse.Namespace) -> list[Written]:
         if not self.is_forward:
@@ -167,38 +152,19 @@ class Conversion:
             )
         ]  # fmt: skip
 
-    def _print(
+    def _report(
         self, args: argparse.Namespace, task: Task, inputs: Sequence[Path], written: Written
     ) -> None:
         """Prints what was written."""
         if args.json:
-            lines = [_as_json(inputs, written)]
+            print_line(as_json(inputs, written))
         elif not self.is_forward:
-            lines = [f"{written.path}: {_times(written.size)}"]
+            print_line(backward_line(written))
         else:
-            lines = [self._forward_line(task, written)]
+            lines = [forward_line(written, self.restored or task.titles[1], task.looks_like)]
             if notes := list(_notes(args, written)) if self.name == "hide" else []:
                 lines.append(f"note: {'; '.join(notes)}")
-        print_line("\n".join(lines))
-
-    def _forward_line(self, task: Task, written: Written) -> str:
-        title = self.restored or task.titles[1]
-        line = f"{written.path}: {_times(written.size)}"
-        if written.is_stored:
-            line += ", the grey photo as it is"
-        elif written.psnr is not None:
-            line += f", {_decibel(written.psnr)} from {task.looks_like}"
-        for index, size in enumerate(written.returns):
-            number = f" {index + 1}" if len(written.returns) > 1 else ""
-            line += f"; {title}{number} comes back at {_times(size)}"
-            if written.psnr_back:
-                line += f", {_decibel(written.psnr_back[index])}"
-            elif written.tiles is not None:
-                about = _decibel(written.psnr_about[index], about=True)
-                line += f", {about}, {written.tiles[0]} of {written.tiles[1]} tiles"
-        if written.carries:
-            line += f", with {carried(written.carries)}"
-        return line
+            print_line(*lines)
 
 
 def _notes(args: argparse.Namespace, written: Written) -> Iterator[str]:
@@ -206,19 +172,19 @@ def _notes(args: argparse.Namespace, written: Written) -> Iterator[str]:
     for index, size in enumerate(written.reduced_from, start=1):
         if size is not None:
             number = f" {index}" if len(written.reduced_from) > 1 else ""
-            yield f"the secret{number} was reduced from {_times(size)}"
+            yield f"the secret{number} was reduced from {times(size)}"
     if written.size != written.source:
         yield (
-            f"the cover, {_times(written.source)}, was padded to even sides; do not crop the file"
+            f"the cover, {times(written.source)}, was padded to even sides; do not crop the file"
         )
     if args.unmarked:
         preset = args.preset or Hiding(len(written.returns)).preset
         network = f"--weights {args.weights}" if args.weights else f"--preset {preset}"
-        sizes = " ".join(f"--size {_times(size)}" for size in written.returns)
+        sizes = " ".join(f"--size {times(size)}" for size in written.returns)
         yield f"unmarked: wic reveal needs {network} {sizes}"
 
 
-def _model(args: argparse.Namespace) -> str | Path | None:
+def _model(args: argparse.Namespace, tasks: Sequence[Task]) -> str | Path | None:
     """What --weights or --preset name; None if neither is there."""
     if args.weights is not None:
         if not args.weights.exists():
@@ -226,7 +192,7 @@ def _model(args: argparse.Namespace) -> str | Path | None:
         return Path(args.weights)
     if args.preset is None:
         return None
-    find_preset(args.preset)
+    check_usable(args.preset, [task.name for task in tasks])
     return str(args.preset)
 
 
@@ -235,32 +201,6 @@ def _size(text: str) -> tuple[int, int]:
     if sides is None:
         raise argparse.ArgumentTypeError(f"expected a size such as 640x480; got {text!r}")
     return int(sides[1]), int(sides[2])
-
-
-def _times(size: tuple[int, int]) -> str:
-    return f"{size[0]}x{size[1]}"
-
-
-def _decibel(value: float, *, about: bool = False) -> str:
-    if math.isinf(value):
-        return "no difference"
-    return f"about {value:.1f} dB" if about else f"{value:.2f} dB PSNR"
-
-
-def _as_json(inputs: Sequence[Path], written: Written) -> str:
-    """What was written, as a line of JSON; an infinite PSNR is the text "inf"."""
-
-    def plain(value: object) -> object:
-        if isinstance(value, float) and math.isinf(value):
-            return "inf"
-        if isinstance(value, (list, tuple)):
-            return [plain(item) for item in value]
-        return str(value) if isinstance(value, Path) else value
-
-    facts = {"inputs": list(inputs), **asdict(written)}
-    if written.tiles is None:  # figures of the whole are never beside those of some tiles
-        del facts["psnr_about"], facts["tiles"]
-    return json.dumps({key: plain(value) for key, value in facts.items()})
 
 
 def _one_size(tasks: Sequence[Task]) -> Callable[[argparse.Namespace], Sequence[Task]]:

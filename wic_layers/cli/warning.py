@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from wic_layers._text import abridged, printable
 from wic_layers.errors import WICWarning
 
 __all__ = ["warnings_in_lines"]
@@ -24,7 +25,8 @@ def warnings_in_lines() -> Iterator[None]:
         line: str | None = None,
     ) -> str:
         if issubclass(category, WICWarning):
-            return f"wic: warning: {' '.join(str(message).splitlines())}\n"
+            text = abridged(" ".join(str(message).splitlines()))
+            return f"wic: warning: {printable(text)}\n"
         return usual(message, category, filename, lineno, line)
 
     warnings.formatwarning = in_a_line

@@ -13,11 +13,12 @@ from torch import Tensor
 from wic_layers.codec.history import went_through_jpeg
 from wic_layers.codec.running import backward_pixels, backward_tiles, reference_pixels
 from wic_layers.codec.tiles import Progress
+from wic_layers.codec.work import part
 from wic_layers.models import Network
 from wic_layers.pictures import as_grey, psnr
 from wic_layers.tasks.base import Task
 
-__all__ = ["Check", "Written", "doubted", "judge", "spread"]
+__all__ = ["Check", "Written", "doubted", "judge", "runs_to_judge", "spread"]
 
 Check: TypeAlias = Literal["all", "some", "none"]
 """How much of a forward picture is run backwards to say what comes back from it."""
@@ -100,15 +101,18 @@ def judge(
     sizes = written.returns
     # what was padded at the same size does not count
     width, height = written.source if task.scale == 1 else written.size
-    reference = reference_pixels(task, x)
+    with part(0.1):
+        reference = reference_pixels(task, x)
     forward = psnr(picture[:, :height, :width], reference[:, :height, :width])
     if check == "all" or picture[0].numel() * task.scale**2 <= WHOLE:
-        back = backward_pixels(task, network, picture, sizes, tile=tile, progress=progress)
+        with part(0.9):
+            back = backward_pixels(task, network, picture, sizes, tile=tile, progress=progress)
         pairs = zip(back, originals, strict=True)
         figures = tuple(psnr(_like(one, original), original) for one, original in pairs)
         return replace(written, psnr=forward, psnr_back=figures)
     corners = sorted({corner for size in sizes for corner in spread(size)})
-    tiles = backward_tiles(task, network, picture, corners, TILE, progress=progress)
+    with part(0.9):
+        tiles = backward_tiles(task, network, picture, corners, TILE, progress=progress)
     figures = tuple(
         _psnr_of_tiles(original, [images[3 * index : 3 * index + 3] for images in tiles], corners)
         for index, original in enumerate(originals)
@@ -117,6 +121,15 @@ def judge(
     if len(corners) == total:
         return replace(written, psnr=forward, psnr_back=figures)
     return replace(written, psnr=forward, psnr_about=figures, tiles=(len(corners), total))
+
+
+def runs_to_judge(check: Check, pixels: int) -> float:
+    """Returns about how many runs of the network :func:`judge` takes as long as."""
+    if check == "all" or (check == "some" and pixels <= WHOLE):
+        return 1.0
+    if check == "some":
+        return TILES * (2 * TILE) ** 2 / pixels  # with what they see around them
+    return 0.0
 
 
 def _like(back: Tensor, original: Tensor) -> Tensor:

@@ -12,12 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from wic_layers.codec.beside import Beside, read_photos
-from wic_layers.codec.checking import Check, Written, doubted, judge
+from wic_layers.codec.checking import Check, Written, doubted, judge, runs_to_judge
 from wic_layers.codec.mark import Mark, Sizes, digest
 from wic_layers.codec.parts import Part, join
 from wic_layers.codec.running import backward_pixels, check_size, forward_pixels, load_network
+from wic_layers.codec.sentences import refuse_paths
 from wic_layers.codec.source import read_source
 from wic_layers.codec.tiles import Progress
+from wic_layers.codec.work import in_notebook, part
 from wic_layers.errors import WICArgumentError, warn
 from wic_layers.models import Network
 from wic_layers.pictures import (
@@ -33,10 +35,17 @@ from wic_layers.pictures import (
     size_of,
     write_png,
 )
+from wic_layers.pictures.names import numbered
 from wic_layers.tasks.base import Task
-from wic_layers.tasks.registry import TASKS
+from wic_layers.tasks.registry import find_task
 
 __all__ = ["Codec", "Options", "PathLike"]
+
+_WRITING = 0.05
+"""The share of a file's work that writing it is, of small networks as of large pictures."""
+
+_RUNS_OF_A_STEP = 3
+"""Runs of a network that a step of ``refine`` takes as long as."""
 
 T = TypeVar("T")
 PathLike: TypeAlias = str | Path
@@ -104,7 +113,7 @@ class Codec:
         max_pixels: int | None = None,
     ) -> None:
         several = [task] if isinstance(task, (str, Task)) else task
-        self.tasks = tuple(_task(each) for each in several)
+        self.tasks = tuple(find_task(each) for each in several)
         self.model = model
         self.device = device
         self.tile = tile
@@ -151,10 +160,13 @@ class Codec:
             WICShapeError: If an image has no shape of an image, or is too large.
             TypeError: If an image is of no kind that is taken.
         """
+        refuse_paths(images, self.tasks[0].commands[0])
         task = self.task
         read = as_layer if task.has_opacity else as_pixels
         pixels = [read(image, task.title_of(index)) for index, image in enumerate(images)]
-        picture, *_ = self._forward(pixels, refine, fit=fit)
+        size = pixels[0][0].numel() if pixels else 0
+        with in_notebook(task.commands[0], size, enabled=self.progress is None):
+            picture, *_ = self._forward(pixels, refine, fit=fit)
         return as_kind(picture, images[0])
 
     def decode(self, picture: T, sizes: Sizes | None = None, *, grey: bool = False) -> list[T]:
@@ -177,6 +189,7 @@ class Codec:
                 grey where the task's is.
             TypeError: If the picture is of no kind that is taken.
         """
+        refuse_paths([picture], self.tasks[0].commands[1])
         task, network = self._load(self.tasks, self.model)
         title = task.picture_title
         pixels = as_pixels(picture, title, carrier=True, channels=task.out_channels)
@@ -184,9 +197,11 @@ class Codec:
             width, height = size_of(pixels)
             sizes = [(width * task.scale, height * task.scale)] * task.restored_count
         check_size(task, pixels, sizes, title)
-        images = backward_pixels(
-            task, network, pixels, sizes, tile=self.tile, progress=self.progress
-        )
+        size = pixels[0].numel() * task.scale**2
+        with in_notebook(task.commands[1], size, enabled=self.progress is None):
+            images = backward_pixels(
+                task, network, pixels, sizes, tile=self.tile, progress=self.progress
+            )
         doubt = doubted(task, pixels, images)
         if doubt is not None:
             warn(doubt)
@@ -252,12 +267,16 @@ class Codec:
             raise WICArgumentError(
                 "Expected an opaque photo, and no metadata to keep, for a file that is not marked."
             )
+        forward = 1 + _RUNS_OF_A_STEP * refine
+        judging = runs_to_judge(check, pixels[0][0].numel())
+        share = (1 - _WRITING) / (forward + judging)
         is_stored = marked and task.keeps_grey and len(pixels) == 1 and is_grey(pixels[0])
         if is_stored:
             originals, sizes = pixels, tuple(map(size_of, pixels))
             picture = pad_to(pixels[0][:1], task.padded(sizes[0]))
         else:
-            picture, x, originals, sizes = self._forward(pixels, refine, fit=fit)
+            with part(share * forward):
+                picture, x, originals, sizes = self._forward(pixels, refine, fit=fit)
         written = Written(
             target, size_of(picture), size_of(pixels[0]), network.weights_id, returns=sizes,
             is_stored=is_stored, carries=tuple(part.name for part in parts),
@@ -271,7 +290,8 @@ class Codec:
             digest(picture), tuple(map(is_grey, originals)),
         )  # fmt: skip
         chunk = join([Part.of("mark", mark.dumps().encode()), *parts]) if marked else None
-        write_png(beside.shown_with(picture, task.scale), target, chunk=chunk, force=force)
+        with part(_WRITING):
+            write_png(beside.shown_with(picture, task.scale), target, chunk=chunk, force=force)
         if check == "none":
             return written
         if is_stored:
@@ -281,10 +301,11 @@ class Codec:
             read_carrier(target, max_pixels=self.max_pixels)[0], task.out_channels, str(target)
         )
         originals = [image[:1] if is_grey(image) else image for image in originals]
-        return judge(
-            written, task, network, x, originals, picture,
-            check=check, tile=self.tile, progress=self.progress,
-        )  # fmt: skip
+        with part(share * judging):
+            return judge(
+                written, task, network, x, originals, picture,
+                check=check, tile=self.tile, progress=self.progress,
+            )  # fmt: skip
 
     def decode_file(
         self,
@@ -317,9 +338,7 @@ class Codec:
             WICArgumentError: If the model or ``sizes`` do not agree with the file.
         """
         check_output(out, inputs=(path,), force=True)
-        source = read_source(
-            path, self.tasks, sizes, is_known=self.model is not None, max_pixels=self.max_pixels
-        )
+        source = read_source(path, self.tasks, sizes, model=self.model, max_pixels=self.max_pixels)
         network: Network | None = None
         if source.mark is not None and source.task is not None:
             mark, task = source.mark, source.task
@@ -335,21 +354,24 @@ class Codec:
         picture = as_channels(source.pixels, task.out_channels, str(path))
         check_size(task, picture, sizes, str(path))
         beside = Beside.of(source.parts if task.has_companions else {}, sizes[0], path)
-        targets = _numbered(Path(out), len(sizes))
+        targets = numbered(Path(out), len(sizes))
         for target in targets:
             check_output(target, inputs=(path,), force=force)
         if network is None:
             images = [picture[:, :height, :width] for width, height in sizes]
         else:
-            images = backward_pixels(
-                task, network, picture, sizes, tile=self.tile, progress=self.progress
-            )
+            with part(1 - _WRITING):
+                images = backward_pixels(
+                    task, network, picture, sizes, tile=self.tile, progress=self.progress
+                )
         doubt = doubted(task, picture, images) if source.mark is None else None
         metadata = beside.metadata if keep_metadata else None
         written = []
-        for image, was_grey, target in zip(images, grey, targets, strict=True):
+        # the first one last: where it is, the others are too, wherever this was ended
+        for image, was_grey, target in reversed(list(zip(images, grey, targets, strict=True))):
             shown = as_grey(image) if was_grey and len(image) > 1 else image
-            write_png(beside.restored_with(shown), target, metadata=metadata, force=force)
+            with part(_WRITING / len(images)):
+                write_png(beside.restored_with(shown), target, metadata=metadata, force=force)
             weights = None if network is None else network.weights_id
             omitted = () if keep_metadata else beside.metadata.names
             written.append(
@@ -357,7 +379,7 @@ class Codec:
                     target, size_of(image), size_of(picture), weights, doubt=doubt, omitted=omitted
                 )
             )
-        return written
+        return written[::-1]
 
     def _forward(
         self, pixels: Sequence[Tensor], refine: int, *, fit: bool
@@ -374,18 +396,3 @@ class Codec:
             task, network, x, sizes, tile=self.tile, progress=self.progress, refine=refine
         )
         return picture, x, originals, sizes
-
-
-def _task(task: str | Task) -> Task:
-    if isinstance(task, Task):
-        return task
-    if task not in TASKS:
-        raise WICArgumentError(f"Expected one of {', '.join(TASKS)}; got {task!r}.")
-    return TASKS[task]
-
-
-def _numbered(out: Path, count: int) -> list[Path]:
-    """Returns the names of ``count`` files: ``out``, or ``out`` with -1, -2, ... in its name."""
-    if count == 1:
-        return [out]
-    return [out.with_name(f"{out.stem}-{index}{out.suffix}") for index in range(1, count + 1)]

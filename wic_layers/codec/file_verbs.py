@@ -169,6 +169,7 @@ def pack_clip(
     refine: int = 0,
     force: bool = False,
     check: Check = "some",
+    skip_existing: bool = False,
     **options: Unpack[Options],
 ) -> Iterator[Written]:
     """Makes image files of a video file, or of a folder of frames, N frames at a time.
@@ -181,6 +182,7 @@ def pack_clip(
         refine: See :meth:`~wic_layers.codec.Codec.encode`.
         force: Replace outputs that exist.
         check: See :meth:`~wic_layers.codec.Codec.encode_files`.
+        skip_existing: Leave out files that exist, as after a stop.
         **options: See :class:`~wic_layers.codec.Codec`.
 
     Yields:
@@ -200,7 +202,7 @@ def pack_clip(
         )
     inputs = find_images(clip) if Path(clip).is_dir() else [Path(clip)]
     is_single = names_file(folder)
-    if is_single:
+    if is_single and not (skip_existing and folder.is_file()):
         check_output(folder, inputs=inputs, force=force)
     if is_single and has_more_frames(clip, packing.images):
         raise WICFileError(
@@ -218,9 +220,11 @@ def pack_clip(
     index = 1
     while frames:
         name = folder if is_single else folder / f"{Path(clip).stem}-{index:04d}.png"
-        target = check_output(name, inputs=inputs, force=force)
-        yield codec.encode_files(frames, target, refine=refine, force=force, check=check)
-        frames = list(islice(stream, packing.images))
+        if not (skip_existing and name.is_file()) or name in inputs:
+            target = check_output(name, inputs=inputs, force=force)
+            yield codec.encode_files(frames, target, refine=refine, force=force, check=check)
+        frames.clear()  # before the next ones are read
+        frames += islice(stream, packing.images)
         index += 1
 
 

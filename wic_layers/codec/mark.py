@@ -17,7 +17,7 @@ from wic_layers.models import packaged_weights
 from wic_layers.pictures import as_channels, size_of
 from wic_layers.tasks.base import Task
 
-__all__ = ["Mark", "digest", "unmarked"]
+__all__ = ["Mark", "digest"]
 
 Sizes: TypeAlias = Sequence[tuple[int, int]]
 
@@ -180,16 +180,6 @@ class Mark:
                 f"are {weights!r}. Pass the folder of its own weights by --weights; those of "
                 f"another version of wic-layers are in that version's package."
             )
-
-
-def unmarked(tasks: Sequence[Task], source: str | Path) -> WICFileError:
-    """Returns the error for a file without a mark, where nobody says what made it."""
-    forward, backward = tasks[0].commands
-    return WICFileError(
-        f"{source} does not say that `{forward}` made it, so nothing can be brought back; if it "
-        f"did, and its chunk was left out or lost, say so: `{backward} {source} --preset "
-        f"{tasks[0].preset} --size 640x480`, with the size of what comes back."
-    )
 
 
 def _is_size(value: object) -> bool:

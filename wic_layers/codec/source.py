@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from torch import Tensor
+from torch import Tensor, nn
 
-from wic_layers.codec.mark import Mark, Sizes, unmarked
+from wic_layers.codec.mark import Mark, Sizes
 from wic_layers.codec.parts import split
+from wic_layers.codec.sentences import how_to_read
+from wic_layers.errors import WICFileError
 from wic_layers.pictures import check_pixels, read_carrier, read_carrier_head
 from wic_layers.tasks.base import Task
 
@@ -38,7 +40,7 @@ def read_source(
     tasks: Sequence[Task],
     sizes: Sizes | None,
     *,
-    is_known: bool,
+    model: str | Path | nn.Module | None,
     max_pixels: int | None = None,
 ) -> Source:
     """Reads a picture that images come back from.
@@ -49,7 +51,7 @@ def read_source(
         path: The file.
         tasks: What it may have been made for.
         sizes: The (width, height) of each image that comes back, as a user says it.
-        is_known: Whether a user says what made it.
+        model: The network that a user says; None if none is said.
         max_pixels: How many pixels it, and each image that comes back, may have; see
             :func:`~wic_layers.pictures.read_image`.
 
@@ -66,8 +68,8 @@ def read_source(
         mark = Mark.loads(parts["mark"], path)
         task = mark.task_among(tasks, path)
         mark.check_size(size, path)
-    elif not is_known or sizes is None:
-        raise unmarked(tasks, path)
+    elif model is None or sizes is None:
+        raise WICFileError(how_to_read(path, size, tasks, model, sizes))
     for each in mark.sizes if mark is not None else sizes or ():
         check_pixels(each, f"What comes back from {path}", max_pixels)
     pixels, _ = read_carrier(path, max_pixels=max_pixels)

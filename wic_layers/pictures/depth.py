@@ -24,8 +24,8 @@ def check_depth(image: Image.Image, name: str) -> None:
         is_deep = max(tags.get(tiff.BITS, (8,))) > 8
     elif image.format == "PNG":  # Pillow would cut it to 8 bits without a word
         is_deep = any(";16" in str(tile[3]) for tile in getattr(image, "tile", ()))
-    else:
-        is_deep = False
+    else:  # pillow-heif would, too
+        is_deep = image.info.get("bit_depth", 8) > 8
     if is_deep or image.mode.startswith(("I", "F")):
         raise WICFileError(
             f"{name} has more than 8 bits per channel, which would be lost; take the upper 8 of "

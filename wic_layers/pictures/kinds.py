@@ -6,6 +6,7 @@ Neither Pillow nor NumPy is imported here: without them there is no image of the
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import TypeVar
 
 import torch
@@ -64,6 +65,8 @@ def as_pixels(
         raise TypeError(
             f"Expected {name} as a PIL image, a NumPy array or a torch tensor; got "
             f"{type(image).__name__}."
+            + " Files have functions whose names end in _file."
+            * isinstance(image, (str, Path))
         )
     if pixels.dtype != torch.uint8:
         raise TypeError(f"Expected {name} with pixels of dtype uint8; got {pixels.dtype}.")

@@ -14,6 +14,7 @@ __all__ = [
     "is_heic",
     "is_image",
     "names_file",
+    "numbered",
 ]
 
 _JPEG = frozenset({".jfif", ".jpe", ".jpeg", ".jpg", ".mpo"})
@@ -80,3 +81,10 @@ def names_file(path: Path) -> bool:
     if path.is_dir():
         return False
     return path.is_file() or path.suffix.lower() in _SUFFIXES | LOSSY_SUFFIXES | {".gif"}
+
+
+def numbered(out: Path, count: int) -> list[Path]:
+    """Returns the names of ``count`` files: ``out``, or ``out`` with -1, -2, ... in its name."""
+    if count == 1:
+        return [out]
+    return [out.with_name(f"{out.stem}-{index}{out.suffix}") for index in range(1, count + 1)]
