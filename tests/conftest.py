@@ -1,4 +1,4 @@
-"""A seed of its own for every test, and hypothesis without chance or deadlines."""
+"""A seed of its own for every test, hypothesis without chance or deadlines, and ``wic``."""
 
 import os
 
@@ -33,3 +33,55 @@ def _seed():
     with torch.random.fork_rng():
         torch.manual_seed(0)
         yield
+
+
+def _noise(width, height, seed):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(0, 256, (3, height, width), dtype=torch.uint8, generator=generator)
+
+
+@pytest.fixture(scope="session")
+def weights(tmp_path_factory):
+    from wic_layers.models import WIN, IICNet
+
+    folder = tmp_path_factory.mktemp("weights")
+    shared = {"couplings": 1, "growth": 4, "completion": "zero", "modules": 1}
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        WIN(6, 3, scale=1, width=32, **shared).save_pretrained(folder / "h")
+        WIN(9, 3, scale=1, width=48, **shared).save_pretrained(folder / "h2")
+        WIN(3, 3, scale=2, width=16, **shared).save_pretrained(folder / "r")
+        WIN(3, 1, scale=1, width=16, **shared).save_pretrained(folder / "d")
+        few = {"couplings": 1, "growth": 4, "features": 2}
+        IICNet(6, 3, **few).save_pretrained(folder / "p2")
+        IICNet(9, 3, **few).save_pretrained(folder / "p3")
+        IICNet(9, 3, scale=2, **few).save_pretrained(folder / "p3h")
+    return folder
+
+
+@pytest.fixture
+def wic(tmp_path, weights, monkeypatch, capsys):
+    """Runs a command in a folder with a.png (11x8) and b.png (6x5).
+
+    h, h2, r, d, p2, p3, p3h are weights.
+    """
+    from wic_layers import cli
+    from wic_layers.pictures import write_png
+
+    monkeypatch.chdir(tmp_path)
+    write_png(_noise(11, 8, 0), "a.png")
+    write_png(_noise(6, 5, 1), "b.png")
+
+    def run(command):
+        words = [
+            str(weights / word) if word in os.listdir(weights) else word
+            for word in command.split()
+        ]
+        try:
+            code = cli.main(words)
+        except SystemExit as error:
+            code = error.code
+        printed = capsys.readouterr()
+        return code, printed.out, printed.err
+
+    return run

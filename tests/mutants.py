@@ -29,8 +29,9 @@ from mutations import MUTANTS as CORE
 from mutations import Mutant
 from mutations_above import ABOVE
 from mutations_swap import SWAPPED
+from mutations_terminal import TERMINAL
 
-MUTANTS = (*CORE, *ABOVE, *SWAPPED)
+MUTANTS = (*CORE, *ABOVE, *SWAPPED, *TERMINAL)
 
 ROOT = Path(__file__).resolve().parents[1]
 LIMIT = 600

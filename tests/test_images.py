@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
 from wic_layers import pictures
-from wic_layers.errors import WICError, WICFileError, WICShapeError
+from wic_layers.errors import WICError, WICFileError, WICShapeError, WICWarning
 from wic_layers.pictures import (
     as_kind,
     as_layer,
@@ -132,6 +132,7 @@ def test_read_only_array_is_taken_without_a_warning():
         (torch.zeros(1, 3, 2, 2, dtype=torch.uint8), WICShapeError, r"got \(1, 3, 2, 2\)"),
         (Image.new("RGBA", (2, 2)), WICFileError, "cover is partly transparent"),
         (Image.new("F", (2, 2)), WICFileError, "more than 8 bits"),
+        (Image.new("RGB", (0, 2)), WICShapeError, "with pixels; got 0x2"),
     ],
 )
 def test_what_is_no_image(image, error, match):
@@ -202,7 +203,9 @@ def test_colour_profiles(tmp_path):
         ("swapped", bytes(swapped), False),
     ):
         rgb.save(tmp_path / f"{name}.png", icc_profile=profile)
-        read = read_image(tmp_path / f"{name}.png")
+        broken = pytest.warns(WICWarning, match=r"broken.png: the colour profile cannot be used")
+        with broken if name == "broken" else contextlib.nullcontext():
+            read = read_image(tmp_path / f"{name}.png")
         assert torch.equal(read, as_pixels(rgb)) == is_same, name
         assert torch.equal(read_carrier(tmp_path / f"{name}.png")[0], as_pixels(rgb))
 
@@ -221,10 +224,11 @@ def bad_files():
         "short jpeg": (jpeg[: len(jpeg) // 2], "damaged or cut short"),
         "flipped bit": (png[:60] + bytes([png[60] ^ 8]) + png[61:], "damaged or cut short"),
         "bomb": (png_of_size(60000, 60000), "exhaust the memory"),
-        "smaller bomb": (png_of_size(10000, 10000), "exhaust the memory"),
+        "smaller bomb": (png_of_size(14000, 14000), "exhaust the memory"),
+        "hollow": (png_of_size(10000, 10000), "bytes cannot hold"),
         "no pixels": (png_of_size(500, 500), "damaged or cut short"),
         "16 bit": (raw_png(2, 2, 16, (b"\0" + bytes(range(12))) * 2), "more than 8 bits"),
-        "16 bit grey": (encode(Image.new("I;16", (4, 4)), "PNG"), "more than 8 bits"),
+        "16 bit grey": (encode(Image.new("I;16", (4, 4), 258), "PNG"), "more than 8 bits"),
         "float": (encode(Image.new("F", (4, 4)), "TIFF"), "more than 8 bits"),
         "alpha": (encode(half, "PNG"), "partly transparent"),
         "colour key": (keyed, "partly transparent"),
@@ -232,9 +236,9 @@ def bad_files():
         "lab": (encode(Image.new("LAB", (4, 4)), "TIFF"), "colour mode LAB"),
         "animation": (
             encode(rgb, "PNG", save_all=True, append_images=[half.convert("L").convert("RGB")]),
-            "holds 2 frames",
+            "holds several frames",
         ),
-        "pages": (encode(rgb, "TIFF", save_all=True, append_images=[rgb]), "holds 2 frames"),
+        "pages": (encode(rgb, "TIFF", save_all=True, append_images=[rgb]), "holds several frames"),
     }
 
 
@@ -285,16 +289,14 @@ def test_carriers_are_png(tmp_path):
 # ------------------------------------------------------------------------------- writing files
 
 
-def test_written_pixels_and_text_come_back(tmp_path):
+def test_written_pixels_and_chunk_come_back(tmp_path):
     pixels = random_pixels(9, 4)
-    write_png(pixels, tmp_path / "a.png", text='{"a": 1}')
+    write_png(pixels, tmp_path / "a.png", chunk=b"\3\0")
     write_png(pixels, tmp_path / "b.PNG")
     assert torch.equal(read_image(tmp_path / "a.png"), pixels)
-    assert read_carrier(tmp_path / "a.png")[1] == '{"a": 1}'
+    assert read_carrier(tmp_path / "a.png")[1] == b"\3\0"
     assert read_carrier(tmp_path / "b.PNG")[1] is None
     assert (tmp_path / "a.png").stat().st_mode & 0o777 == 0o666 & ~current_umask()
-    with pytest.raises(WICError, match="ASCII"):
-        write_png(pixels, tmp_path / "c.png", text="ü")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png", "b.PNG"]
 
 
@@ -387,14 +389,14 @@ def test_hidden_files_and_folders_are_no_images(tmp_path):
 
 def test_threads_leave_the_warnings_of_others_alone(tmp_path, monkeypatch):
     Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
-    Image.new("RGB", (40, 40)).save(tmp_path / "bomb.png")
+    Image.new("RGB", (50, 50)).save(tmp_path / "bomb.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 900)
     before = list(warnings.filters)
 
     def read(index):
         if index % 2:
             return size_of(read_image(tmp_path / "a.png"))
-        with pytest.raises(WICFileError, match="claims more than 900 pixels"):
+        with pytest.raises(WICFileError, match="more than 1800"):
             read_image(tmp_path / "bomb.png")
         return None
 
@@ -404,7 +406,7 @@ def test_threads_leave_the_warnings_of_others_alone(tmp_path, monkeypatch):
 
 
 def test_reading_keeps_its_own_warnings_back_and_no_others(tmp_path, monkeypatch):
-    Image.new("RGB", (40, 40)).save(tmp_path / "bomb.png")
+    Image.new("RGB", (50, 50)).save(tmp_path / "bomb.bmp")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 900)
     reads, others_warned = threading.Event(), threading.Event()
     original = Image.open
@@ -418,8 +420,8 @@ def test_reading_keeps_its_own_warnings_back_and_no_others(tmp_path, monkeypatch
     monkeypatch.setattr(Image, "open", opened)
 
     def read():
-        with pytest.raises(WICFileError, match="claims more than 900 pixels"):
-            read_image(tmp_path / "bomb.png")
+        with pytest.raises(WICFileError, match="more than 1800"):
+            read_image(tmp_path / "bomb.bmp")
 
     with warnings.catch_warnings(record=True) as caught, ThreadPoolExecutor(2) as pool:
         warnings.simplefilter("always")
@@ -439,7 +441,10 @@ def test_an_animated_layer_is_refused(tmp_path, kind):
     path = tmp_path / "moving"
     frames[0].save(path, kind, save_all=True, append_images=frames[1:])
     for read in (read_layer, read_image):
-        with pytest.raises(WICFileError, match="holds 2 frames or pages"):
+        with pytest.raises(WICFileError, match="holds several frames or pages"):
             read(path)
-    with Image.open(path) as image, pytest.raises(WICFileError, match="holds 2 frames or pages"):
+    with (
+        Image.open(path) as image,
+        pytest.raises(WICFileError, match="holds several frames or pages"),
+    ):
         as_layer(image)

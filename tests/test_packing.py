@@ -12,6 +12,7 @@ from skimage import data
 
 from wic_layers import tasks
 from wic_layers.codec.mark import Mark
+from wic_layers.codec.parts import split
 from wic_layers.errors import WICArgumentError, WICFileError, WICShapeError
 from wic_layers.models import IICNet, WINNaive, from_pretrained
 from wic_layers.pictures import (
@@ -85,12 +86,12 @@ def test_in_files_is_in_memory(name, weights, tmp_path):
         Image.fromarray(pixels).save(path)
     written = tasks.pack_file(name, paths, tmp_path / "packed.png", model=weights[name])
     packed = tasks.pack(name, images, model=weights[name])
-    stored, text = read_carrier(tmp_path / "packed.png")
+    stored, chunk = read_carrier(tmp_path / "packed.png")
     assert torch.equal(stored, packed)
     size = size_of(images[0])
     assert written.source == size
     assert written.size == size_of(packed) == tuple(-(-(s + s % 2) // task.scale) for s in size)
-    assert Mark.loads(text).task == name
+    assert Mark.loads(split(chunk)["mark"]).task == name
     assert len(written.returns) == task.images
 
     again = tasks.unpack_file(tmp_path / "packed.png", tmp_path / "back.png", model=weights[name])

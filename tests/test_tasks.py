@@ -13,12 +13,13 @@ from torch import nn
 from wic_layers import tasks
 from wic_layers.codec import mark as marks
 from wic_layers.codec.mark import Mark, digest
+from wic_layers.codec.parts import Part, join, split
 from wic_layers.codec.running import backward_pixels, forward_pixels
 from wic_layers.errors import WICArgumentError, WICError, WICFileError, WICShapeError
 from wic_layers.models import WIN, from_pretrained
 from wic_layers.models import weights as models_weights
 from wic_layers.pictures import (
-    KEYWORD,
+    CHUNK,
     as_pixels,
     psnr,
     read_carrier,
@@ -37,6 +38,15 @@ def random_pixels(size, seed=0):
     generator = torch.Generator().manual_seed(seed)
     shape = (3, size[1], size[0])
     return torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
+
+
+def chunk_of(mark):
+    text = mark.dumps() if isinstance(mark, Mark) else mark
+    return join([Part.of("mark", text.encode())])
+
+
+def mark_in(path):
+    return Mark.loads(split(read_carrier(path)[1])["mark"])
 
 
 @pytest.fixture(scope="module")
@@ -274,14 +284,15 @@ def test_networks_keep_their_mode_and_take_other_dtypes(weights):
 
 
 def test_mark_round_trip():
-    mark = Mark("hiding-1", None, "0123456789abcdef", ((7, 9),), (12, 10), "f" * 16)
+    mark = Mark("hiding-1", None, "0123456789abcdef", ((7, 9),), (12, 10), "f" * 16, (True,))
     assert Mark.loads(mark.dumps()) == mark
     assert mark.dumps().isascii()
 
 
 GOOD = {
-    "format": 2, "task": "hiding-1", "preset": None, "weights": "0" * 16,
+    "task": "hiding-1", "preset": None, "weights": "0" * 16,
     "sizes": [[7, 9]], "pixels": [12, 10], "digest": digest(random_pixels((12, 10))),
+    "grey": [False],
 }  # fmt: skip
 
 
@@ -290,8 +301,9 @@ GOOD = {
     [
         ("", "damaged"),
         ("[1]", "damaged"),
-        ("[" * 100_000, "damaged"),
-        (json.dumps({**GOOD, "format": 1}), "not of format 2"),
+        ("[" * 8000, "damaged"),
+        (json.dumps({**GOOD, "grey": [0]}), "damaged"),
+        (json.dumps({**GOOD, "grey": []}), "damaged"),
         (json.dumps({**GOOD, "more": 1}), "damaged"),
         (json.dumps({**GOOD, "sizes": [[7]]}), "damaged"),
         (json.dumps({**GOOD, "sizes": [[7, 0]]}), "damaged"),
@@ -315,7 +327,7 @@ GOOD = {
     ],
 )
 def test_marks_that_are_refused(tmp_path, text, match):
-    write_png(random_pixels((12, 10)), tmp_path / "stego.png", text=text)
+    write_png(random_pixels((12, 10)), tmp_path / "stego.png", chunk=chunk_of(text))
     with pytest.raises(WICFileError, match=match):
         tasks.reveal_file(tmp_path / "stego.png", tmp_path / "back.png")
     assert not (tmp_path / "back.png").exists()
@@ -328,8 +340,9 @@ def test_sizes_that_cannot_be(tmp_path, weights):
         (((7, 9), (7, 9)), "Expected 1 sizes, one for each secret; got 2"),
         ((), "got 0"),
     ):
-        mark = Mark("hiding-1", None, weights_id, sizes, (12, 10), digest(pixels))
-        write_png(pixels, tmp_path / "stego.png", text=mark.dumps(), force=True)
+        greys = (False,) * len(sizes)
+        mark = Mark("hiding-1", None, weights_id, sizes, (12, 10), digest(pixels), greys)
+        write_png(pixels, tmp_path / "stego.png", chunk=chunk_of(mark), force=True)
         with pytest.raises(WICShapeError, match=match):
             tasks.reveal_file(
                 tmp_path / "stego.png", tmp_path / "back.png", model=weights["hiding"]
@@ -357,11 +370,11 @@ def test_what_does_not_agree_with_the_file(hidden, weights):
 @pytest.mark.parametrize("column", [0, 6, 11])
 def test_an_edit_of_one_pixel_is_seen(hidden, row, column):
     """By one level of one channel, anywhere in the file."""
-    pixels, text = read_carrier(hidden)
+    pixels, chunk = read_carrier(hidden)
     for channel in range(3):
         edited = pixels.clone()
         edited[channel, row, column] ^= 1
-        write_png(edited, hidden, text=text, force=True)
+        write_png(edited, hidden, chunk=chunk, force=True)
         with pytest.raises(WICFileError, match="not those that were written: it was edited"):
             tasks.reveal_file(hidden, hidden.parent / "back.png")
     assert not (hidden.parent / "back.png").exists()
@@ -380,10 +393,8 @@ def test_the_file_says_which_preset(tmp_path, hidden, weights, monkeypatch):
     tasks.reveal_file(stego, back)
     assert torch.equal(read_carrier(stego)[0], read_carrier(hidden)[0])
     tasks.hide_file(*images, stego, model=weights["other"], force=True)
-    other = Mark.loads(read_carrier(stego)[1])
-    write_png(
-        read_image(stego), stego, text=replace(other, preset=model.preset).dumps(), force=True
-    )
+    other = replace(mark_in(stego), preset=model.preset)
+    write_png(read_image(stego), stego, chunk=chunk_of(other), force=True)
     with pytest.raises(WICFileError, match=r"those at hand \(hiding-1-naive-small\) are"):
         tasks.reveal_file(stego, back, force=True)
 
@@ -392,14 +403,19 @@ def test_unmarked_files(tmp_path, hidden, weights):
     plain = tmp_path / "plain.png"
     images = tmp_path / "cover.png", [tmp_path / "secret.png"]
     written = tasks.hide_file(*images, plain, model=weights["hiding"], marked=False)
-    assert KEYWORD.encode() not in plain.read_bytes()
+    assert CHUNK not in plain.read_bytes()
     with Image.open(plain) as image:
         image.load()
         assert not image.info
     assert torch.equal(read_carrier(plain)[0], read_carrier(hidden)[0])
     back = tmp_path / "back.png"
-    for arguments in ({}, {"model": weights["hiding"]}, {"sizes": [(7, 9)]}):
-        with pytest.raises(WICFileError, match=r"--preset hiding-1-naive-small --size 640x480"):
+    preset = "--preset hiding-1-naive-small"
+    for arguments, line in (
+        ({}, f"{preset} --size 12x10"),
+        ({"model": weights["hiding"]}, f"--weights {weights['hiding']} --size 12x10"),
+        ({"sizes": [(7, 9)]}, f"{preset} --size 7x9"),
+    ):
+        with pytest.raises(WICFileError, match=f"`wic reveal {plain} -o OUT.png {line}`"):
             tasks.reveal_file(plain, back, **arguments)
     tasks.reveal_file(plain, back, model=weights["hiding"], sizes=written.returns)
     tasks.reveal_file(hidden, tmp_path / "marked.png", model=weights["hiding"])
@@ -410,7 +426,7 @@ def test_covers_give_no_metadata_away(tmp_path, weights):
     exif = Image.Exif()
     exif[0x010E] = "taken at home"
     info = PngImagePlugin.PngInfo()
-    info.add_text(KEYWORD, "an older mark")
+    info.add(CHUNK, b"an older mark")
     Image.new("RGB", (4, 4)).save(tmp_path / "a.png", exif=exif, pnginfo=info, dpi=(72, 72))
     out = tmp_path / "b.png"
     tasks.hide_file(
@@ -423,10 +439,11 @@ def test_covers_give_no_metadata_away(tmp_path, weights):
 
 def test_lossless_rewriting_by_others_does_no_harm(hidden, weights):
     """A grey stego that an optimiser stored as grey, with an orientation and another chunk."""
-    pixels, text = read_carrier(hidden)
+    pixels, _ = read_carrier(hidden)
     grey = pixels[:1].expand(3, -1, -1).contiguous()
     info = PngImagePlugin.PngInfo()
-    info.add_itxt(KEYWORD, replace(Mark.loads(text), digest=digest(grey)).dumps())
+    info.add_itxt("Comment", "smaller")
+    info.add(CHUNK, chunk_of(replace(mark_in(hidden), digest=digest(grey))))
     exif = Image.Exif()
     exif[0x0112] = 6
     rewritten = hidden.with_name("rewritten.png")
@@ -440,11 +457,11 @@ def test_grey_files_that_were_stored_in_colour(tmp_path, weights):
     photo, model = random_pixels((12, 10)), weights["decolorization"]
     write_png(photo, tmp_path / "a.png")
     tasks.gray_file(tmp_path / "a.png", tmp_path / "g.png", model=model)
-    grey, text = read_carrier(tmp_path / "g.png")
-    write_png(grey.expand(3, -1, -1), tmp_path / "rgb.png", text=text)
+    grey, chunk = read_carrier(tmp_path / "g.png")
+    write_png(grey.expand(3, -1, -1), tmp_path / "rgb.png", chunk=chunk)
     tasks.color_file(tmp_path / "rgb.png", tmp_path / "b.png", model=model)
     assert torch.equal(read_image(tmp_path / "b.png"), tasks.color(grey, model=model))
-    write_png(photo, tmp_path / "no.png", text=text)
+    write_png(photo, tmp_path / "no.png", chunk=chunk)
     with pytest.raises(WICFileError, match="edited or went through lossy"):
         tasks.color_file(tmp_path / "no.png", tmp_path / "c.png", model=model)
     write_png(photo, tmp_path / "no.png", force=True)

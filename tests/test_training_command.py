@@ -327,7 +327,8 @@ def test_a_training_goes_on_with_the_settings_beside_it(folder, tmp_path, monkey
     assert command("-o", out, "--resume") == 0
     for name, tensor in from_pretrained(out).state_dict().items():
         assert torch.equal(expected[name], tensor), name
-    with pytest.raises(WICError, match="made with another steps; resume with the same"):
+    again = rf"To prolong it, start .*: wic train rescaling-x2-tiny --data .* --start {out} "
+    with pytest.raises(WICError, match=again + "--steps 9 -o OTHER"):
         command("-o", out, "--resume", "--steps", 9)
 
 

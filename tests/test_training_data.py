@@ -11,7 +11,7 @@ from PIL import Image
 from skimage import data
 
 from wic_layers.errors import WICArgumentError, WICFileError, WICWarning
-from wic_layers.pictures import find_images, has_halved_chroma
+from wic_layers.pictures import as_kind, as_pixels, find_images, has_halved_chroma
 from wic_layers.tasks import TASKS
 from wic_layers.training import Crops, Photographs, arrange
 from wic_layers.training.data import Batches, cache_folder, margin, pack_crops, read_batches
@@ -44,7 +44,7 @@ def test_halved_chroma_is_seen(tmp_path):
         assert has_halved_chroma(tmp_path / name) is halved, name
     photo.convert("L").save(tmp_path / "grey.jpg")
     assert not has_halved_chroma(tmp_path / "grey.jpg")
-    with pytest.raises(WICFileError, match=r"none\.jpg cannot be read as an image"):
+    with pytest.raises(WICFileError, match=r"none\.jpg does not exist"):
         has_halved_chroma(tmp_path / "none.jpg")
 
 
@@ -132,7 +132,7 @@ def test_crops_depend_on_seed_and_number_alone(images):
     # processes that share a batch
     shares = [images.crops(3, seed=7, rows=rows, **given) for rows in ((0, 2), (1, 3))]
     for a, b in zip(first, zip(*shares, strict=True), strict=True):
-        axis = 1 if a.shape[0] == 3 else 0
+        axis = 1 if a.is_floating_point() else 0
         together = torch.stack(b, axis + 1).flatten(axis, axis + 1)
         assert torch.equal(a, together)
 
@@ -152,7 +152,7 @@ def test_every_pixel_of_every_image_can_be_drawn():
 
 def test_the_eight_flips_and_turns():
     pixels = torch.arange(12, dtype=torch.uint8).reshape(2, 2, 3).expand(8, 2, 2, 3)
-    x = arrange(Crops(pixels, torch.arange(8), torch.zeros(3, 8))) * 255
+    x = arrange(Crops(pixels, torch.arange(8), torch.zeros(4, 8))) * 255
     seen = {tuple(image[0].flatten().int().tolist()) for image in x}
     square = np.arange(12).reshape(2, 2, 3)[..., 0]
     turned = [np.rot90(flip, times) for flip in (square, square.T) for times in range(4)]
@@ -192,6 +192,19 @@ def test_saturated_crops_hold_black_and_white(folder):
     assert some.max() <= 1
 
 
+def test_some_crops_are_grey_and_the_others_as_they_were(images):
+    crops = images.crops(0, size=32, crop=16, seed=0)
+    plain, some = (arrange(crops, saturate=0.3, grey=chance) for chance in (0, 0.4))
+    is_grey = [torch.equal(x[0], x[1]) and torch.equal(x[0], x[2]) for x in some]
+    assert 7 <= sum(is_grey) <= 19
+    for was_made_grey, before, after in zip(is_grey, plain, some, strict=True):
+        assert was_made_grey or torch.equal(before, after)
+    (one,) = arrange(Crops(crops.pixels[:1], crops.turn[:1], crops.tone[:, :1] * 0), grey=1)
+    straight = arrange(Crops(crops.pixels[:1], crops.turn[:1], crops.tone[:, :1]))[0]
+    luma = as_kind((straight * 255).byte(), Image.new("RGB", (1, 1))).convert("L")
+    assert (as_pixels(luma).int() - (one * 255).int()).abs().max() <= 1
+
+
 def batches(images, task="rescaling-x2", process=0, processes=1, **changes):
     chosen = photographs.settings(**changes)
     return Batches(images, TASKS[task], chosen, process, processes), chosen
@@ -229,6 +242,8 @@ def test_packed_crops_are_saturated_as_arranged_ones(images):
     assert torch.equal(x, torch.cat(expected.chunk(2), dim=1))
     assert torch.equal(reference, x[:, :3])
     assert not torch.equal(x, pack_crops(crops, task)[0])
+    grey, _ = pack_crops(crops, task, grey=1.0)
+    assert torch.equal(grey[:, :1], grey[:, 2:3])
 
 
 @pytest.mark.parametrize("task", ["rescaling-x2", "hiding-1"])

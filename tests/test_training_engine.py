@@ -420,11 +420,11 @@ def test_the_optimizer_is_as_the_settings_say(optimizer):
 
 def test_steps_are_made_of_the_crops_and_memory_that_the_settings_ask_for(images, tmp_path):
     task, told = TASKS["rescaling-x2"], []
-    chosen = settings(steps=1, saturate=1.0, save_memory=True, seed=3)
+    chosen = settings(steps=1, saturate=1.0, grey=0.5, save_memory=True, seed=3)
     model = start()
     expected = Objective(task)(
         copy.deepcopy(model),
-        *pack_crops(Batches(images, task, chosen, 0, 1)[0], task, saturate=1.0),
+        *pack_crops(Batches(images, task, chosen, 0, 1)[0], task, saturate=1.0, grey=0.5),
     )
     fit(images, tmp_path / "run", chosen, model=model, report=lambda *what: told.append(what[1]))
     torch.testing.assert_close(told[0], expected, rtol=1e-4, atol=1e-4)

@@ -80,16 +80,10 @@ def test_a_turned_video_is_seen_upright(monkeypatch, video):
     """As phones record them; the angle is FFmpeg's, against the clock."""
     av = pytest.importorskip("av")
     frame = np.arange(24, dtype=np.uint8).reshape(2, 4, 3)
-    turned = SimpleNamespace(to_ndarray=lambda format: frame, rotation=-90)
-
-    class Container:
-        def __enter__(self):
-            return SimpleNamespace(decode=lambda video: [turned])
-
-        def __exit__(self, *error):
-            return None
-
-    monkeypatch.setattr(av, "open", lambda path: Container())
+    turned = SimpleNamespace(
+        to_ndarray=lambda format: frame, rotation=-90, width=4, height=2
+    )  # fmt: skip
+    monkeypatch.setattr(av.container.InputContainer, "decode", lambda *_: [turned])
     (found,) = read_frames(video)
     assert np.array_equal(found.permute(1, 2, 0).numpy(), np.rot90(frame, -1))
 
@@ -122,3 +116,47 @@ def test_a_file_with_sound_alone(tmp_path):
         container.mux(stream.encode())
     with pytest.raises(WICFileError, match=r"sound\.wav cannot be read as a video: it holds no"):
         list(read_frames(path))
+
+
+def test_playlists_read_no_other_files(video, tmp_path):
+    pytest.importorskip("av")
+    lists = {
+        "list.m3u8": f"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n{video}\n#EXT-X-ENDLIST\n",
+        "list.ffconcat": f"ffconcat version 1.0\nfile {video}\n",
+    }
+    for name, text in lists.items():
+        for place in (tmp_path / name, tmp_path / f"{name}.mp4"):
+            place.write_text(text)
+            with pytest.raises(WICFileError, match="cannot be read as a video"):
+                list(read_frames(place))
+
+
+def test_frames_of_too_many_pixels_are_refused_before_they_are_decoded(video, monkeypatch):
+    av = pytest.importorskip("av")
+    monkeypatch.setattr(av.container.InputContainer, "decode", lambda *_: pytest.fail("decoded"))
+    with pytest.raises(WICFileError, match=r"clip\.mkv, 64x64, has more than 4095 pixels"):
+        list(read_frames(video, max_pixels=4095))
+
+
+def test_a_clip_is_held_a_few_frames_at_a_time(video, tmp_path, monkeypatch):
+    """What is refused for its number of frames decodes none; else no more than a file takes."""
+    from wic_layers.codec import file_verbs
+
+    task = tasks.TASKS["clip-3"]
+    torch.manual_seed(0)
+    net = IICNet(9, 3, couplings=1, growth=4, features=2)
+    net.save_pretrained(tmp_path / "w")
+    count = 0
+
+    def counted(*args, **kwargs):
+        nonlocal count
+        for frame in read_frames(*args, **kwargs):
+            count += 1
+            yield frame
+
+    monkeypatch.setattr(file_verbs, "read_frames", counted)
+    with pytest.raises(WICFileError, match="holds more than 3 frames"):
+        next(tasks.pack_clip("clip-3", video, tmp_path / "one.png", model=tmp_path / "w"))
+    assert count == 0
+    next(tasks.pack_clip("clip-3", video, tmp_path / "out", model=tmp_path / "w"))
+    assert count == task.images

@@ -10,11 +10,14 @@ import http.server
 import io
 import json
 import shutil
+import struct
 import subprocess
 import threading
 import time
 import urllib.error
 import urllib.request
+import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,11 +27,16 @@ from PIL.PngImagePlugin import PngInfo
 from skimage import data
 
 from wic_layers import tasks
-from wic_layers.pictures import KEYWORD
+from wic_layers.codec.parts import Part, join, split
+from wic_layers.pictures import CHUNK, encode_png, read_carrier, write_png
 
 PAGE = Path(__file__).parents[1] / "examples" / "web"
 RUNTIME = PAGE / "vendor" / "ort.wasm.min.js"
 NODE, DRIVER = shutil.which("node"), shutil.which("chromedriver")
+
+
+def mark_in(path):
+    return json.loads(split(read_carrier(path)[1])["mark"])
 
 
 def in_node(script, *arguments):
@@ -46,7 +54,7 @@ const {decodePng, digest, encodePng} = require(process.argv[1] + "/pictures.js")
     try {
       const image = await decodePng(new Uint8Array(require("fs").readFileSync(path)));
       const three = {length: 3 * image.pixels.length};
-      const rgb = {...image, pixels: image.channels === 3 ? image.pixels
+      const rgb = {...image, channels: 3, pixels: image.channels === 3 ? image.pixels
         : Uint8Array.from(three, (_, index) => image.pixels[Math.floor(index / 3)])};
       const written = Buffer.from(await (await encodePng(rgb)).arrayBuffer()).toString("base64");
       found.push({...image, pixels: Buffer.from(image.pixels).toString("base64"), written,
@@ -88,7 +96,7 @@ def test_pictures_are_read_and_written_exactly(tmp_path):
     photo.save(tmp_path / "photo.png")
     tasks.down_file(tmp_path / "photo.png", tmp_path / "small.png")
     (read,) = in_node(READ, tmp_path / "small.png")
-    mark = json.loads(Image.open(tmp_path / "small.png").text[KEYWORD])
+    mark = mark_in(tmp_path / "small.png")
     assert read["mark"] == mark
     assert read["digest"] == mark["digest"]
 
@@ -106,6 +114,30 @@ def test_other_pictures_are_refused(tmp_path):
     wanted = ("Expected a PNG as", "8 bits", "partly transparent", "damaged or cut short")
     for error, want in zip(found, wanted, strict=True):
         assert want in error
+
+
+def png_of(width, height, content):
+    """A grey PNG whose pixels are unpacked to other than its header says."""
+    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(content, 9)), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        for kind, data in chunks
+    )
+
+
+@pytest.mark.skipif(NODE is None, reason="needs Node")
+def test_a_png_is_inflated_to_the_size_in_its_header_alone(tmp_path):
+    """One of 200 kB that would become 200 MB, and one that says so, take no memory to speak of."""
+    (tmp_path / "bomb.png").write_bytes(png_of(4, 4, bytes(2 * 10**8)))
+    (tmp_path / "short.png").write_bytes(png_of(4, 4, bytes(19)))
+    (tmp_path / "large.png").write_bytes(png_of(20_000, 20_000, b""))
+    found = [
+        read["error"]
+        for read in in_node(READ, *(tmp_path / f"{n}.png" for n in ("bomb", "short", "large")))
+    ]
+    assert ["unpacked" in error for error in found] == [True, True, False]
+    assert "20000x20000; this page takes up to 100 megapixels" in found[2]
 
 
 class Browser:
@@ -226,6 +258,22 @@ def brought_back(page, network, picture):
 
 
 @pytest.mark.slow
+def test_chromium_refuses_another_runtime(page):
+    """Each of its files is checked, not the script alone."""
+    browser, address = page
+    browser.do("/url", url=address)
+    for name in ("ort.wasm.min.js", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm"):
+        said = browser.run(
+            f"const [done] = arguments, name = '{name}', own = RUNTIME[name];"
+            f"RUNTIME[name] = 'sha384-{'A' * 64}';"
+            "runtime().then(() => 'loaded', (error) => error.message)"
+            ".then((said) => { RUNTIME[name] = own; started = null; done(said); });",
+            "async",
+        )
+        assert "cannot be loaded" in said, name
+
+
+@pytest.mark.slow
 def test_chromium_shows_what_the_command_line_writes(page, tmp_path):
     from wic_layers.deploy import export_onnx
 
@@ -263,10 +311,10 @@ def test_chromium_shows_what_the_command_line_writes(page, tmp_path):
 
 
 CHECK = """
-const {decodePng} = require(process.argv[1] + "/pictures.js");
+const {decodePng, encodePng} = require(process.argv[1] + "/pictures.js");
 const {restore} = require(process.argv[1] + "/reverse.js");
 (async () => {
-  const [path, network, changes, outputs] = process.argv.slice(2).map((text, index) =>
+  const [path, network, changes, outputs] = process.argv.slice(2, 6).map((text, index) =>
     index ? JSON.parse(text) : text);
   class Tensor { constructor(type, data, dims) { Object.assign(this, {data, dims}); } }
   globalThis.ort = {Tensor};
@@ -283,6 +331,8 @@ const {restore} = require(process.argv[1] + "/reverse.js");
   };
   try {
     const found = await restore(session, network, image);
+    const written = Buffer.from(await (await encodePng(found[0])).arrayBuffer());
+    if (process.argv[6]) require("fs").writeFileSync(process.argv[6], written);
     console.log(JSON.stringify(found.map(({name, width, height}) => [name, width, height])));
   } catch (error) {
     console.log(JSON.stringify({error: error.message, kind: error.constructor.name}));
@@ -291,11 +341,11 @@ const {restore} = require(process.argv[1] + "/reverse.js");
 """
 
 
-def restored(path, changes=None, outputs=("photo",), scale=2, multiple=1, **network):
-    mark = json.loads(Image.open(path).text[KEYWORD])
+def restored(path, changes=None, outputs=("photo",), scale=2, multiple=1, out="", **network):
+    mark = mark_in(path)
     said = {"task": mark["task"], "weights": mark["weights"], "direction": "reverse", **network}
     said |= {"scale": str(scale), "multiple": str(multiple), "overlap": "8"}
-    return in_node(CHECK, path, *map(json.dumps, (said, changes or {}, outputs)))
+    return in_node(CHECK, path, *map(json.dumps, (said, changes or {}, outputs)), out)
 
 
 @pytest.mark.skipif(NODE is None, reason="needs Node")
@@ -305,7 +355,6 @@ def test_marks_are_judged_as_the_command_line_judges_them(tmp_path):
     tasks.down_file(tmp_path / "photo.png", small)
     assert restored(small) == [["photo", 53, 37]]
     for changes, message in (
-        ({"format": 99}, "is not of format 2"),
         ({"sizes": [[99, 37]]}, "says sizes that cannot come back"),
         ({"sizes": [[53, 37]] * 2}, "says sizes that cannot come back"),
         ({"digest": "0" * 16}, "edited or went through lossy"),
@@ -320,8 +369,49 @@ def test_marks_are_judged_as_the_command_line_judges_them(tmp_path):
     tasks.gray_file(tmp_path / "photo.png", grey)
     with Image.open(grey) as image:
         chunk = PngInfo()
-        chunk.add_text(KEYWORD, image.text[KEYWORD])
+        chunk.add(CHUNK, read_carrier(grey)[1])
         image.convert("RGB").save(tmp_path / "rgb.png", pnginfo=chunk)
     tasks.color_file(tmp_path / "rgb.png", tmp_path / "back.png")
     for path in (grey, tmp_path / "rgb.png"):
         assert restored(path, scale=1, multiple=1, grey=True) == [["photo", 53, 37]]
+
+
+@pytest.mark.skipif(NODE is None, reason="needs Node")
+def test_parts_are_read_as_the_command_line_reads_them(tmp_path):
+    photo = Image.fromarray(data.chelsea()[:37, :53])
+    opacity = Image.fromarray(np.arange(37 * 53, dtype=np.uint16).reshape(37, 53).astype(np.uint8))
+    photo.convert("L").save(tmp_path / "grey.png")
+    photo.putalpha(opacity)
+    photo.save(tmp_path / "fading.png")
+    out = tmp_path / "out.png"
+    grey, fading = (tmp_path / f"small-{name}.png" for name in ("grey", "fading"))
+    tasks.down_file(tmp_path / "grey.png", grey)
+    tasks.down_file(tmp_path / "fading.png", fading)
+    assert restored(grey, out=out) == [["photo", 53, 37]]
+    assert Image.open(out).mode == "L"
+    assert restored(fading, out=out) == [["photo", 53, 37]]
+    with Image.open(out) as image:
+        assert (image.mode, image.getpixel((9, 9))[:3]) == ("RGBA", (7, 7, 7))
+        assert image.getchannel("A").tobytes() == opacity.tobytes()
+    # the photograph itself, not what the network makes of it
+    tasks.gray_file(tmp_path / "grey.png", tmp_path / "stored.png")
+    restored(tmp_path / "stored.png", scale=1, grey=True, out=out)
+    with Image.open(out) as image:
+        assert image.tobytes() == Image.open(tmp_path / "grey.png").tobytes()
+
+    pixels, chunk = read_carrier(grey)
+    mark = Part.of("mark", split(chunk)["mark"])
+    new = Part("residual", b"1", 1, is_required=False)
+    for parts, message in (
+        ([mark, new], None),
+        ([mark, replace(new, is_required=True)], "holds residual of version 1"),
+        ([mark, Part.of("alpha", encode_png(pixels[:1]))], "chunk of the PNG is damaged"),
+        ([mark, mark], "chunk of the PNG is damaged"),
+        ([new], "chunk of the PNG is damaged"),
+    ):
+        write_png(pixels, out, chunk=join(parts), force=True)
+        if parts[-1].name == "alpha":
+            assert message in restored(out)["error"]
+        else:
+            (read,) = in_node(READ, out)
+            assert message is None or message in read["error"]

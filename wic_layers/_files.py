@@ -11,9 +11,10 @@ from pathlib import Path
 
 from wic_layers.errors import WICFileError
 
-__all__ = ["check_place", "is_temporary", "protecting", "write_whole"]
+__all__ = ["check_place", "is_temporary", "protecting", "was_written", "write_whole"]
 
 _PREFIX, _SUFFIX = ".wic-", ".tmp"
+_WRITTEN = "was written just now, from another file"
 
 # files of the command at hand by their resolved paths, and what is wrong with writing them
 _PROTECTED: ContextVar[dict[Path, str] | None] = ContextVar("protected", default=None)
@@ -26,7 +27,9 @@ def protecting(inputs: Iterable[str | Path]) -> Iterator[None]:
     One command makes many files, each from some of its inputs: none may take the place of what
     another one reads or has written, whatever ``force`` says.
     """
-    token = _PROTECTED.set({Path(path).resolve(): "is an input too" for path in inputs})
+    # realpath takes links in a loop, which Path.resolve refuses before Python 3.13
+    paths = [Path(os.path.realpath(path)) for path in inputs]
+    token = _PROTECTED.set(dict.fromkeys(paths, "is an input too"))
     try:
         yield
     finally:
@@ -78,6 +81,11 @@ def _check(target: Path, inputs: list[Path], *, force: bool) -> None:
         raise WICFileError(f"{target} cannot be written: {target.parent} is not writable.")
 
 
+def was_written(path: str | Path) -> bool:
+    """Whether the command at hand has written a file, which then is whole."""
+    return (_PROTECTED.get() or {}).get(Path(os.path.realpath(path))) == _WRITTEN
+
+
 def is_temporary(name: str) -> bool:
     """Whether a file so called is one that :func:`write_whole` could not finish."""
     return name.startswith(_PREFIX) and name.endswith(_SUFFIX)
@@ -96,7 +104,7 @@ def write_whole(target: Path, content: bytes) -> None:
         os.replace(temporary, target)
         written = _PROTECTED.get()
         if written is not None:
-            written[target.resolve()] = "was written just now, from another file"
+            written[target.resolve()] = _WRITTEN
     except OSError as error:
         raise WICFileError(f"{target} cannot be written: {error.strerror or error}.") from error
     finally:

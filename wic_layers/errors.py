@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 __all__ = [
     "ContractError",
@@ -15,6 +17,7 @@ __all__ = [
     "WICShapeError",
     "WICWarning",
     "needing",
+    "warn",
 ]
 
 
@@ -89,3 +92,12 @@ def needing(what: str, extra: str) -> Iterator[None]:
 
 class WICWarning(UserWarning):
     """Something looks wrong and may be right."""
+
+
+def warn(message: str) -> None:
+    """Warns where a user's code called the package."""
+    level = 1
+    with suppress(ValueError):  # there is no such caller
+        while sys._getframe(level).f_globals.get("__name__", "").startswith("wic_layers."):
+            level += 1
+    warnings.warn(message, WICWarning, stacklevel=level + 1)

@@ -3,8 +3,13 @@
 
 const VERSION = "1.30.0";
 const ELSEWHERE = `https://cdn.jsdelivr.net/npm/onnxruntime-web@${VERSION}/dist/`;
-const INTEGRITY = "sha384-Bw6URI+Gvoadw0do7/QrSHUC9D1vCYYK5OSqChFyhyV5mzPL4oe2rOAFljAnS8Sq";
 const HERE = "vendor/"; // a copy of the runtime beside the page is preferred
+// every file of it is checked, wherever it is from
+const RUNTIME = {
+  "ort.wasm.min.js": "sha384-Bw6URI+Gvoadw0do7/QrSHUC9D1vCYYK5OSqChFyhyV5mzPL4oe2rOAFljAnS8Sq",
+  "ort-wasm-simd-threaded.mjs": "sha384-XcXA/MtAf0WpB8e023xQH9CM7RIjiugakT7x99DIwpFf7k56BIFFcAPerIF7FDad",
+  "ort-wasm-simd-threaded.wasm": "sha384-vjBJ1z7qrhkTyYsNqKeF6c7N+nOJSU94czEo+tvZcu8G75JparGq9kB+kTnEUNVM",
+};
 
 const say = (text, kind = "") => {
   const status = document.getElementById("status");
@@ -12,20 +17,23 @@ const say = (text, kind = "") => {
   status.className = kind;
 };
 
-function load(folder, integrity) {
-  return new Promise((resolve, reject) => {
+/** Fetches a file of the runtime, which the browser refuses if its hash is another one. */
+async function fetched(folder, name) {
+  const response = await fetch(folder + name, {integrity: RUNTIME[name], credentials: "omit"});
+  if (!response.ok) throw new Error(response.statusText);
+  const type = name.endsWith(".wasm") ? "application/wasm" : "text/javascript";
+  return URL.createObjectURL(new Blob([await response.arrayBuffer()], {type}));
+}
+
+async function load(folder) {
+  const [source, mjs, wasm] = await Promise.all(Object.keys(RUNTIME).map((name) => fetched(folder, name)));
+  await new Promise((resolve, reject) => {
     const script = document.createElement("script");
-    script.src = `${folder}ort.wasm.min.js`;
-    if (integrity) Object.assign(script, {integrity, crossOrigin: "anonymous"});
-    script.onload = () => {
-      ort.env.wasm.wasmPaths = new URL(folder, document.baseURI).href;
-      ort.env.wasm.proxy = true; // in a worker, so that the page stays alive
-      resolve();
-    };
-    script.onerror = () => reject(new Refusal(`onnxruntime-web ${VERSION} cannot be loaded, neither from ${HERE} ` +
-      `nor from ${ELSEWHERE}.`));
+    Object.assign(script, {src: source, onload: resolve, onerror: reject});
     document.head.append(script);
   });
+  ort.env.wasm.wasmPaths = {mjs, wasm};
+  ort.env.wasm.proxy = true; // in a worker, so that the page stays alive
 }
 
 let started = null;
@@ -35,8 +43,11 @@ function runtime() {
   if (started === null) {
     // browsers load no modules from a disk, and the runtime's copy would be one
     const first = location.protocol === "file:" ? Promise.reject() : load(HERE);
-    started = first.catch(() => load(ELSEWHERE, INTEGRITY));
-    started.catch(() => { started = null; });
+    started = first.catch(() => load(ELSEWHERE)).catch(() => {
+      started = null;
+      throw new Refusal(`onnxruntime-web ${VERSION} cannot be loaded, neither from ${HERE} nor from ${ELSEWHERE}: it ` +
+        "is not there, or its files are not those of that version.");
+    });
   }
   return started;
 }
@@ -75,7 +86,8 @@ async function run() {
     const stem = chosen.picture.name.replace(/\.png$/i, "");
     for (const image of images) results.append(await shown(image, `${stem}-${image.name.replace("_", "-")}.png`));
     const seconds = ((performance.now() - before) / 1000).toFixed(1);
-    const note = picture.mark ? "" : " The picture does not say how it was made: whether anything is in it, nobody " +
+    const left = picture.parts.exif || picture.parts.dpi ? " Metadata that the picture carries is left out." : "";
+    const note = picture.mark ? left : " The picture does not say how it was made: whether anything is in it, nobody " +
       "checked, and what came back may have a border that is padding.";
     say(`Done in ${seconds} s.${note}`, "done");
   } finally {
@@ -88,9 +100,9 @@ async function shown(image, name) {
   const canvas = Object.assign(document.createElement("canvas"), {width: image.width, height: image.height});
   const context = canvas.getContext("2d");
   const data = context.createImageData(image.width, image.height);
-  for (let from = 0, to = 0; to < data.data.length; from += 3, to += 4) {
-    data.data.set(image.pixels.subarray(from, from + 3), to);
-    data.data[to + 3] = 255;
+  for (let index = 0; index < image.width * image.height; index++) {
+    const [red, green = red, blue = red] = image.pixels.subarray(image.channels * index, image.channels * (index + 1));
+    data.data.set([red, green, blue, image.alpha ? image.alpha[index] : 255], 4 * index);
   }
   context.putImageData(data, 0, 0);
   canvas.setAttribute("role", "img");

@@ -4,6 +4,10 @@
 
 const SIGNATURE = [137, 80, 78, 71, 13, 10, 26, 10];
 const CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}; // by PNG's colour type
+const FORMAT = 3; // of the wic-layers chunk
+const VERSIONS = {mark: 1, alpha: 1, exif: 1, dpi: 1}; // of its parts
+
+const MOST_PIXELS = 1e8; // more would fill the memory of a page
 
 /** An error whose message is for whoever uses the page. */
 class Refusal extends Error {}
@@ -12,11 +16,28 @@ async function through(stream, bytes) {
   return new Uint8Array(await new Response(new Blob([bytes]).stream().pipeThrough(stream)).arrayBuffer());
 }
 
+/** Inflates data that must become so many bytes, and stops where it becomes more. */
+async function inflate(data, length) {
+  const out = new Uint8Array(length);
+  const reader = new Blob(data).stream().pipeThrough(new DecompressionStream("deflate")).getReader();
+  let filled = 0;
+  for (let read = await reader.read(); !read.done; read = await reader.read()) {
+    if (filled + read.value.length > length) {
+      await reader.cancel();
+      throw new RangeError("too long");
+    }
+    out.set(read.value, filled);
+    filled += read.value.length;
+  }
+  if (filled < length) throw new RangeError("too short");
+  return out;
+}
+
 /**
  * Reads an 8-bit PNG.
  * @param {Uint8Array} bytes the file
- * @returns {{width: number, height: number, channels: number, pixels: Uint8Array, mark: ?object}} pixels row by row,
- *   1 or 3 channels, and the wic-layers chunk
+ * @returns {{width: number, height: number, channels: number, pixels: Uint8Array, mark: ?object, parts: object}} pixels
+ *   row by row, 1 or 3 channels, and what the wic-layers chunk holds: its mark, and all parts as bytes
  */
 async function decodePng(bytes) {
   if (SIGNATURE.some((value, index) => bytes[index] !== value)) {
@@ -24,7 +45,7 @@ async function decodePng(bytes) {
   }
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   const data = [];
-  let header = null, palette = null, transparency = null, mark = null, place = 8, ended = false;
+  let header = null, palette = null, transparency = null, parts = null, place = 8, ended = false;
   while (!ended && place + 12 <= bytes.length) {
     const length = view.getUint32(place);
     const type = String.fromCharCode(...bytes.subarray(place + 4, place + 8));
@@ -33,7 +54,8 @@ async function decodePng(bytes) {
     else if (type === "PLTE") palette = content;
     else if (type === "tRNS") transparency = content;
     else if (type === "IDAT") data.push(content);
-    else if (type === "tEXt") mark = readMark(content) ?? mark;
+    else if (type === "wiCl" && parts !== null) throw new Refusal("The PNG has two wic-layers chunks.");
+    else if (type === "wiCl") parts = readParts(content);
     ended = type === "IEND";
     place += 12 + length;
   }
@@ -43,18 +65,51 @@ async function decodePng(bytes) {
   if (depth !== 8 || interlaced) {
     throw new Refusal("Expected a PNG of 8 bits that is not interlaced, as it was written.");
   }
-  const raw = await through(new DecompressionStream("deflate"), await new Blob(data).arrayBuffer())
-    .catch(() => { throw new Refusal("The PNG is damaged: its pixels cannot be unpacked."); });
   const stored = CHANNELS[kind];
+  if (!width || !height || !stored) throw new Refusal("The PNG is damaged or cut short.");
+  if (width * height > MOST_PIXELS) {
+    throw new Refusal(`The picture is ${width}x${height}; this page takes up to ${MOST_PIXELS / 1e6} megapixels.`);
+  }
+  const raw = await inflate(data, height * (1 + width * stored))
+    .catch(() => { throw new Refusal("The PNG is damaged: its pixels cannot be unpacked."); });
   const rows = unfilter(raw, width * stored, height, stored);
-  return {width, height, mark, ...plain(rows, kind, palette, transparency)};
+  // what a viewer shows of a picture that is marked says nothing about its pixels
+  const pixels = plain(rows, kind, palette, transparency, parts !== null);
+  return {width, height, mark: parts && readMark(parts.mark), parts: parts ?? {}, ...pixels};
+}
+
+/** The parts of a chunk that are known, by name, as wic_layers/codec/parts.py says them. */
+function readParts(content) {
+  const damaged = () => new Refusal("The wic-layers chunk of the PNG is damaged.");
+  if (content[0] !== FORMAT) {
+    throw new Refusal(`The picture's wic-layers chunk is not of format ${FORMAT}, the one known to this page.`);
+  }
+  const view = new DataView(content.buffer, content.byteOffset, content.byteLength);
+  const parts = {}, names = new Set();
+  for (let place = 1; place < content.length;) {
+    const [required, version, length] = content.subarray(place, place + 3);
+    const begin = place + 3 + length;
+    if (begin + 4 > content.length || required > 1) throw damaged();
+    const name = new TextDecoder("latin1").decode(content.subarray(place + 3, begin));
+    const end = begin + 4 + view.getUint32(begin);
+    if (!/^[a-z][a-z0-9-]{0,31}$/.test(name) || names.has(name) || names.size === 16 || end > content.length) {
+      throw damaged();
+    }
+    names.add(name);
+    if (Object.hasOwn(VERSIONS, name) && VERSIONS[name] === version) parts[name] = content.subarray(begin + 4, end);
+    else if (required) {
+      throw new Refusal(`The picture's wic-layers chunk holds ${name} of version ${version}, without which nothing can ` +
+        "come back and which this page does not know.");
+    }
+    place = end;
+  }
+  if (!parts.mark) throw damaged();
+  return parts;
 }
 
 function readMark(content) {
-  const text = new TextDecoder("latin1").decode(content);
-  if (!text.startsWith("wic-layers\0")) return null;
   try {
-    return JSON.parse(text.slice(text.indexOf("\0") + 1));
+    return JSON.parse(new TextDecoder().decode(content));
   } catch {
     throw new Refusal("The wic-layers chunk of the PNG is damaged.");
   }
@@ -85,9 +140,11 @@ function unfilter(raw, stride, height, step) {
   return out;
 }
 
-/** Grey or RGB from what is stored: palettes are looked up, alpha must be opaque. */
-function plain(rows, kind, palette, transparency) {
-  const refuse = () => { throw new Refusal("The PNG is partly transparent; expected it as it was written."); };
+/** Grey or RGB from what is stored: palettes are looked up, alpha is left out, or must be opaque. */
+function plain(rows, kind, palette, transparency, leaveOut) {
+  const refuse = () => {
+    if (!leaveOut) throw new Refusal("The PNG is partly transparent; expected it as it was written.");
+  };
   if (transparency !== null && (kind !== 3 || transparency.some((alpha) => alpha < 255))) refuse();
   if (kind === 0 || kind === 2) return {channels: CHANNELS[kind], pixels: rows};
   const stored = CHANNELS[kind], channels = kind === 4 ? 1 : 3;
@@ -103,19 +160,25 @@ function plain(rows, kind, palette, transparency) {
 }
 
 /**
- * Writes an 8-bit RGB PNG.
+ * Writes an 8-bit PNG: grey or RGB, with opacity where there is one.
  * @returns {Promise<Blob>} the file
  */
-async function encodePng({width, height, pixels}) {
-  const raw = new Uint8Array((3 * width + 1) * height);
+async function encodePng({width, height, channels = 3, pixels, alpha = null}) {
+  const step = channels + (alpha ? 1 : 0), stride = step * width + 1;
+  const raw = new Uint8Array(stride * height);
   for (let row = 0; row < height; row++) {
-    raw.set(pixels.subarray(3 * width * row, 3 * width * (row + 1)), (3 * width + 1) * row + 1);
+    if (!alpha) raw.set(pixels.subarray(step * width * row, step * width * (row + 1)), stride * row + 1);
+    for (let column = 0; alpha && column < width; column++) {
+      const index = row * width + column, to = stride * row + 1 + step * column;
+      raw.set(pixels.subarray(channels * index, channels * (index + 1)), to);
+      raw[to + channels] = alpha[index];
+    }
   }
   const header = new Uint8Array(13);
   const view = new DataView(header.buffer);
   view.setUint32(0, width);
   view.setUint32(4, height);
-  header.set([8, 2, 0, 0, 0], 8);
+  header.set([8, (channels === 3 ? 2 : 0) + (alpha ? 4 : 0), 0, 0, 0], 8);
   const data = await through(new CompressionStream("deflate"), raw);
   const chunks = [["IHDR", header], ["IDAT", data], ["IEND", new Uint8Array()]].map(([type, body]) => chunk(type, body));
   return new Blob([new Uint8Array(SIGNATURE), ...chunks], {type: "image/png"});

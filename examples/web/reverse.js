@@ -2,7 +2,6 @@
 // the sizes that its mark says.
 "use strict";
 
-const FORMAT = 2; // of marks
 const TILE = 768; // pixels of the large image that are run at once, to each side
 
 /** Throws a sentence where a network and a picture do not belong together. */
@@ -14,9 +13,6 @@ async function check(network, picture) {
   }
   const mark = picture.mark;
   if (mark === null) return;
-  if (mark.format !== FORMAT) {
-    throw new Refusal(`The picture's wic-layers chunk is not of format ${FORMAT}, the one known to this page.`);
-  }
   if (mark.task !== network.task) {
     throw new Refusal(`The picture was made for ${mark.task}; this network is for ${network.task}. Take one by: wic ` +
       `export ${mark.preset ?? "WEIGHTS"} --direction reverse -o reverse.onnx`);
@@ -77,7 +73,8 @@ function paste(into, image, left, top) {
  * @param {object} network its metadata
  * @param {object} picture as decodePng returns it
  * @param {function(number, number): void} progress called with the number of tiles that are done, and of all
- * @returns {Promise<Array<{name: string, width: number, height: number, pixels: Uint8Array}>>} RGB images
+ * @returns {Promise<Array<{name: string, width: number, height: number, channels: number, pixels: Uint8Array,
+ *   alpha: ?Uint8Array}>>} RGB images, or grey ones of 1 channel
  */
 async function restore(session, network, picture, progress = () => {}) {
   await check(network, picture);
@@ -91,6 +88,11 @@ async function restore(session, network, picture, progress = () => {}) {
   }
   if (width % multiple || height % multiple) {
     throw new Refusal(`Expected a picture with sides divisible by ${multiple}, as it was made; got ${width}x${height}.`);
+  }
+  const grey = picture.mark?.grey ?? [];
+  const alpha = await opacity(picture, sizes[0]);
+  if (network.task === "decolorization" && grey[0]) { // the picture is the photograph
+    return [{name: session.outputNames[0], ...cut(given, 0, 0, ...sizes[0]), alpha}];
   }
   const found = session.outputNames.map((name) => ({
     name, width: width * scale, height: height * scale, channels: 3,
@@ -122,7 +124,30 @@ async function restore(session, network, picture, progress = () => {}) {
     await new Promise((resolve) => setTimeout(resolve)); // the page stays alive
   }
   // a clip may be short of frames
-  return found.slice(0, sizes.length).map((image, index) => ({name: image.name, ...cut(image, 0, 0, ...sizes[index])}));
+  return found.slice(0, sizes.length).map((image, index) => {
+    const own = cut(image, 0, 0, ...sizes[index]);
+    return {name: image.name, ...(grey[index] ? mean(own) : own), alpha};
+  });
+}
+
+/** How opaque the photograph is, of a picture whose chunk says it. */
+async function opacity(picture, [width, height]) {
+  if (!picture.parts?.alpha) return null;
+  const image = await decodePng(picture.parts.alpha);
+  if (image.channels !== 1 || image.width !== width || image.height !== height) {
+    throw new Refusal("The wic-layers chunk of the PNG is damaged.");
+  }
+  return image.pixels;
+}
+
+/** The mean of three channels as one, of what came back of a grey image. */
+function mean({width, height, pixels}) {
+  const one = new Uint8Array(width * height);
+  for (let index = 0; index < one.length; index++) {
+    const total = pixels[3 * index] + pixels[3 * index + 1] + pixels[3 * index + 2];
+    one[index] = Math.round(total / 3);
+  }
+  return {width, height, channels: 1, pixels: one};
 }
 
 if (typeof module !== "undefined") {

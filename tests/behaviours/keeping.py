@@ -21,7 +21,7 @@ from behaviours.names import at
 # how far a result may be from the one before, relative to its largest number
 EXACT, ROUNDING, TEXT = 0.0, 1e-5, math.inf
 
-KEYWORD = b"wic-layers"  # of the chunk in which a PNG says what made it
+CHUNK = b"wiCl"  # in which a PNG says what made it
 
 
 class Run:
@@ -157,9 +157,11 @@ def call(words, folder):
 
 
 def png(path):
-    """A PNG file: pixels, what its mark says but for versions, and all other bytes."""
+    """A PNG file: pixels, what the parts of its own chunk say, and all other bytes."""
     import numpy as np
     from PIL import Image
+
+    from wic_layers.codec.parts import split
 
     content = path.read_bytes()
     mark, others, at_byte = None, [content[:8]], 8
@@ -168,8 +170,9 @@ def png(path):
         chunk = content[at_byte : at_byte + 12 + length]
         at_byte += len(chunk)
         data = chunk[8:-4]
-        if chunk[4:8] == b"tEXt" and data.startswith(KEYWORD + b"\0"):
-            mark = without_versions(json.loads(data[len(KEYWORD) + 1 :]))
+        if chunk[4:8] == CHUNK:
+            mark = {name: part.hex() for name, part in split(data).items()}
+            mark["mark"] = json.loads(bytes.fromhex(mark["mark"]))
         else:
             others.append(chunk)
     with Image.open(io.BytesIO(content)) as image:

@@ -1,18 +1,32 @@
-"""Command: one word of ``wic``; and what all share: parser, lines, errors, progress bars."""
+"""Command: one word of ``wic``; and what all share: parser, paths, lines, errors."""
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn, TextIO
 
-__all__ = ["ERROR", "Command", "Parser", "complain", "path", "print_line", "progress_bar"]
+from wic_layers._text import abridged, printable
+from wic_layers.errors import WICError
 
-ERROR = 2
+__all__ = [
+    "ERROR",
+    "SOME_FAILED",
+    "Command",
+    "Output",
+    "Parser",
+    "complain",
+    "path",
+    "print_line",
+    "sentence_of",
+]
+
+SOME_FAILED, ERROR = 1, 2
 
 
 class Parser(argparse.ArgumentParser):
@@ -54,39 +68,51 @@ def path(text: str) -> Path:
     return Path(text)
 
 
-def complain(message: str) -> None:
-    """Prints an error in one line."""
-    print("wic: error:", " ".join(message.splitlines()), file=sys.stderr)
+class Output(argparse.Action):
+    """Stores a path, and as ``into`` whether it is a folder by what paths lose: a last slash."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        try:
+            setattr(namespace, self.dest, path(values))
+        except argparse.ArgumentTypeError as error:
+            raise argparse.ArgumentError(self, str(error)) from None
+        namespace.into = values.endswith(tuple(filter(None, ("/", os.sep, os.altsep))))
 
 
-def print_line(line: str) -> None:
-    """Prints a line above the progress bars."""
-    try:
-        from tqdm import tqdm
-    except ImportError:
-        print(line, flush=True)
+def sentence_of(error: BaseException) -> str | None:
+    """Returns what to say about an error that a user can cause, or None of another one."""
+    if isinstance(error, WICError):
+        return str(error)
+    if isinstance(error, MemoryError):
+        return "There is not enough memory for these images; take smaller ones."
+    if isinstance(error, OSError) and error.strerror is not None:
+        # what the system has against a name, such as its length
+        return f"{f'{error.filename}: ' if error.filename else ''}{error.strerror}."
+    return None
+
+
+def complain(message: str, kind: str = "error") -> None:
+    """Prints what is wrong, in one line on stderr; a stderr that is gone is no reason to end."""
+    with suppress(OSError, ValueError):
+        _print(f"wic: {kind}: {abridged(' '.join(message.splitlines()))}", sys.stderr)
+
+
+def print_line(*lines: str) -> None:
+    """Prints lines above the progress bar."""
+    for line in lines:
+        _print(line, sys.stdout)
+
+
+def _print(line: str, stream: TextIO) -> None:
+    tqdm = sys.modules.get("tqdm")
+    if tqdm is None:
+        print(printable(line), file=stream, flush=True)
     else:
-        tqdm.write(line)
-        sys.stdout.flush()
-
-
-@contextmanager
-def progress_bar(total: int, unit: str) -> Iterator[Callable[[int, int], None]]:
-    """A progress bar on a terminal, where there is more than one of what it counts."""
-    try:
-        from tqdm import tqdm
-    except ImportError:
-        yield lambda done, total: None
-        return
-    hidden = None if total != 1 and sys.stderr.isatty() else True
-    with tqdm(total=total, unit=unit, leave=False, disable=hidden) as bar:
-
-        def progress(done: int, of: int) -> None:
-            if unit == "file":
-                bar.update(done)
-            elif of > 1:
-                if done == 1:  # of another picture, or of the way back
-                    bar.reset(of)
-                bar.update(done - bar.n)
-
-        yield progress
+        tqdm.tqdm.write(printable(line), file=stream)
+        stream.flush()

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import argparse
-import json
-import math
 import re
-import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from wic_layers._files import protecting
-from wic_layers.cli.command import ERROR, Command, complain, path, print_line, progress_bar
-from wic_layers.cli.jobs import Job, plan
+from wic_layers.cli.batch import convert_all, write_all
+from wic_layers.cli.beside import say_left_out
+from wic_layers.cli.command import Command, Output, path, print_line
+from wic_layers.cli.jobs import Job, make_folder, plan
+from wic_layers.cli.presets import check_usable
+from wic_layers.cli.reporting import as_json, backward_line, forward_line, times
 from wic_layers.codec import Codec, Options, Written
-from wic_layers.codec.verbs import pack_clip
-from wic_layers.errors import WICArgumentError, WICError
-from wic_layers.models.presets import find_preset
+from wic_layers.codec.file_verbs import pack_clip
+from wic_layers.errors import WICArgumentError
 from wic_layers.pictures import is_clip
 from wic_layers.tasks.base import Task
 from wic_layers.tasks.hiding import Hiding
@@ -60,10 +59,10 @@ class Conversion:
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Adds what the command takes to its parser."""
         add = parser.add_argument
-        parser.set_defaults(others=[], unmarked=False, fit=False)
+        parser.set_defaults(others=[], unmarked=False, fit=False, keep_metadata=False)
         self.add_own(parser)
-        add("-o", "--out", metavar=self.out, type=path, required=True,
-            help="PNG to write; of several images the folder")  # fmt: skip
+        add("-o", "--out", metavar=self.out, required=True, action=Output,
+            help="PNG to write; of several images, or ending in a slash, the folder")  # fmt: skip
         default = "default: the task's own" if self.is_forward else "default: what the file says"
         network = parser.add_mutually_exclusive_group()
         network.add_argument("--preset", metavar="NAME", help=f"network to use ({default})")
@@ -82,99 +81,90 @@ class Conversion:
             add("--size", metavar="WxH", type=_size, action="append",
                 help="size of what comes back, if the file says none; once for each "
                 "image")  # fmt: skip
-        add("--force", action="store_true", help="replace outputs that exist")
+        if self.is_forward:
+            add(
+                "--reduce-depth",
+                action="store_true",
+                help="take the upper 8 bits of images that have 16",
+            )
+        existing = parser.add_mutually_exclusive_group()
+        existing.add_argument("--force", action="store_true", help="replace outputs that exist")
+        existing.add_argument(
+            "--skip-existing", action="store_true",
+            help="leave out files whose outputs exist, as after a stop",
+        )  # fmt: skip
         add("--tile", metavar="N", type=int,
             help="side of the tiles in which large images are run (default: by the "
             "memory)")  # fmt: skip
+        add("--max-pixels", metavar="N", type=int,
+            help="take files, and images that come back, of up to N pixels (default: 179 million, "
+            "which Pillow takes)")  # fmt: skip
         add("--device", default="cpu", help="where to run, such as cuda")
         add("--fast", action="store_true",
             help="run the networks inside couplings in bfloat16: about twice as fast where the "
             "machine has it, and not to be told apart by eye")  # fmt: skip
-        add("--json", action="store_true", help="print a line of JSON for each file")
+        add("--json", action="store_true", help="print a line of JSON for each file, "
+            "with an error where it failed")  # fmt: skip
 
     def run(self, args: argparse.Namespace) -> int:
         """Runs the command on each of its files; one that fails does not stop the others."""
-        options: Options = {
-            "model": _model(args), "tile": args.tile, "device": args.device, "fast": args.fast,
-        }  # fmt: skip
         tasks = self.tasks(args)
-        task = tasks if isinstance(tasks, Task) else tasks[0]
-        report = partial(self._print, args, task)
+        several = [tasks] if isinstance(tasks, Task) else tasks
+        task = several[0]
+        options: Options = {
+            "model": _model(args, several), "tile": args.tile, "device": args.device,
+            "fast": args.fast, "max_pixels": args.max_pixels,
+        }  # fmt: skip
+        report = partial(self._report, args, task)
         if isinstance(task, Clip) and len(args.sources) == 1 and is_clip(args.sources[0]):
-            for written in pack_clip(
-                args.task, args.sources[0], args.out, refine=args.refine, force=args.force,
-                check=args.check, **options,
-            ):  # fmt: skip
-                report([args.sources[0]], written)
-            return 0
+            clip = args.sources[0]
+            if args.into:
+                make_folder(args.out)
+            files = pack_clip(
+                args.task, clip, args.out, refine=args.refine, force=args.force,
+                check=args.check, skip_existing=args.skip_existing, **options,
+            )  # fmt: skip
+            return write_all(clip, files, report, as_json=args.json)
         titles: tuple[str, ...] = ("cover", "secret")
         if self.is_forward and isinstance(task, Packing):
             titles = task.parts[:2]
             args.sources, args.others = args.sources[:1], args.sources[1:]
-        jobs = plan(args.sources, args.out, others=args.others, titles=titles)
+        jobs = plan(args.sources, args.out, others=args.others, titles=titles, into=args.into)
+        for folder in (each for each in (*args.sources, *args.others) if each.is_dir()):
+            say_left_out(folder, args.out)
         codec = Codec(tasks, **options)
-        failed = 0
-        with (
-            protecting([file for job in jobs for file in job.inputs]),
-            progress_bar(len(jobs), "file") as tick,
-            progress_bar(0, "tile") as codec.progress,
-        ):
-            for job in jobs:
-                try:
-                    results = self._convert(codec, job, args)
-                except WICError as error:
-                    if len(jobs) == 1:
-                        raise
-                    complain(str(error))
-                    failed += 1
-                else:
-                    if results[0].doubt is not None:
-                        print("wic: warning:", results[0].doubt, file=sys.stderr)
-                    for written in results:
-                        report(job.inputs, written)
-                tick(1, len(jobs))
-        if failed:
-            complain(f"{failed} of {len(jobs)} files failed")
-        return ERROR if failed else 0
+        return convert_all(
+            jobs, lambda job: self._convert(codec, job, args), report,
+            as_json=args.json, skip_existing=args.skip_existing,
+        )  # fmt: skip
 
     def _convert(self, codec: Codec, job: Job, args: argparse.Namespace) -> list[Written]:
         if not self.is_forward:
-            return codec.decode_file(job.inputs[0], job.out, sizes=args.size, force=args.force)
+            return codec.decode_file(
+                job.inputs[0], job.out, sizes=args.size, force=args.force,
+                keep_metadata=args.keep_metadata,
+            )  # fmt: skip
         return [
             codec.encode_files(
                 job.inputs, job.out, refine=args.refine, fit=args.fit,
                 marked=not args.unmarked, force=args.force, check=args.check,
+                keep_metadata=args.keep_metadata, reduce_depth=args.reduce_depth,
             )
         ]  # fmt: skip
 
-    def _print(
+    def _report(
         self, args: argparse.Namespace, task: Task, inputs: Sequence[Path], written: Written
     ) -> None:
         """Prints what was written."""
         if args.json:
-            lines = [_as_json(inputs, written)]
+            print_line(as_json(inputs, written))
         elif not self.is_forward:
-            lines = [f"{written.path}: {_times(written.size)}"]
+            print_line(backward_line(written))
         else:
-            lines = [self._forward_line(task, written)]
+            lines = [forward_line(written, self.restored or task.titles[1], task.looks_like)]
             if notes := list(_notes(args, written)) if self.name == "hide" else []:
                 lines.append(f"note: {'; '.join(notes)}")
-        print_line("\n".join(lines))
-
-    def _forward_line(self, task: Task, written: Written) -> str:
-        title = self.restored or task.titles[1]
-        line = f"{written.path}: {_times(written.size)}"
-        if written.psnr is not None:
-            line += f", {_decibel(written.psnr)} from {task.looks_like}"
-        for index, size in enumerate(written.returns):
-            number = f" {index + 1}" if len(written.returns) > 1 else ""
-            line += f"; {title}{number} comes back at {_times(size)}"
-            if written.psnr_back:
-                line += f", {_decibel(written.psnr_back[index])}"
-            elif written.tiles is not None:
-                about = _decibel(written.psnr_about[index], about=True)
-                line += f", {about}, {written.tiles[0]} of {written.tiles[1]} tiles"
-        return line
+            print_line(*lines)
 
 
 def _notes(args: argparse.Namespace, written: Written) -> Iterator[str]:
@@ -182,19 +172,19 @@ def _notes(args: argparse.Namespace, written: Written) -> Iterator[str]:
     for index, size in enumerate(written.reduced_from, start=1):
         if size is not None:
             number = f" {index}" if len(written.reduced_from) > 1 else ""
-            yield f"the secret{number} was reduced from {_times(size)}"
+            yield f"the secret{number} was reduced from {times(size)}"
     if written.size != written.source:
         yield (
-            f"the cover, {_times(written.source)}, was padded to even sides; do not crop the file"
+            f"the cover, {times(written.source)}, was padded to even sides; do not crop the file"
         )
     if args.unmarked:
         preset = args.preset or Hiding(len(written.returns)).preset
         network = f"--weights {args.weights}" if args.weights else f"--preset {preset}"
-        sizes = " ".join(f"--size {_times(size)}" for size in written.returns)
+        sizes = " ".join(f"--size {times(size)}" for size in written.returns)
         yield f"unmarked: wic reveal needs {network} {sizes}"
 
 
-def _model(args: argparse.Namespace) -> str | Path | None:
+def _model(args: argparse.Namespace, tasks: Sequence[Task]) -> str | Path | None:
     """What --weights or --preset name; None if neither is there."""
     if args.weights is not None:
         if not args.weights.exists():
@@ -202,7 +192,7 @@ def _model(args: argparse.Namespace) -> str | Path | None:
         return Path(args.weights)
     if args.preset is None:
         return None
-    find_preset(args.preset)
+    check_usable(args.preset, [task.name for task in tasks])
     return str(args.preset)
 
 
@@ -211,32 +201,6 @@ def _size(text: str) -> tuple[int, int]:
     if sides is None:
         raise argparse.ArgumentTypeError(f"expected a size such as 640x480; got {text!r}")
     return int(sides[1]), int(sides[2])
-
-
-def _times(size: tuple[int, int]) -> str:
-    return f"{size[0]}x{size[1]}"
-
-
-def _decibel(value: float, *, about: bool = False) -> str:
-    if math.isinf(value):
-        return "no difference"
-    return f"about {value:.1f} dB" if about else f"{value:.2f} dB PSNR"
-
-
-def _as_json(inputs: Sequence[Path], written: Written) -> str:
-    """What was written, as a line of JSON; an infinite PSNR is the text "inf"."""
-
-    def plain(value: object) -> object:
-        if isinstance(value, float) and math.isinf(value):
-            return "inf"
-        if isinstance(value, (list, tuple)):
-            return [plain(item) for item in value]
-        return str(value) if isinstance(value, Path) else value
-
-    facts = {"inputs": list(inputs), **asdict(written)}
-    if written.tiles is None:  # figures of the whole are never beside those of some tiles
-        del facts["psnr_about"], facts["tiles"]
-    return json.dumps({key: plain(value) for key, value in facts.items()})
 
 
 def _one_size(tasks: Sequence[Task]) -> Callable[[argparse.Namespace], Sequence[Task]]:
@@ -281,11 +245,19 @@ def _from(command: str) -> str:
     return f"PNG written by wic {command}, or folder of them"
 
 
-def _sources(metavar: str, what: str) -> Callable[[argparse.ArgumentParser], None]:
+def _sources(
+    metavar: str, what: str, *, metadata: str = ""
+) -> Callable[[argparse.ArgumentParser], None]:
     def add(parser: argparse.ArgumentParser) -> None:
         parser.add_argument("sources", metavar=metavar, type=path, nargs="+", help=what)
+        if metadata:
+            parser.add_argument("--keep-metadata", action="store_true", help=metadata)
 
     return add
+
+
+_CARRY = "carry the EXIF (date, place, camera) and dpi of a photo, which are left out by default"
+_WRITE = "write the EXIF and dpi that a file carries, which are left out by default"
 
 
 def _add_hide(parser: argparse.ArgumentParser) -> None:
@@ -299,7 +271,7 @@ def _add_hide(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_down(parser: argparse.ArgumentParser) -> None:
-    _sources("PHOTO", _IMAGES)(parser)
+    _sources("PHOTO", _IMAGES, metadata=_CARRY)(parser)
     parser.add_argument("-s", "--scale", help="how many times smaller: 2 (default), 3 or 4")
 
 
@@ -335,7 +307,9 @@ _CONVERSIONS = (
         "down",
         "Make images half, a third or a quarter as wide and high",
         "Writes a PNG that looks like the bicubic reduction of PHOTO, and from which wic up "
-        "brings the photo back at its own size.",
+        "brings the photo back at its own size, with its transparency; a grey one comes back with "
+        "one channel, though SMALL has three. Colours become those of sRGB, and what else a file "
+        "says, such as EXIF, is left out.",
         _add_down,
         "SMALL",
         _rescaling,
@@ -345,7 +319,7 @@ _CONVERSIONS = (
         "up",
         "Bring images back that wic down made small",
         "This is not super-resolution: other small images are refused.",
-        _sources("SMALL", _from("down")),
+        _sources("SMALL", _from("down"), metadata=_WRITE),
         "PHOTO",
         _one_size(RESCALING),
     ),
@@ -353,8 +327,10 @@ _CONVERSIONS = (
         "gray",
         "Make grey images that keep their colours",
         "Writes a PNG of one channel that looks like the lightness of PHOTO, and from which wic "
-        "color brings the colours back. An odd side of PHOTO becomes one pixel longer.",
-        _sources("PHOTO", _IMAGES),
+        "color brings the colours back, and the transparency. An odd side of PHOTO becomes one "
+        "pixel longer; a grey photo is stored as it is. Colours become those of sRGB, and what "
+        "else a file says, such as EXIF, is left out.",
+        _sources("PHOTO", _IMAGES, metadata=_CARRY),
         "GRAY",
         lambda args: COLORING,
         "the photo",
@@ -363,7 +339,7 @@ _CONVERSIONS = (
         "color",
         "Bring the colours back that wic gray put away",
         "This does not colour photographs: other grey images are refused.",
-        _sources("GRAY", _from("gray")),
+        _sources("GRAY", _from("gray"), metadata=_WRITE),
         "PHOTO",
         _one_size(COLORING),
     ),

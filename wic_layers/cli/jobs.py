@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from wic_layers.cli.words import is_pattern
 from wic_layers.errors import WICArgumentError, WICFileError
 from wic_layers.pictures import find_images, names_file
 
-__all__ = ["Job", "plan"]
+__all__ = ["Job", "make_folder", "plan"]
 
 
 @dataclass(frozen=True)
@@ -32,11 +33,13 @@ def plan(
     *,
     others: Sequence[Path] = (),
     titles: tuple[str, ...] = ("cover", "secret"),
+    into: bool = False,
 ) -> list[Job]:
     """Returns the jobs that the paths on a command line ask for, and makes their folders.
 
     One file becomes ``out``. Several, or those in a folder and below, become PNG files of the same
-    names in the folder ``out``.
+    names in the folder ``out``. Where names differ by their ends alone, as DSC_1.JPG and
+    DSC_1.JPEG, they keep them: DSC_1.JPG.png.
 
     Args:
         sources: Files and folders.
@@ -46,31 +49,25 @@ def plan(
             or folders with as many images as there are sources, paired in the order of their
             names.
         titles: What a source, and what goes with it, are called in errors.
+        into: Whether ``out`` is a folder, also where there is none yet.
 
     Raises:
-        WICFileError: If a folder holds no image, two files would get one name, or ``out`` is no
-            folder but has to be.
+        WICFileError: If a pattern matches nothing, a folder holds no image, two files would get
+            one name, or ``out`` is no folder but has to be.
         WICArgumentError: If a folder of secrets has another number of images.
     """
+    for path in (*sources, *others):
+        if is_pattern(str(path)):  # or it would have been expanded
+            raise WICFileError(f"No file matches {path}.")
     several = len(sources) > 1 or sources[0].is_dir()
     companions = [_others(path, sources, titles, several=several) for path in others]
-    if not several and not out.is_dir():
+    if not several and not out.is_dir() and not into:
         return [Job((sources[0], *(each[0] for each in companions)), out)]
-    if names_file(out):
+    if out.is_file() or (names_file(out) and not into):
         raise WICFileError(
             f"Expected a folder to write several images to; got {out}, the name of a file."
         )
-    inputs: dict[Path, Path] = {}
-    for source in sources:
-        for path in _below(source, out) if source.is_dir() else [source]:
-            inside = path.relative_to(source) if source.is_dir() else Path(path.name)
-            name = out / inside.with_suffix(".png")
-            if name in inputs:
-                raise WICFileError(
-                    f"{inputs[name]} and {path} would both be written as {name}; rename one, or "
-                    f"run them one after the other."
-                )
-            inputs[name] = path
+    inputs = _named(sources, out)
     for index, each in enumerate(companions):
         if not others[index].is_dir():
             companions[index] = each * len(inputs)
@@ -79,15 +76,48 @@ def plan(
                 f"Expected as many {titles[1]}s as {titles[0]}s, {len(inputs)}; {others[index]} "
                 f"holds {len(each)} images."
             )
-    try:
-        for name in inputs:
-            name.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise WICFileError(f"{out} cannot be made: {error.strerror or error}.") from error
+    for name in inputs:
+        make_folder(name.parent)
     return [
         Job((path, *(each[index] for each in companions)), name)
         for index, (name, path) in enumerate(inputs.items())
     ]
+
+
+def make_folder(path: Path) -> None:
+    """Makes a folder, and those that it lies in, where there is none.
+
+    Raises:
+        WICFileError: If it cannot be made.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise WICFileError(f"{path} cannot be made: {error.strerror or error}.") from error
+
+
+def _named(sources: Sequence[Path], out: Path) -> dict[Path, Path]:
+    """The files that become one each in the folder ``out``, by its name there."""
+    insides: list[tuple[Path, Path]] = []  # the path, and the name below the source
+    for source in sources:
+        if source.is_dir():
+            insides += [(path, path.relative_to(source)) for path in _below(source, out)]
+        else:
+            insides.append((source, Path(source.name)))
+    ends: dict[Path, set[Path]] = {}
+    for _, inside in insides:
+        ends.setdefault(inside.with_suffix(".png"), set()).add(inside)
+    inputs: dict[Path, Path] = {}
+    for path, inside in insides:
+        short = inside.with_suffix(".png")
+        name = out / (short if len(ends[short]) == 1 else inside.with_name(f"{inside.name}.png"))
+        if name in inputs:
+            raise WICFileError(
+                f"{inputs[name]} and {path} would both be written as {name}; rename one, or run "
+                f"them one after the other."
+            )
+        inputs[name] = path
+    return inputs
 
 
 def _below(source: Path, out: Path) -> list[Path]:

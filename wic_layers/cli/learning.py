@@ -6,7 +6,8 @@ import argparse
 import importlib
 from types import ModuleType
 
-from wic_layers.cli.command import Command, progress_bar
+from wic_layers.cli.bar import Bar
+from wic_layers.cli.command import Command
 from wic_layers.errors import WICDependencyError
 
 __all__ = ["COMMANDS"]
@@ -23,7 +24,7 @@ def _optional(part: str) -> ModuleType:
 
 
 def _eval(args: argparse.Namespace) -> int:
-    return int(_optional("evaluation.command").run(args, progress_bar))
+    return int(_optional("evaluation.command").run(args, Bar))
 
 
 COMMANDS = (

@@ -10,7 +10,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from wic_layers.cli.command import Command, path
+from wic_layers._text import abridged
+from wic_layers.cli.command import Command, path, print_line
 from wic_layers.errors import WICArgumentError, WICFileError
 
 if TYPE_CHECKING:
@@ -55,8 +56,8 @@ def _inspect(args: argparse.Namespace) -> int:
             )
         )  # fmt: skip
         return 0
-    print(f"{type(model).__name__} {model.preset or ''}".rstrip())
-    print(flow_table(flow(model, model.config["in_channels"]), facts.conditions))
+    print_line(f"{type(model).__name__} {model.preset or ''}".rstrip())
+    print_line(*flow_table(flow(model, model.config["in_channels"]), facts.conditions).split("\n"))
     forward, back = (f"{flops / 1000:.1f}" for flops in facts.flops)
     rows = {
         "parameters": f"{facts.parameters:,}",
@@ -67,7 +68,7 @@ def _inspect(args: argparse.Namespace) -> int:
     }
     width = max(map(len, rows))
     for name, value in rows.items():
-        print(f"{name.ljust(width)}  {value}")
+        print_line(f"{name.ljust(width)}  {abridged(value)}")
     return 0
 
 
@@ -107,7 +108,7 @@ def _export(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps({**asdict(exported), "path": str(exported.path)}))
         return 0
-    print(
+    print_line(
         f"{exported.path}: {exported.bytes / 1e6:.2f} MB, {args.direction} of {exported.task}, "
         f"opset {exported.metadata['opset']}"
     )
@@ -128,7 +129,7 @@ def _export_own(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps({"path": str(written), "bytes": size}))
     else:
-        print(f"{written}: {size / 1e6:.2f} MB, {type(model).__name__} of {args.network}")
+        print_line(f"{written}: {size / 1e6:.2f} MB, {type(model).__name__} of {args.network}")
     return 0
 
 

@@ -1,7 +1,7 @@
-"""``main``: runs one command of ``wic``, of those that the other modules of this folder list.
+"""``run``: runs one command of ``wic``, of those that the other modules of this folder list.
 
-Errors are one line on stderr and exit code 2, those of one file among several after the others are
-done; Ctrl-C is exit code 130.
+Errors are one line on stderr and exit code 2; where some of several files failed the others are
+done, and the exit code is 1. Ctrl-C is exit code 130.
 """
 
 from __future__ import annotations
@@ -9,61 +9,82 @@ from __future__ import annotations
 import argparse
 import contextlib
 import ctypes
+import difflib
 import os
+import signal
 import sys
 from collections.abc import Sequence
 
 from wic_layers import __version__
-from wic_layers.cli import files, learning, networks
-from wic_layers.cli.command import ERROR, Parser, complain
-from wic_layers.errors import WICError
+from wic_layers.cli import files, learning, networks, presets
+from wic_layers.cli.command import ERROR, Parser, complain, sentence_of
+from wic_layers.cli.warning import warnings_in_lines
+from wic_layers.cli.words import meant
+from wic_layers.errors import WICArgumentError, WICError
 
-__all__ = ["main"]
+__all__ = ["keep_memory", "run"]
 
 INTERRUPTED = 130
-COMMANDS = (*files.COMMANDS, networks.INSPECT, *learning.COMMANDS, networks.EXPORT, networks.TEST)
+COMMANDS = (
+    *files.COMMANDS, networks.INSPECT, presets.PRESETS_COMMAND, *learning.COMMANDS,
+    networks.EXPORT, networks.TEST,
+)  # fmt: skip
 """All commands, in the order of the help."""
 
+_ENDS = (
+    "exit codes: 0 all is done; 1 some of several files failed, the others are done; 2 the only "
+    "file failed, or the arguments were wrong; 130 Ctrl-C"
+)
 
-def main(arguments: Sequence[str] | None = None) -> int:
+
+def run(arguments: Sequence[str], *, takes_interrupts: bool = False) -> int:
     """Runs one command.
 
     Args:
-        arguments: The words after ``wic``; those of the process by default.
+        arguments: The words after ``wic``.
+        takes_interrupts: Whether Ctrl-C is to be an exception from here on.
 
     Returns:
-        The exit code: 0, 2 after an error, 130 after Ctrl-C.
+        The exit code.
     """
-    if arguments is None:
-        _keep_memory()
-    words = list(sys.argv[1:] if arguments is None else arguments)
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             # a file name may hold what the terminal cannot show
             stream.reconfigure(errors="backslashreplace")
     try:
-        args = _parser(words).parse_args(words)
-        return int(args.run(args))
-    except WICError as error:
-        complain(str(error))
-        return ERROR
-    except MemoryError:
-        complain("There is not enough memory for these images; take smaller ones.")
-        return ERROR
+        if takes_interrupts:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        words = _without_help(list(arguments))
+        parser, own = _parsers(words)
+        args = parser.parse_args(words if own is None else [words[0], *meant(words[1:], own)])
+        with warnings_in_lines():
+            code = int(args.run(args))
+        sys.stdout.flush()
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:  # whoever read our lines has gone, as `head` does
-        sys.stdout = open(os.devnull, "w")
+        _write_nowhere()
         return ERROR
-    except OSError as error:  # what the system has against a name, such as its length
-        if error.strerror is None:
+    except Exception as error:
+        message = sentence_of(error)
+        if message is None:
             raise
-        what = f"{str(error.filename)[:100]}: " if error.filename else ""
-        complain(f"{what}{error.strerror}.")
+        complain(message)
+        if isinstance(error, OSError) and not isinstance(error, WICError) and not error.filename:
+            _write_nowhere()  # it is stdout's, such as on a disk that is full
         return ERROR
+    return code
 
 
-def _keep_memory() -> None:
+def _write_nowhere() -> None:
+    """Lets what stdout still holds go nowhere, or Python complains about it at the end."""
+    with contextlib.suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+
+
+def keep_memory() -> None:
     """Tells glibc to keep freed memory for the next tensors, in a process that is our own.
 
     By default it hands every large tensor back to the system, and a network spends a quarter of
@@ -79,16 +100,31 @@ def _keep_memory() -> None:
         mallopt(top_pad, 2**28)
 
 
-def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
-    """The parser of all commands; the arguments of the one that is called alone are added."""
+def _without_help(words: list[str]) -> list[str]:
+    """The words with --help in place of a first "help"."""
+    return [*words[1:2], "--help"] if words[:1] == ["help"] else words
+
+
+def _parsers(
+    words: Sequence[str],
+) -> tuple[argparse.ArgumentParser, argparse.ArgumentParser | None]:
+    """The parser of all commands, and the one of the command that is called.
+
+    Only that one's arguments are added.
+
+    Raises:
+        WICArgumentError: If there is no such command.
+    """
     parser = Parser(
         prog="wic",
         description="Hide images in images, make images smaller or grey, pack several into one, "
-        "and bring them back.",
+        "and bring them back. wic help COMMAND says more of one.",
+        epilog=_ENDS,
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"wic-layers {__version__}")
     parsers = parser.add_subparsers(metavar="COMMAND", required=True, title="commands")
+    called = None
     for command in COMMANDS:
         description = f"{command.summary}. {command.more}".strip()
         own = parsers.add_parser(
@@ -97,4 +133,11 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
         own.set_defaults(run=command.run)
         if words[:1] == [command.name]:
             command.add_arguments(own)
-    return parser
+            called = own
+    names = [command.name for command in COMMANDS]
+    if words and called is None and not words[0].startswith("-"):
+        close = difflib.get_close_matches(words[0].lower(), names, n=2, cutoff=0.65) or names
+        raise WICArgumentError(
+            f"Expected a command, such as {', '.join(close)}; got {words[0]!r} (see wic --help)."
+        )
+    return parser, called

@@ -10,13 +10,15 @@ from typing import Literal, TypeAlias
 import torch
 from torch import Tensor
 
+from wic_layers.codec.history import went_through_jpeg
 from wic_layers.codec.running import backward_pixels, backward_tiles, reference_pixels
 from wic_layers.codec.tiles import Progress
+from wic_layers.codec.work import part
 from wic_layers.models import Network
-from wic_layers.pictures import psnr
+from wic_layers.pictures import as_grey, psnr
 from wic_layers.tasks.base import Task
 
-__all__ = ["Check", "Written", "judge", "spread"]
+__all__ = ["Check", "Written", "doubted", "judge", "runs_to_judge", "spread"]
 
 Check: TypeAlias = Literal["all", "some", "none"]
 """How much of a forward picture is run backwards to say what comes back from it."""
@@ -47,6 +49,9 @@ class Written:
             nothing had been there to bring back; else None.
         psnr_about: The same of some tiles of it; empty if not measured.
         tiles: On how many tiles of how many ``psnr_about`` was measured, or None.
+        is_stored: Whether the picture is the photograph itself, which was grey already.
+        carries: What of the photograph the file carries beside its pixels: alpha, exif, dpi.
+        omitted: What of that was not written to what came back.
     """
 
     path: Path
@@ -60,6 +65,9 @@ class Written:
     doubt: str | None = None
     psnr_about: tuple[float, ...] = ()
     tiles: tuple[int, int] | None = None
+    is_stored: bool = False
+    carries: tuple[str, ...] = ()
+    omitted: tuple[str, ...] = ()
 
 
 def judge(
@@ -81,7 +89,7 @@ def judge(
         task: What the network is for.
         network: The network.
         x: What went into it, as :meth:`~wic_layers.tasks.Task.packed` gives it.
-        originals: The images of it that come back, uint8 (3, h, w).
+        originals: The images of it that come back, uint8 (3, h, w); grey ones (1, h, w).
         picture: What is in the file, uint8 (out_channels, H, W).
         check: ``"all"``: run it backwards as a whole; ``"some"``: only some tiles of a large one;
             ``"none"``: measure nothing.
@@ -93,13 +101,18 @@ def judge(
     sizes = written.returns
     # what was padded at the same size does not count
     width, height = written.source if task.scale == 1 else written.size
-    reference = reference_pixels(task, x)
+    with part(0.1):
+        reference = reference_pixels(task, x)
     forward = psnr(picture[:, :height, :width], reference[:, :height, :width])
     if check == "all" or picture[0].numel() * task.scale**2 <= WHOLE:
-        back = backward_pixels(task, network, picture, sizes, tile=tile, progress=progress)
-        return replace(written, psnr=forward, psnr_back=tuple(map(psnr, back, originals)))
+        with part(0.9):
+            back = backward_pixels(task, network, picture, sizes, tile=tile, progress=progress)
+        pairs = zip(back, originals, strict=True)
+        figures = tuple(psnr(_like(one, original), original) for one, original in pairs)
+        return replace(written, psnr=forward, psnr_back=figures)
     corners = sorted({corner for size in sizes for corner in spread(size)})
-    tiles = backward_tiles(task, network, picture, corners, TILE, progress=progress)
+    with part(0.9):
+        tiles = backward_tiles(task, network, picture, corners, TILE, progress=progress)
     figures = tuple(
         _psnr_of_tiles(original, [images[3 * index : 3 * index + 3] for images in tiles], corners)
         for index, original in enumerate(originals)
@@ -110,6 +123,20 @@ def judge(
     return replace(written, psnr=forward, psnr_about=figures, tiles=(len(corners), total))
 
 
+def runs_to_judge(check: Check, pixels: int) -> float:
+    """Returns about how many runs of the network :func:`judge` takes as long as."""
+    if check == "all" or (check == "some" and pixels <= WHOLE):
+        return 1.0
+    if check == "some":
+        return TILES * (2 * TILE) ** 2 / pixels  # with what they see around them
+    return 0.0
+
+
+def _like(back: Tensor, original: Tensor) -> Tensor:
+    """What came back, in one channel where the original is grey."""
+    return as_grey(back) if len(original) == 1 else back
+
+
 def _psnr_of_tiles(
     original: Tensor, tiles: Sequence[Tensor], corners: Sequence[tuple[int, int]]
 ) -> float:
@@ -117,7 +144,7 @@ def _psnr_of_tiles(
     pairs = []
     for (top, left), tile in zip(corners, tiles, strict=True):
         inside = original[:, top : top + TILE, left : left + TILE]
-        back = tile[:, : inside.shape[1], : inside.shape[2]]
+        back = _like(tile[:, : inside.shape[1], : inside.shape[2]], inside)
         pairs.append((back.flatten(1), inside.flatten(1)))
     back, inside = (torch.cat(parts, 1) for parts in zip(*pairs, strict=True))
     return psnr(back, inside)
@@ -142,3 +169,20 @@ def spread(size: tuple[int, int]) -> list[tuple[int, int]]:
         if cell not in cells:
             cells.append(cell)
     return [(row * TILE, column * TILE) for row, column in cells]
+
+
+def doubted(task: Task, picture: Tensor, images: Sequence[Tensor]) -> str | None:
+    """Returns a sentence if a picture looks as if it could not bring its images back, else None.
+
+    Args:
+        task: The task that it was run backwards for.
+        picture: What was run backwards, uint8 (out_channels, H, W).
+        images: What came back from it, each uint8 (3, h, w).
+    """
+    # at the same size, the picture of a photograph that was a JPEG file shows that one's steps
+    if task.scale > 1 and went_through_jpeg(picture):
+        return (
+            "The picture looks as if it had been a JPEG file, which destroys what it holds: what "
+            "came back has lost details, or is something else."
+        )
+    return task.doubt(picture, images)

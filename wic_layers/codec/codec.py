@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-import warnings
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,28 +11,41 @@ from typing import TypeAlias, TypedDict, TypeVar, get_args
 import torch
 from torch import Tensor, nn
 
-from wic_layers.codec.checking import Check, Written, judge
+from wic_layers.codec.beside import Beside, read_photos
+from wic_layers.codec.checking import Check, Written, doubted, judge, runs_to_judge
 from wic_layers.codec.mark import Mark, Sizes, digest
+from wic_layers.codec.parts import Part, join
 from wic_layers.codec.running import backward_pixels, check_size, forward_pixels, load_network
+from wic_layers.codec.sentences import refuse_paths
+from wic_layers.codec.source import read_source
 from wic_layers.codec.tiles import Progress
-from wic_layers.errors import WICArgumentError, WICFileError, WICWarning
+from wic_layers.codec.work import in_notebook, part
+from wic_layers.errors import WICArgumentError, warn
 from wic_layers.models import Network
 from wic_layers.pictures import (
     as_channels,
+    as_grey,
     as_kind,
     as_layer,
     as_pixels,
     check_output,
+    is_grey,
+    pad_to,
     read_carrier,
-    read_image,
-    read_layer,
     size_of,
     write_png,
 )
+from wic_layers.pictures.names import numbered
 from wic_layers.tasks.base import Task
-from wic_layers.tasks.registry import TASKS
+from wic_layers.tasks.registry import find_task
 
 __all__ = ["Codec", "Options", "PathLike"]
+
+_WRITING = 0.05
+"""The share of a file's work that writing it is, of small networks as of large pictures."""
+
+_RUNS_OF_A_STEP = 3
+"""Runs of a network that a step of ``refine`` takes as long as."""
 
 T = TypeVar("T")
 PathLike: TypeAlias = str | Path
@@ -48,6 +60,7 @@ class Options(TypedDict, total=False):
     tile: int | None
     fast: bool
     progress: Progress | None
+    max_pixels: int | None
 
 
 class Codec:
@@ -69,6 +82,8 @@ class Codec:
         fast: Run the couplings of a network that is loaded in bfloat16, about twice as fast where
             the machine has it.
         progress: Called after every tile with the number of tiles that are done and of all.
+        max_pixels: How many pixels files may have, those that are read and those that come back;
+            by default as many as Pillow takes, 179 million.
 
     Raises:
         WICArgumentError: If there is no such task. Whatever needs the network raises it if it is
@@ -95,14 +110,16 @@ class Codec:
         tile: int | None = None,
         fast: bool = False,
         progress: Progress | None = None,
+        max_pixels: int | None = None,
     ) -> None:
         several = [task] if isinstance(task, (str, Task)) else task
-        self.tasks = tuple(_task(each) for each in several)
+        self.tasks = tuple(find_task(each) for each in several)
         self.model = model
         self.device = device
         self.tile = tile
         self.fast = fast
         self.progress = progress
+        self.max_pixels = max_pixels
         self._loaded: dict[tuple[object, ...], tuple[Task, Network]] = {}
 
     @property
@@ -143,13 +160,16 @@ class Codec:
             WICShapeError: If an image has no shape of an image, or is too large.
             TypeError: If an image is of no kind that is taken.
         """
+        refuse_paths(images, self.tasks[0].commands[0])
         task = self.task
         read = as_layer if task.has_opacity else as_pixels
         pixels = [read(image, task.title_of(index)) for index, image in enumerate(images)]
-        picture, *_ = self._forward(pixels, refine, fit=fit)
+        size = pixels[0][0].numel() if pixels else 0
+        with in_notebook(task.commands[0], size, enabled=self.progress is None):
+            picture, *_ = self._forward(pixels, refine, fit=fit)
         return as_kind(picture, images[0])
 
-    def decode(self, picture: T, sizes: Sizes | None = None) -> list[T]:
+    def decode(self, picture: T, sizes: Sizes | None = None, *, grey: bool = False) -> list[T]:
         """Brings back the images that a picture was made of.
 
         A ``WICWarning`` says where what comes back looks as if nothing had been there to bring
@@ -159,6 +179,7 @@ class Codec:
             picture: What :meth:`encode` gave, every pixel as it was made.
             sizes: The (width, height) of each image that comes back; by default as large as they
                 can have been.
+            grey: The images were grey, so that they come back with one channel. Files say it.
 
         Returns:
             The images, of the picture's kind.
@@ -168,6 +189,7 @@ class Codec:
                 grey where the task's is.
             TypeError: If the picture is of no kind that is taken.
         """
+        refuse_paths([picture], self.tasks[0].commands[1])
         task, network = self._load(self.tasks, self.model)
         title = task.picture_title
         pixels = as_pixels(picture, title, carrier=True, channels=task.out_channels)
@@ -175,13 +197,15 @@ class Codec:
             width, height = size_of(pixels)
             sizes = [(width * task.scale, height * task.scale)] * task.restored_count
         check_size(task, pixels, sizes, title)
-        images = backward_pixels(
-            task, network, pixels, sizes, tile=self.tile, progress=self.progress
-        )
-        doubt = task.doubt(pixels, images)
+        size = pixels[0].numel() * task.scale**2
+        with in_notebook(task.commands[1], size, enabled=self.progress is None):
+            images = backward_pixels(
+                task, network, pixels, sizes, tile=self.tile, progress=self.progress
+            )
+        doubt = doubted(task, pixels, images)
         if doubt is not None:
-            warnings.warn(doubt, WICWarning, stacklevel=_frames_of_the_package())
-        return [as_kind(image, picture) for image in images]
+            warn(doubt)
+        return [as_kind(as_grey(image) if grey else image, picture) for image in images]
 
     # ----------------------------------------------------------------------------------- in files
 
@@ -195,56 +219,93 @@ class Codec:
         marked: bool = True,
         force: bool = False,
         check: Check = "some",
+        keep_metadata: bool = False,
+        reduce_depth: bool = False,
     ) -> Written:
         """Makes one image file of several, as :meth:`encode` does.
 
+        Grey images come back with one channel. Where the task makes one picture of a single
+        photograph (``down``, ``gray``), its transparency comes back too, exactly: the file carries
+        it beside its pixels, and shows it; and a grey photograph is its own grey picture.
+
         Args:
-            images: The image files, or pixels that were read of them, uint8 (3, H, W).
+            images: The image files, or pixels that were read of them, uint8 (3, H, W); where
+                transparency counts, (4, H, W) with opacity last.
             out: The PNG to write.
             refine: See :meth:`encode`.
             fit: See :meth:`encode`.
-            marked: Say in a text chunk what made the file. Without it the file holds pixels only,
+            marked: Say in a chunk of the file what made it. Without it the file holds pixels only,
                 and :meth:`decode_file` needs the model and the sizes.
             force: Replace an output that exists.
             check: How much of it is run backwards, to say what comes back: ``"all"``; ``"some"``,
                 all up to two megapixels and eight tiles of what is larger; or ``"none"``.
+            keep_metadata: Carry what the photograph's file says of it, its EXIF (date, place,
+                camera) and density, beside the pixels; of ``down`` and ``gray``. By default it
+                does not leave your hands.
+            reduce_depth: Take the upper 8 bits of images that have 16.
 
         Returns:
             What was written, with the PSNR of the file and of the images that come back from it.
 
         Raises:
             WICFileError: If a file cannot be read or written.
-            WICArgumentError: As :meth:`encode`, or if ``check`` is another word.
+            WICArgumentError: As :meth:`encode`; if ``check`` is another word; or if something
+                should travel beside the pixels of a file that is not marked, or of another task.
             WICShapeError: As :meth:`encode`.
         """
         if check not in get_args(Check):
             raise WICArgumentError(f"Expected check 'all', 'some' or 'none'; got {check!r}.")
         paths = [image for image in images if not isinstance(image, Tensor)]
         target = check_output(out, inputs=paths, force=force)
-        foreground, pixels = self.task.foreground, []
-        for index, image in enumerate(images):
-            read = read_layer if index == foreground else read_image
-            pixels.append(image if isinstance(image, Tensor) else read(image))
         task, network = self._load(self.tasks, self.model)
-        picture, x, originals, sizes = self._forward(pixels, refine, fit=fit)
+        beside, pixels = read_photos(
+            task, images, keep_metadata=keep_metadata, reduce_depth=reduce_depth,
+            max_pixels=self.max_pixels,
+        )  # fmt: skip
+        parts = beside.parts()
+        if parts and not marked:
+            raise WICArgumentError(
+                "Expected an opaque photo, and no metadata to keep, for a file that is not marked."
+            )
+        forward = 1 + _RUNS_OF_A_STEP * refine
+        judging = runs_to_judge(check, pixels[0][0].numel())
+        share = (1 - _WRITING) / (forward + judging)
+        is_stored = marked and task.keeps_grey and len(pixels) == 1 and is_grey(pixels[0])
+        if is_stored:
+            originals, sizes = pixels, tuple(map(size_of, pixels))
+            picture = pad_to(pixels[0][:1], task.padded(sizes[0]))
+        else:
+            with part(share * forward):
+                picture, x, originals, sizes = self._forward(pixels, refine, fit=fit)
         written = Written(
-            target, size_of(picture), size_of(pixels[0]), network.weights_id, returns=sizes
-        )
+            target, size_of(picture), size_of(pixels[0]), network.weights_id, returns=sizes,
+            is_stored=is_stored, carries=tuple(part.name for part in parts),
+        )  # fmt: skip
         if task.restored_count < task.images:  # secrets beside a cover
             pairs = zip(originals, pixels[1:], strict=True)
             reduced = [None if new is old else size_of(old) for new, old in pairs]
             written = replace(written, reduced_from=tuple(reduced))
         mark = Mark(
             task.name, network.preset, written.weights or "", written.returns, written.size,
-            digest(picture),
+            digest(picture), tuple(map(is_grey, originals)),
         )  # fmt: skip
-        write_png(picture, target, text=mark.dumps() if marked else None, force=force)
-        if check != "none":  # judged as whoever gets the file will see it
-            picture = as_channels(read_carrier(target)[0], task.out_channels, str(target))
-        return judge(
-            written, task, network, x, originals, picture,
-            check=check, tile=self.tile, progress=self.progress,
-        )  # fmt: skip
+        chunk = join([Part.of("mark", mark.dumps().encode()), *parts]) if marked else None
+        with part(_WRITING):
+            write_png(beside.shown_with(picture, task.scale), target, chunk=chunk, force=force)
+        if check == "none":
+            return written
+        if is_stored:
+            return replace(written, psnr=math.inf, psnr_back=(math.inf,))
+        # judged as whoever gets the file will see it
+        picture = as_channels(
+            read_carrier(target, max_pixels=self.max_pixels)[0], task.out_channels, str(target)
+        )
+        originals = [image[:1] if is_grey(image) else image for image in originals]
+        with part(share * judging):
+            return judge(
+                written, task, network, x, originals, picture,
+                check=check, tile=self.tile, progress=self.progress,
+            )  # fmt: skip
 
     def decode_file(
         self,
@@ -253,6 +314,7 @@ class Codec:
         *,
         sizes: Sizes | None = None,
         force: bool = False,
+        keep_metadata: bool = False,
     ) -> list[Written]:
         """Brings back the images that an image file was made of.
 
@@ -265,6 +327,8 @@ class Codec:
             sizes: The (width, height) of each image that comes back. A marked file says them; if
                 both do, they must agree.
             force: Replace outputs that exist.
+            keep_metadata: Write the EXIF and density that the file carries; see
+                :meth:`encode_files`.
 
         Returns:
             What was written.
@@ -274,33 +338,48 @@ class Codec:
             WICArgumentError: If the model or ``sizes`` do not agree with the file.
         """
         check_output(out, inputs=(path,), force=True)
-        stored, text = read_carrier(path)
-        if text is not None:
-            mark = Mark.loads(text, path)
-            task = self._task_of(mark, path)
-            mark.check(task, stored, path, sizes)
-            model, sizes = self.model or mark.model_for(path), mark.sizes
-            task, network = self._load((task,), model)
-            mark.check_weights(network.weights_id or "", model, path)
-        elif self.model is None or sizes is None:
-            raise WICFileError(self._unmarked(path))
+        source = read_source(path, self.tasks, sizes, model=self.model, max_pixels=self.max_pixels)
+        network: Network | None = None
+        if source.mark is not None and source.task is not None:
+            mark, task = source.mark, source.task
+            sizes, grey = mark.sizes, mark.grey
+            if not (task.keeps_grey and all(grey)):  # else the picture is the photograph
+                model = self.model or mark.model_for(path)
+                task, network = self._load((task,), model)
+                mark.check_weights(network.weights_id or "", model, path)
         else:
             task, network = self._load(self.tasks, self.model)
-        picture = as_channels(stored, task.out_channels, str(path))
+            sizes = sizes or ()
+            grey = (False,) * len(sizes)
+        picture = as_channels(source.pixels, task.out_channels, str(path))
         check_size(task, picture, sizes, str(path))
-        targets = _numbered(Path(out), len(sizes))
+        beside = Beside.of(source.parts if task.has_companions else {}, sizes[0], path)
+        targets = numbered(Path(out), len(sizes))
         for target in targets:
             check_output(target, inputs=(path,), force=force)
-        images = backward_pixels(
-            task, network, picture, sizes, tile=self.tile, progress=self.progress
-        )
-        doubt = task.doubt(picture, images) if text is None else None
-        for image, target in zip(images, targets, strict=True):
-            write_png(image, target, force=force)
-        return [
-            Written(target, size_of(image), size_of(picture), network.weights_id, doubt=doubt)
-            for image, target in zip(images, targets, strict=True)
-        ]
+        if network is None:
+            images = [picture[:, :height, :width] for width, height in sizes]
+        else:
+            with part(1 - _WRITING):
+                images = backward_pixels(
+                    task, network, picture, sizes, tile=self.tile, progress=self.progress
+                )
+        doubt = doubted(task, picture, images) if source.mark is None else None
+        metadata = beside.metadata if keep_metadata else None
+        written = []
+        # the first one last: where it is, the others are too, wherever this was ended
+        for image, was_grey, target in reversed(list(zip(images, grey, targets, strict=True))):
+            shown = as_grey(image) if was_grey and len(image) > 1 else image
+            with part(_WRITING / len(images)):
+                write_png(beside.restored_with(shown), target, metadata=metadata, force=force)
+            weights = None if network is None else network.weights_id
+            omitted = () if keep_metadata else beside.metadata.names
+            written.append(
+                Written(
+                    target, size_of(image), size_of(picture), weights, doubt=doubt, omitted=omitted
+                )
+            )
+        return written[::-1]
 
     def _forward(
         self, pixels: Sequence[Tensor], refine: int, *, fit: bool
@@ -317,43 +396,3 @@ class Codec:
             task, network, x, sizes, tile=self.tile, progress=self.progress, refine=refine
         )
         return picture, x, originals, sizes
-
-    def _task_of(self, mark: Mark, path: PathLike) -> Task:
-        for task in self.tasks:
-            if task.name == mark.task:
-                return task
-        forward, backward = self.tasks[0].commands
-        raise WICFileError(
-            f"{path} was made for {mark.task!r}; `{backward}` takes what `{forward}` made."
-        )
-
-    def _unmarked(self, path: PathLike) -> str:
-        forward, backward = self.tasks[0].commands
-        return (
-            f"{path} does not say that `{forward}` made it, so nothing can be brought back; if it "
-            f"did, and its chunk was left out or lost, say so: `{backward} {path} --preset "
-            f"{self.tasks[0].preset} --size 640x480`, with the size of what comes back."
-        )
-
-
-def _task(task: str | Task) -> Task:
-    if isinstance(task, Task):
-        return task
-    if task not in TASKS:
-        raise WICArgumentError(f"Expected one of {', '.join(TASKS)}; got {task!r}.")
-    return TASKS[task]
-
-
-def _numbered(out: Path, count: int) -> list[Path]:
-    """Returns the names of ``count`` files: ``out``, or ``out`` with -1, -2, ... in its name."""
-    if count == 1:
-        return [out]
-    return [out.with_name(f"{out.stem}-{index}{out.suffix}") for index in range(1, count + 1)]
-
-
-def _frames_of_the_package() -> int:
-    """The level at which a warning is shown where a user's code called the package."""
-    level = 1
-    while sys._getframe(level).f_globals.get("__name__", "").startswith("wic_layers."):
-        level += 1
-    return level

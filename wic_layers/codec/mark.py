@@ -19,18 +19,20 @@ from wic_layers.tasks.base import Task
 
 __all__ = ["Mark", "digest"]
 
-_FORMAT = 2
 Sizes: TypeAlias = Sequence[tuple[int, int]]
 
 
 def digest(picture: Tensor) -> str:
     """Returns 16 hex digits that change with any pixel of a uint8 picture."""
-    return hashlib.sha256(picture.cpu().contiguous().numpy().tobytes()).hexdigest()[:16]
+    pixels = hashlib.sha256()
+    for channel in picture.cpu():  # one after the other, without a copy of them all
+        pixels.update(channel.contiguous().numpy())
+    return pixels.hexdigest()[:16]
 
 
 @dataclass(frozen=True)
 class Mark:
-    """What a file says about itself, as JSON in its text chunk.
+    """What a file says about itself, as JSON in the part ``mark`` of its chunk.
 
     Attributes:
         task: Name of the task.
@@ -39,7 +41,9 @@ class Mark:
             came from none.
         sizes: The (width, height) of each image that comes back.
         pixels: The (width, height) of the file.
-        digest: Of its pixels; see :func:`digest`.
+        digest: Of its pixels, without opacity; see :func:`digest`.
+        grey: For each image that comes back, whether its three channels were equal: it comes back
+            with one.
     """
 
     task: str
@@ -48,45 +52,76 @@ class Mark:
     sizes: tuple[tuple[int, int], ...]
     pixels: tuple[int, int]
     digest: str
+    grey: tuple[bool, ...]
 
     def dumps(self) -> str:
         """Returns the mark as ASCII text."""
-        return json.dumps({"format": _FORMAT, **asdict(self)})
+        return json.dumps(asdict(self))
 
     @classmethod
-    def loads(cls, text: str, source: str | Path = "A file") -> Mark:
+    def loads(cls, text: str | bytes, source: str | Path = "A file") -> Mark:
         """Returns the mark that a text stands for.
 
         Args:
-            text: What is in the text chunk.
+            text: What is in the part.
             source: The file, for errors.
 
         Raises:
-            WICFileError: If it stands for none, or for one of another format.
+            WICFileError: If it stands for none.
         """
         damaged = WICFileError(f"{source} cannot be used: its wic-layers chunk is damaged.")
         try:
             fields = json.loads(text)
         except (ValueError, RecursionError):
             fields = None
-        if not isinstance(fields, dict):
-            raise damaged
-        if fields.pop("format", None) != _FORMAT:
-            raise WICFileError(
-                f"{source} cannot be used: its wic-layers chunk is not of format {_FORMAT}, the "
-                f"one known to this version."
-            )
         fits = (
-            fields.keys() == cls.__dataclass_fields__.keys()
+            isinstance(fields, dict)
+            and fields.keys() == cls.__dataclass_fields__.keys()
             and all(isinstance(fields[key], str) for key in ("task", "weights", "digest"))
             and isinstance(fields["preset"], str | None)
             and isinstance(fields["sizes"], list)
             and all(_is_size(size) for size in (*fields["sizes"], fields["pixels"]))
+            and isinstance(fields["grey"], list)
+            and len(fields["grey"]) == len(fields["sizes"])
+            and all(isinstance(grey, bool) for grey in fields["grey"])
         )
         if not fits:
             raise damaged
         sizes = tuple(tuple(size) for size in fields["sizes"])
-        return cls(**{**fields, "sizes": sizes, "pixels": tuple(fields["pixels"])})
+        tuples = {"sizes": sizes, "pixels": tuple(fields["pixels"]), "grey": tuple(fields["grey"])}
+        return cls(**{**fields, **tuples})
+
+    def task_among(self, tasks: Sequence[Task], source: str | Path) -> Task:
+        """Returns the task that the file was made for.
+
+        Raises:
+            WICFileError: If it is none of ``tasks``.
+        """
+        for task in tasks:
+            if task.name == self.task:
+                return task
+        forward, backward = tasks[0].commands
+        raise WICFileError(
+            f"{source} was made for {self.task!r}; `{backward}` takes what `{forward}` made."
+        )
+
+    def check_size(self, size: tuple[int, int], source: str | Path) -> None:
+        """Checks what a file says against its size, before its pixels are read.
+
+        Args:
+            size: Its (width, height).
+            source: The file, for errors.
+
+        Raises:
+            WICFileError: If it is another one than was written.
+        """
+        width, height = size
+        if self.pixels != size:
+            raise WICFileError(
+                f"{source} is {width}x{height} but was written as "
+                f"{self.pixels[0]}x{self.pixels[1]}: it was resized or cropped, which destroys "
+                f"what it holds."
+            )
 
     def check(
         self, task: Task, pixels: Tensor, source: str | Path, sizes: Sizes | None = None
@@ -103,13 +138,7 @@ class Mark:
             WICFileError: If the pixels are not those that were written.
             WICArgumentError: If the sizes do not agree.
         """
-        width, height = size_of(pixels)
-        if self.pixels != (width, height):
-            raise WICFileError(
-                f"{source} is {width}x{height} but was written as "
-                f"{self.pixels[0]}x{self.pixels[1]}: it was resized or cropped, which destroys "
-                f"what it holds."
-            )
+        self.check_size(size_of(pixels), source)
         with suppress(WICShapeError):
             pixels = as_channels(pixels, task.out_channels)
         if digest(pixels) != self.digest:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from wic_layers.codec.carrier import CARRIER
 from wic_layers.codec.refining import refine as improved
 from wic_layers.codec.tiles import Progress, Tiling
+from wic_layers.codec.work import counted, part
 from wic_layers.errors import WICArgumentError, WICError, WICShapeError
 from wic_layers.models import PRESETS, Network, from_pretrained
 from wic_layers.models.inspection import in_evaluation_mode
@@ -208,10 +209,11 @@ def forward_pixels(
 
     def run(piece: Tensor) -> Tensor:
         packed = _as_input(piece[:inputs], network)
-        y = network(packed)
-        if refine:
-            mask = piece[inputs:][None].to(y) if is_masked else None
-            y = improved(task, network, packed, y, refine, mask)
+        with counted(network, 1 + (refine + 2 if refine else 0)):
+            y = network(packed)
+            if refine:
+                mask = piece[inputs:][None].to(y) if is_masked else None
+                y = improved(task, network, packed, y, refine, mask)
         return _as_pixels(y[0]) if rounded else y[0].float().cpu()
 
     network = in_evaluation_mode(network)
@@ -274,7 +276,9 @@ def backward_tiles(
     tiling, run = _backward(task, network, picture, side)
     tiles = []
     for done, (top, left) in enumerate(corners, start=1):
-        tiles.append(tiling.run_one(run, picture, (top // task.scale, left // task.scale)))
+        with part(1 / len(corners)):
+            tile = tiling.run_one(run, picture, (top // task.scale, left // task.scale))
+        tiles.append(tile)
         if progress is not None:
             progress(done, len(corners))
     return tiles
@@ -289,7 +293,9 @@ def _backward(
     network, is_exact = in_evaluation_mode(network), picture.is_floating_point()
 
     def run(piece: Tensor) -> Tensor:
-        images = torch.cat(task.restored(network.inverse(_as_input(piece, network))), dim=1)[0]
+        with counted(network):
+            back = network.inverse(_as_input(piece, network))
+        images = torch.cat(task.restored(back), dim=1)[0]
         return images.float().clamp(0, 1).cpu() if is_exact else _as_pixels(images)
 
     return tiling, run

@@ -10,6 +10,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor, nn
 
+from wic_layers.codec.work import part
 from wic_layers.errors import WICArgumentError, WICError
 from wic_layers.models import Network
 from wic_layers.models.inspection import flow, receptive_field
@@ -106,7 +107,8 @@ class Tiling:
         corners = [(top, left) for top in rows for left in columns]
         out = torch.empty(0)
         for done, corner in enumerate(corners, start=1):
-            piece = self.run_one(function, x, corner)
+            with part(1 / len(corners)):
+                piece = self.run_one(function, x, corner)
             if len(corners) == 1:
                 out = piece
             else:

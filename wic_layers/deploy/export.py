@@ -25,7 +25,7 @@ from wic_layers.errors import (
     needing,
 )
 from wic_layers.pictures.pixels import continued
-from wic_layers.pictures.reading import quiet
+from wic_layers.pictures.silence import quiet
 
 if TYPE_CHECKING:
     from onnx import ModelProto, ValueInfoProto

@@ -11,10 +11,12 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
 from wic_layers._files import check_place, write_whole
+from wic_layers._text import printable
 from wic_layers.codec.running import load_network
 from wic_layers.errors import WICArgumentError, WICFileError
 from wic_layers.evaluation.metrics import METRICS, Row
@@ -24,8 +26,8 @@ from wic_layers.tasks import TASKS, Task
 
 __all__ = ["add_arguments", "run", "table"]
 
-ProgressBar = Callable[[int, str], AbstractContextManager[Callable[[int, int], None]]]
-"""Makes a progress bar from a total and a unit; it is told steps and the total."""
+ProgressBar = Callable[[int], AbstractContextManager[Any]]
+"""Makes a progress bar for a number of files; its ``file(name)`` is around the work on each."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -60,17 +62,18 @@ def run(args: argparse.Namespace, bar: ProgressBar) -> int:
     refined = f", refined in {args.refine} steps" if args.refine else ""
     precision = ", couplings in bfloat16" if args.fast else ""
     title = f"{network.preset or args.network}, {task.name}, weights {network.weights_id}"
-    print(f"{title}{refined}{precision}")
+    print(printable(f"{title}{refined}{precision}"))
     lines: list[dict[str, object]] = []
     for folder, paths in files.items():
         names, images = _large_enough(task, paths, args.reduce)
         rows = []
-        with bar(len(images), "file") as tick:
-            for each in evaluate(task, network, images, tile=args.tile, refine=args.refine):
-                rows.append(each)
-                tick(1, len(images))
+        results = evaluate(task, network, images, tile=args.tile, refine=args.refine)
+        with bar(len(images)) as shown:
+            for name in names:
+                with shown.file(name):
+                    rows.append(next(results))
         reduced = f" reduced by {args.reduce}" if args.reduce > 1 else ""
-        title = f"{folder.resolve().name}{reduced}, {len(images)} images"
+        title = printable(f"{folder.resolve().name}{reduced}, {len(images)} images")
         print(f"\n{table(title, mean_rows(rows))}", flush=True)
         for name, each in zip(names, rows, strict=True):
             lines += [{"folder": str(folder), "image": name, **asdict(row)} for row in each]
@@ -93,11 +96,8 @@ def _large_enough(
         image = reduce_by(read_image(path), reduce)
         width, height = size_of(image)
         if min(width, height) < least:
-            print(
-                f"wic: warning: {path}, {width}x{height}, is left out: {task.name} is judged "
-                f"from {least}x{least} on",
-                file=sys.stderr,
-            )
+            line = f"{path}, {width}x{height}, is left out: {task.name} is judged from {least}x"
+            print(printable(f"wic: warning: {line}{least} on"), file=sys.stderr)
             continue
         names.append(path.name)
         images.append(image)

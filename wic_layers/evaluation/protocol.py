@@ -12,6 +12,7 @@ from torch import Tensor
 
 from wic_layers.codec.carrier import CARRIER
 from wic_layers.codec.running import backward_pixels, forward_pixels, reference_pixels
+from wic_layers.codec.work import part
 from wic_layers.errors import WICArgumentError
 from wic_layers.evaluation.metrics import METRICS, Row, compare
 from wic_layers.models import Network
@@ -28,6 +29,10 @@ __all__ = ["FLOAT", "evaluate", "least_side", "mean_of_finite", "mean_rows", "re
 
 FLOAT = ", float"
 """The end of the names of rows without rounding."""
+
+
+_RUNS = 6
+"""Runs of the network that judging an image takes."""
 
 
 def evaluate(
@@ -114,7 +119,9 @@ def _judge(
 
     # what is written is what is read: the file's own bytes are decoded again
     x = task.packed(*inputs)
-    encoded = encode_png(forward_pixels(task, network, x, sizes, tile=tile, refine=refine))
+    with part(1 / _RUNS):
+        rounded = forward_pixels(task, network, x, sizes, tile=tile, refine=refine)
+    encoded = encode_png(rounded)
     picture = as_channels(_decode(encoded), task.out_channels)
     width, height = size_of(inputs[0]) if task.scale == 1 else size_of(picture)
     if task.scale > 1:
@@ -126,22 +133,27 @@ def _judge(
     pixels = width * height
     cover = picture[:, :height, :width]
     yield compare(forward, cover, reference, bits=8 * len(encoded) / pixels)
-    restored = backward_pixels(task, network, picture, sizes, tile=tile)
+    with part(1 / _RUNS):
+        restored = backward_pixels(task, network, picture, sizes, tile=tile)
     yield from compare_each(restored, originals, "")
     if task.scale > 1:
         enlarged = _bicubic(reference, sizes[0])
         plain = 8 * len(encode_png(reference)) / pixels
         yield compare(f"{back} by bicubic", inner(enlarged), inner(large), bits=plain)
     # the same without rounding
-    exact = forward_pixels(task, network, x, sizes, tile=tile, rounded=False, refine=refine)
+    with part(1 / _RUNS):
+        exact = forward_pixels(task, network, x, sizes, tile=tile, rounded=False, refine=refine)
     yield compare(f"{forward}{FLOAT}", exact[:, :height, :width].clamp(0, 1), reference)
-    floats = backward_pixels(task, network, exact, sizes, tile=tile)
+    with part(1 / _RUNS):
+        floats = backward_pixels(task, network, exact, sizes, tile=tile)
     yield from compare_each(floats, originals, FLOAT)
     # a second round trip of what came back; covers are taken as they look
     covers = [cover] if task.restored_count < task.images else []
     x = task.packed(*covers, *restored)
-    again = forward_pixels(task, network, x, sizes, tile=tile, refine=refine)
-    second = backward_pixels(task, network, again, sizes, tile=tile)
+    with part(1 / _RUNS):
+        again = forward_pixels(task, network, x, sizes, tile=tile, refine=refine)
+    with part(1 / _RUNS):
+        second = backward_pixels(task, network, again, sizes, tile=tile)
     yield compare(f"{forward}, second time", again[:, :height, :width], reference)
     yield from compare_each(second, originals, ", second time")
     yield from compare_each(second, restored, ", second time from the first")

@@ -285,6 +285,16 @@ place of their random z. ``dlv-...`` have the latent w too, and published they h
 """
 
 
+def _close(name: str) -> list[str]:
+    """Names that somebody may have meant: those that it is a part of, or else spelt alike."""
+    plain = name.strip().lower().replace("_", "-")
+    names = PRESETS.names()
+    parts = [each for each in names if plain and plain in each]
+    parts.sort(key=lambda each: not PRESETS[each].has_weights)
+    usual = ["rescaling-x2", "hiding-1-naive-small", "decolorization"]
+    return parts[:3] or difflib.get_close_matches(plain, names, n=3) or usual
+
+
 def find_preset(name: str) -> Preset:
     """Returns the preset of that name.
 
@@ -292,9 +302,8 @@ def find_preset(name: str) -> Preset:
         WICArgumentError: If there is none; the message names the closest ones.
     """
     if name not in PRESETS:
-        usual = ["rescaling-x2", "hiding-1-naive-small", "decolorization"]
-        close = difflib.get_close_matches(name, PRESETS.names(), n=3) or usual
         raise WICArgumentError(
-            f"Expected the name of a preset, such as {', '.join(close)}; got {name!r}."
+            f"Expected the name of a preset, such as {', '.join(_close(name))}; got {name!r} (see "
+            f"`wic presets`)."
         )
     return PRESETS[name]

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 import wic_layers
 from wic_layers._files import write_whole
+from wic_layers._text import printable
 from wic_layers.errors import WICArgumentError, WICDependencyError, WICFileError, needing
 from wic_layers.layer.completion import CompletionName
 from wic_layers.layer.conv import WIC
@@ -45,6 +46,7 @@ Precision = Literal["float16", "float32"]
 """How a file holds weights that are no kernels of WIC."""
 
 _FORMAT = 1
+_LICENCE = re.compile(r"[a-z0-9.+-]+")
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 _KINDS: Mapping[str, tuple[type, ...]] = {
     "network": (str,),
@@ -241,13 +243,20 @@ def _card(config: Mapping[str, Any], parameters: int, stored: str) -> str:
         "SHA-256": config["sha256"],
         **config["card"],
     }
-    licence = config["card"].get("licence", "other").lower()
-    table = "\n".join(f"| {key} | {value} |" for key, value in rows.items())
+    licence = str(config["card"].get("licence", "other")).lower()
+    if not _LICENCE.fullmatch(licence):  # or it could end the head, and begin another
+        licence = json.dumps(licence)
+    table = "\n".join(f"| {_cell(key)} | {_cell(value)} |" for key, value in rows.items())
     return (
         f"---\nlibrary_name: wic-layers\nlicense: {licence}\n---\n\n# {name}\n\n"
         f"Weights for [wic-layers](https://pypi.org/project/wic-layers/) {config['version']}.\n\n"
         f"| | |\n|---|---|\n{table}\n"
     )
+
+
+def _cell(value: object) -> str:
+    """A value in a table of Markdown, of one line."""
+    return printable(str(value)).replace("|", "\\|")
 
 
 def describe(name: str | Path, revision: str | None = None) -> tuple[dict[str, Any], Path]:
@@ -344,7 +353,11 @@ def _locate(name: str | Path, revision: str | None) -> tuple[Path, Path]:
             f"'{name}'. Train it with `wic train {name}`, or pass the folder of its weights."
         )
     elif path.exists():
-        raise WICFileError(f"Expected a folder of weights or its {TENSORS}; got {path}.")
+        raise WICFileError(
+            f"Expected a folder of weights or its {TENSORS}; got {path}. Of a checkpoint of other "
+            f"code `wic upgrade` makes one: wic upgrade irn {path} -o FOLDER (or hinet, iicnet, "
+            f"hcflow, dlv)."
+        )
     elif _HUB_NAME.fullmatch(str(name)):
         folder = _download(str(name), revision)
     else:

@@ -6,14 +6,16 @@ Neither Pillow nor NumPy is imported here: without them there is no image of the
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import TypeVar
 
 import torch
 from torch import Tensor
 
-from wic_layers.errors import WICShapeError
+from wic_layers.errors import WICShapeError, warn
+from wic_layers.pictures.depth import check_depth
 from wic_layers.pictures.pixels import as_channels
-from wic_layers.pictures.reading import as_opaque, check_single, has_opacity, pixels_of
+from wic_layers.pictures.reading import has_opacity, layer_of, pixels_of
 from wic_layers.pictures.writing import to_pil
 
 __all__ = ["as_kind", "as_layer", "as_pixels"]
@@ -42,7 +44,12 @@ def as_pixels(
     numpy = sys.modules.get("numpy")
     pillow = sys.modules.get("PIL.Image")
     if pillow is not None and isinstance(image, pillow.Image):
-        return as_channels(pixels_of(as_opaque(image, name, carrier=carrier)), channels, name)
+        check_depth(image, name)
+        doubts: list[str] = []
+        pixels, _ = pixels_of(image, name, carrier=carrier, doubts=doubts)
+        for doubt in doubts:
+            warn(doubt)
+        return as_channels(pixels, channels, name)
     if isinstance(image, Tensor):
         pixels, shape, layout = image.cpu(), image.shape, "(3, H, W) or (1, H, W)"
     elif numpy is not None and isinstance(image, numpy.ndarray):
@@ -58,6 +65,8 @@ def as_pixels(
         raise TypeError(
             f"Expected {name} as a PIL image, a NumPy array or a torch tensor; got "
             f"{type(image).__name__}."
+            + " Files have functions whose names end in _file."
+            * isinstance(image, (str, Path))
         )
     if pixels.dtype != torch.uint8:
         raise TypeError(f"Expected {name} with pixels of dtype uint8; got {pixels.dtype}.")
@@ -85,8 +94,12 @@ def as_layer(image: object, name: str = "layer") -> Tensor:
     pillow = sys.modules.get("PIL.Image")
     if pillow is not None and isinstance(image, pillow.Image):
         if has_opacity(image):
-            check_single(image, name)
-            return pixels_of(image.convert("RGBA"))
+            check_depth(image, name)
+            doubts: list[str] = []
+            parts = pixels_of(image, name, layer=True, doubts=doubts)
+            for doubt in doubts:
+                warn(doubt)
+            return layer_of(*parts)
     elif isinstance(image, Tensor):
         if image.ndim == 3 and len(image) == 4:
             return torch.cat((as_pixels(image[:3], name), as_pixels(image[3:], name)[:1]))

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from wic_layers.errors import WICShapeError
 
-__all__ = ["as_channels", "continued", "pad_to", "psnr", "size_of"]
+__all__ = ["as_channels", "as_grey", "continued", "is_grey", "pad_to", "psnr", "size_of"]
 
 
 def size_of(image: Tensor) -> tuple[int, int]:
@@ -100,3 +100,23 @@ def as_channels(pixels: Tensor, channels: int, name: str = "image") -> Tensor:
     if not bool((pixels == pixels[:1]).all()):
         raise WICShapeError(f"Expected {name} to be a grey image; it holds colours.")
     return pixels[:1]
+
+
+def is_grey(pixels: Tensor) -> bool:
+    """Whether the channels of an image (C, H, W) are equal."""
+    return all(torch.equal(pixels[0], channel) for channel in pixels[1:])
+
+
+def as_grey(pixels: Tensor) -> Tensor:
+    """Returns the mean of three channels as one, of what came back of a grey image.
+
+    What a network got wrong differs from channel to channel, and the mean has less of it.
+
+    Args:
+        pixels: (3, H, W), uint8.
+
+    Returns:
+        Pixels (1, H, W), uint8.
+    """
+    total = pixels.sum(0, keepdim=True, dtype=torch.int16)
+    return ((total + 1) // 3).to(torch.uint8)  # the nearest: thirds are never halves

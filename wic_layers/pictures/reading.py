@@ -1,70 +1,77 @@
-"""Images in, as 8-bit pixels: files, and what Pillow has read; modes, depths, profiles, opacity.
-
-Pillow is imported when a function needs it.
-"""
+"""Images in, as 8-bit pixels: files, and what Pillow has read; modes, depths, opacity."""
 
 from __future__ import annotations
 
-import io
-import threading
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from contextvars import ContextVar
 from pathlib import Path
-from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
 
-from wic_layers.errors import WICDependencyError, WICFileError
+from wic_layers.errors import WICFileError, WICShapeError, warn
+from wic_layers.pictures import tiff
+from wic_layers.pictures.colour import GREYS, converter, strips, tensor_of
+from wic_layers.pictures.depth import in_eight_bits
+from wic_layers.pictures.opening import is_lossy_webp, opened
+from wic_layers.pictures.png import CHUNK
 
 if TYPE_CHECKING:
     from PIL import Image
 
 __all__ = [
-    "KEYWORD",
-    "as_opaque",
-    "check_single",
+    "CHUNK",
+    "CarrierHead",
     "has_halved_chroma",
     "has_opacity",
-    "import_pillow",
+    "layer_of",
     "pixels_of",
-    "quiet",
     "read_carrier",
+    "read_carrier_head",
     "read_image",
     "read_layer",
 ]
 
-KEYWORD = "wic-layers"
-"""Keyword of the PNG text chunk that says what made a file."""
-
-_FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP")
 _OPAQUE_MODES = frozenset({"1", "L", "P", "RGB", "RGBX", "YCbCr"})
 _ALPHA_MODES = frozenset({"LA", "La", "PA", "RGBA", "RGBa"})
-_BITS_PER_SAMPLE, _PHOTOMETRIC, _YCBCR_SUBSAMPLING = 258, 262, 530  # tags of TIFF
+_LOSSLESS = frozenset({"PNG", "BMP", "DIB", "WEBP", "TIFF"})
+_YCBCR_SUBSAMPLING, _ORIENTATION = 530, 0x0112  # tags of TIFF and EXIF
 
 
-def read_image(path: str | Path) -> Tensor:
-    """Reads an image file: PNG, JPEG, WebP, TIFF or BMP.
+def read_image(
+    path: str | Path, *, reduce_depth: bool = False, max_pixels: int | None = None
+) -> Tensor:
+    """Reads an image file: PNG, JPEG, WebP, TIFF, BMP, AVIF or, with pillow-heif, HEIC.
 
-    Grey, palette and opaque alpha become RGB, the EXIF orientation is applied, and colours of
-    another profile than sRGB are converted to it.
+    Palette and opaque alpha become RGB, the EXIF orientation is applied, and colours that the file
+    says not to be sRGB, by a profile or by PNG's cICP, gAMA and cHRM, are converted to it. A
+    profile that cannot be used is said by a ``WICWarning``.
+
+    Args:
+        path: The file.
+        reduce_depth: Take the upper 8 bits of an image that has 16, in place of refusing it.
+        max_pixels: How many pixels it may have; by default as many as Pillow takes, 179 million.
 
     Returns:
-        Pixels (3, H, W), uint8.
+        Pixels (3, H, W), uint8. Those of a grey file are three views of one channel; ``clone`` it
+        to write into it.
 
     Raises:
-        WICFileError: If the file is missing, damaged, no image or too large (Pillow's limit); or
-            if reading would lose bits, transparency, frames or the meaning of CMYK colours.
+        WICFileError: If the file is missing, damaged, no image or too large; or if reading would
+            lose bits, transparency, frames, the colours of HDR or the meaning of CMYK.
         WICDependencyError: If Pillow is not installed.
     """
-    return _read(path, carrier=False)[0]
+    return _read(path, max_pixels, reduce_depth=reduce_depth)[0].expand(3, -1, -1)
 
 
-def read_layer(path: str | Path) -> Tensor:
+def read_layer(
+    path: str | Path, *, reduce_depth: bool = False, max_pixels: int | None = None
+) -> Tensor:
     """Reads an image file with its transparency.
+
+    Args:
+        path: The file.
+        reduce_depth: See :func:`read_image`.
+        max_pixels: See :func:`read_image`.
 
     Returns:
         Pixels (4, H, W), opacity last, or (3, H, W) where the file has none, uint8.
@@ -73,108 +80,112 @@ def read_layer(path: str | Path) -> Tensor:
         WICFileError: As :func:`read_image`.
         WICDependencyError: If Pillow is not installed.
     """
-    return _read(path, carrier=False, layer=True)[0]
+    return layer_of(*_read(path, max_pixels, layer=True, reduce_depth=reduce_depth))
 
 
-def read_carrier(path: str | Path) -> tuple[Tensor, str | None]:
-    """Reads a PNG file whose very pixels count.
+class CarrierHead(NamedTuple):
+    """What a file says of itself before its pixels are read.
 
-    Returns:
-        Pixels (3, H, W) or (1, H, W), uint8, as they are stored; and the text of the
-        ``wic-layers`` chunk or None.
+    Attributes:
+        size: Its (width, height).
+        chunk: The content of a PNG's chunk of our own, or None.
+    """
+
+    size: tuple[int, int]
+    chunk: bytes | None
+
+
+def read_carrier_head(path: str | Path, *, max_pixels: int | None = None) -> CarrierHead:
+    """Reads what a file says of itself whose very pixels count, and no pixels.
 
     Raises:
-        WICFileError: As :func:`read_image`; and if the file is not a PNG.
+        WICFileError: As :func:`read_carrier`, but for pixels that are damaged.
         WICDependencyError: If Pillow is not installed.
     """
-    return _read(path, carrier=True)
+    with opened(path, max_pixels) as (image, chunk):
+        _check_lossless(image, path)
+        return CarrierHead(image.size, chunk)
 
 
-def _read(path: str | Path, *, carrier: bool, layer: bool = False) -> tuple[Tensor, str | None]:
-    pillow = import_pillow()
-    try:
-        with quiet(), pillow.open(path, formats=_FORMATS) as image:
-            limit = pillow.MAX_IMAGE_PIXELS
-            if limit is not None and image.width * image.height > limit:
-                raise pillow.DecompressionBombError
-            if carrier and image.format != "PNG":
-                raise WICFileError(
-                    f"{path} is a {image.format} file; expected the PNG as it was written, "
-                    f"since lossy compression destroys what it holds."
-                )
-            opaque, alpha = _split_opacity(image, str(path)) if layer else (image, None)
-            pixels = pixels_of(as_opaque(opaque, str(path), carrier=carrier))
-            if alpha is not None:
-                pixels = torch.cat((pixels, alpha))
-            text = getattr(image, "text", {}).get(KEYWORD)
-    except WICFileError:
-        raise
-    except FileNotFoundError as error:
-        raise WICFileError(f"{path} does not exist.") from error
-    except IsADirectoryError as error:
-        raise WICFileError(f"{path} is a folder; expected an image file.") from error
-    except pillow.UnidentifiedImageError as error:
-        raise WICFileError(
-            f"{path} is not an image that can be read; expected PNG, JPEG, WebP, TIFF or BMP."
-        ) from error
-    except pillow.DecompressionBombError as error:
-        raise WICFileError(
-            f"{path} claims more than {pillow.MAX_IMAGE_PIXELS} pixels, Pillow's limit against "
-            f"files made to exhaust the memory."
-        ) from error
-    except MemoryError as error:
-        raise WICFileError(f"{path} is too large for the memory that is left.") from error
-    except Exception as error:  # Pillow's decoders raise nearly anything for a damaged file
-        if isinstance(error, OSError) and error.strerror:
-            raise WICFileError(f"{path} cannot be read: {error.strerror}.") from error
-        reason = str(error).rstrip(".") or type(error).__name__
-        raise WICFileError(f"{path} is damaged or cut short: {reason}.") from error
-    return pixels, None if text is None else str(text)
+def read_carrier(
+    path: str | Path, *, max_pixels: int | None = None
+) -> tuple[Tensor, bytes | None]:
+    """Reads a file whose very pixels count: a PNG, or what was saved of it without loss.
+
+    Args:
+        path: The file: PNG, BMP, TIFF or lossless WebP.
+        max_pixels: As of :func:`read_image`.
+
+    Returns:
+        Pixels (3, H, W) or (1, H, W), uint8, as they are stored; and the content of the chunk of
+        our own, which a PNG may have, or None. Where there is one, opacity is left out: it is for
+        viewers.
+
+    Raises:
+        WICFileError: As :func:`read_image`; and if the file was compressed with loss.
+        WICDependencyError: If Pillow is not installed.
+    """
+    with opened(path, max_pixels) as (image, chunk):
+        _check_lossless(image, path)
+        eight = in_eight_bits(image, path, max_pixels)
+        pixels, _ = pixels_of(eight, str(path), carrier=True, layer=chunk is not None)
+        return pixels, chunk
+
+
+def _read(
+    path: str | Path, max_pixels: int | None, *, layer: bool = False, reduce_depth: bool = False
+) -> tuple[Tensor, Tensor | None]:
+    doubts: list[str] = []
+    with opened(path, max_pixels) as (image, _):
+        eight = in_eight_bits(image, path, max_pixels, reduce_depth=reduce_depth)
+        pixels = pixels_of(eight, str(path), layer=layer, doubts=doubts)
+    for doubt in doubts:  # out here warnings are not kept back
+        warn(doubt)
+    return pixels
 
 
 def has_halved_chroma(path: str | Path) -> bool:
     """Whether an image file stores its colours with fewer pixels than its brightness.
 
-    Nearly every photograph in JPEG does (4:2:0, 4:2:2), and every lossy WebP.
+    Nearly every photograph in JPEG does (4:2:0, 4:2:2), every lossy WebP, and AVIF and HEIC are
+    taken to.
 
     Raises:
         WICFileError: If the file is missing or no image.
         WICDependencyError: If Pillow is not installed.
     """
-    pillow = import_pillow()
-    try:
-        with pillow.open(path, formats=_FORMATS) as image:
-            if image.format in ("JPEG", "MPO"):
-                factors = [layer[1:3] for layer in image.layer]
-                return any(factor != factors[0] for factor in factors)
-            if image.format == "TIFF":
-                is_ycbcr = image.tag_v2.get(_PHOTOMETRIC) == 6
-                return is_ycbcr and image.tag_v2.get(_YCBCR_SUBSAMPLING, (2, 2)) != (1, 1)
-            return image.format == "WEBP" and _is_lossy_webp(Path(path))
-    except OSError as error:
-        raise WICFileError(f"{path} cannot be read as an image: {error}.") from error
+    with opened(path) as (image, _):
+        if image.format in ("AVIF", "HEIF"):
+            return True
+        if image.format in ("JPEG", "MPO"):
+            factors = [layer[1:3] for layer in image.layer]  # type: ignore[attr-defined]
+            return any(factor != factors[0] for factor in factors)
+        tags = getattr(image, "tag_v2", {})
+        if image.format == "TIFF":
+            is_ycbcr = tags.get(tiff.PHOTOMETRIC) == 6
+            return is_ycbcr and tags.get(_YCBCR_SUBSAMPLING, (2, 2)) != (1, 1)
+        if image.format != "WEBP":
+            return False
+    with Path(path).open("rb") as file:
+        return is_lossy_webp(file)
 
 
-def _is_lossy_webp(path: Path) -> bool:
-    with path.open("rb") as file:
-        file.seek(12)  # behind RIFF, size, WEBP
-        while len(head := file.read(8)) == 8:
-            if head[:4] in (b"VP8 ", b"VP8L"):
-                return head[:4] == b"VP8 "
-            size = int.from_bytes(head[4:], "little")
-            file.seek(size + size % 2, 1)
-    return False
+def _check_lossless(image: Image.Image, path: str | Path) -> None:
+    """Refuses files whose pixels are not those that were written."""
+    compression = getattr(image, "tag_v2", {}).get(tiff.COMPRESSION, 1)
+    is_lossy = image.format not in _LOSSLESS or compression in (6, 7, 34892)
+    if image.format == "WEBP" or compression == 50001:
+        start = 0 if image.format == "WEBP" else image.tag_v2.get(273, (0,))[0]  # type: ignore[attr-defined]
+        with Path(path).open("rb") as file:
+            is_lossy = is_lossy_webp(file, start)
+    if is_lossy:
+        raise WICFileError(
+            f"{path} is a {image.format} file; expected the PNG as it was written, or saved "
+            f"without loss, since lossy compression destroys what it holds."
+        )
 
 
-def import_pillow() -> ModuleType:
-    """Returns the module ``PIL.Image``."""
-    try:
-        from PIL import Image
-    except ImportError as error:
-        raise WICDependencyError(
-            "Image files need Pillow, which is not installed. Run: pip install 'wic-layers[cli]'"
-        ) from error
-    return Image
+# -------------------------------------------------------------------------------- what it holds
 
 
 def has_opacity(image: Image.Image) -> bool:
@@ -182,132 +193,120 @@ def has_opacity(image: Image.Image) -> bool:
     return image.mode in _ALPHA_MODES or "transparency" in image.info
 
 
-def pixels_of(image: Image.Image) -> Tensor:
-    """The pixels of an 8-bit image: (channels, H, W), uint8."""
-    flat = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8)
-    return flat.view(image.height, image.width, -1).permute(2, 0, 1).contiguous()
+def pixels_of(
+    image: Image.Image,
+    name: str,
+    *,
+    carrier: bool = False,
+    layer: bool = False,
+    doubts: list[str] | None = None,
+) -> tuple[Tensor, Tensor | None]:
+    """The pixels of an image that Pillow has opened, or refuses where they would lose something.
 
+    Args:
+        image: The image.
+        name: What to call it in errors.
+        carrier: Take pixels as they are stored, whatever the orientation and the colours are.
+        layer: Return the opacity too, in place of refusing what is not opaque.
+        doubts: Gets a sentence for what is said of the colours and cannot be used.
 
-def _is_deep(image: Image.Image) -> bool:
-    """Whether Pillow would cut the image to 8 bits without a word."""
-    tag = getattr(image, "tag_v2", None)
-    if image.format == "TIFF" and tag is not None:
-        return max(tag.get(_BITS_PER_SAMPLE, (8,))) > 8
-    if image.format == "PNG":
-        return any(";16" in str(tile[3]) for tile in getattr(image, "tile", ()))
-    return image.mode.startswith(("I", "F"))
+    Returns:
+        Pixels (3, H, W), or (1, H, W) of a grey image, uint8; and their opacity (1, H, W) or None.
 
-
-def as_opaque(image: Image.Image, name: str, *, carrier: bool) -> Image.Image:
-    """Converts to 8-bit RGB, a carrier may be grey, or refuses where that would lose something."""
-    if _is_deep(image) or image.mode.startswith(("I", "F")):
-        raise WICFileError(
-            f"{name} has more than 8 bits per channel, which would be lost; convert it to 8 bits "
-            f"first."
-        )
+    Raises:
+        WICFileError: If it has several pictures, pixels that are not opaque, or a colour mode
+            without known colours.
+        WICShapeError: If it has no pixels.
+    """
     check_single(image, name)
-    if has_opacity(image):
-        if min(image.convert("RGBA").getchannel("A").tobytes()) < 255:
-            raise WICFileError(
-                f"{name} is partly transparent, which would be lost; flatten it onto a background "
-                f"first."
-            )
-        image = _keeping_info(image, image.convert("RGBA").convert("RGB"))
-    if image.mode not in _OPAQUE_MODES | {"CMYK"}:
+    if image.mode not in _OPAQUE_MODES | _ALPHA_MODES | {"CMYK"}:
         raise WICFileError(f"{name} has colour mode {image.mode}; convert it to RGB first.")
-    if not carrier:
-        from PIL import ImageOps
-
-        image = _to_srgb(_keeping_info(image, ImageOps.exif_transpose(image)))
-    if image.mode == "CMYK":
+    doubts = [] if doubts is None else doubts
+    convert = None if carrier else converter(image, name, doubts)
+    if image.mode == "CMYK" and convert is None:
         raise WICFileError(
             f"{name} is CMYK without a usable colour profile, so its colours are not known; "
             f"convert it to RGB first."
         )
-    if image.mode == "RGB" or (carrier and image.mode == "L"):
-        return image
-    return image.convert("RGB")
+    image.load()
+    mode = "CMYK" if image.mode == "CMYK" else "L" if image.mode in GREYS else "RGB"
+    is_opaque, palette = not has_opacity(image), _palette(image)
+    pixels = alpha = None
+    for top, strip in strips(image):
+        if palette is not None:
+            strip.putpalette(palette)
+        if is_opaque:
+            plain = strip.convert(mode)
+        else:
+            plain, opacity = _without_opacity(strip, mode)
+            if layer:
+                alpha = _put(alpha, tensor_of(opacity), top, image.height)
+            elif min(opacity.tobytes()) < 255:
+                raise WICFileError(f"{name} is partly transparent{_WHY_OPAQUE[carrier]}")
+        part = tensor_of(plain) if convert is None else convert(plain)
+        pixels = _put(pixels, part, top, image.height)
+    if pixels is None:
+        raise WICShapeError(f"Expected {name} with pixels; got {image.width}x{image.height}.")
+    turn = 1 if carrier else _orientation(image)
+    return _turned(pixels, turn), None if alpha is None else _turned(alpha, turn)
+
+
+_WHY_OPAQUE = {
+    False: ", which would be lost; flatten it onto a background first.",
+    True: "; pictures that `wic down` and `wic gray` made of transparent photos can be brought "
+    "back from their files alone.",
+}
+
+
+def _without_opacity(image: Image.Image, mode: str) -> tuple[Image.Image, Image.Image]:
+    """An image in a mode, and how opaque its pixels are."""
+    whole = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
+    return whole.getchannel("R") if mode == "L" else whole.convert(mode), whole.getchannel("A")
+
+
+def layer_of(pixels: Tensor, opacity: Tensor | None) -> Tensor:
+    """Returns RGB of what :func:`pixels_of` gives, (3, H, W), or (4, H, W) with its opacity."""
+    pixels = pixels.expand(3, -1, -1)
+    return pixels if opacity is None else torch.cat((pixels, opacity))
+
+
+def _put(whole: Tensor | None, part: Tensor, top: int, height: int) -> Tensor:
+    """Puts a strip into its place in all of an image, which the first one begins."""
+    if whole is None:
+        whole = part.new_empty((len(part), height, part.shape[2]))
+    whole[:, top : top + part.shape[1]] = part
+    return whole
 
 
 def check_single(image: Image.Image, name: str) -> None:
     """Refuses what is animated or has several pages; a camera's MPO is one image."""
-    if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
-        raise WICFileError(
-            f"{name} holds {image.n_frames} frames or pages; expected one image."  # type: ignore[attr-defined]
-        )
+    file = getattr(image, "fp", None)
+    if image.format == "TIFF" and file is not None:
+        has_several = getattr(image, "is_animated", False) and tiff.picture_page(file) is None
+    else:
+        has_several = image.format != "MPO" and getattr(image, "is_animated", False)
+    if has_several:
+        raise WICFileError(f"{name} holds several frames or pages; expected one image.")
 
 
-def _split_opacity(image: Image.Image, name: str) -> tuple[Image.Image, Tensor | None]:
-    """A file's image the way up in which it is seen, without its opacity, and that if any."""
-    if _is_deep(image) or not has_opacity(image):
-        return image, None
-    check_single(image, name)
-    from PIL import ImageOps
-
-    whole = ImageOps.exif_transpose(image).convert("RGBA")
-    return _keeping_info(image, whole.convert("RGB")), pixels_of(whole.getchannel("A"))
+def _palette(image: Image.Image) -> bytes | None:
+    """The colours of a TIFF whose map has numbers of 8 bits: Pillow takes it for one of 16."""
+    if image.mode != "P" or image.format != "TIFF":
+        return None
+    return tiff.colour_map(getattr(image, "tag_v2", {}).get(tiff.COLOUR_MAP, ()))
 
 
-def _keeping_info(old: Image.Image, new: Image.Image) -> Image.Image:
-    if "icc_profile" in old.info:
-        new.info["icc_profile"] = old.info["icc_profile"]
-    return new
-
-
-def _to_srgb(image: Image.Image) -> Image.Image:
-    profile = image.info.get("icc_profile")
-    if not profile:
-        return image
-    from PIL import ImageCms
-
+def _orientation(image: Image.Image) -> int:
     try:
-        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-        if "sRGB" in ImageCms.getProfileDescription(source):
-            return image
-        if source.profile.xcolor_space.strip() == "RGB":
-            image = image.convert("RGB")
-        target = ImageCms.createProfile("sRGB")
-        converted = ImageCms.profileToProfile(image, source, target, outputMode="RGB")
-    except (ImageCms.PyCMSError, OSError):
-        # a profile that cannot be read is no profile: viewers show the pixels as they are, too
-        return image
-    return converted or image
+        return int(image.getexif().get(_ORIENTATION, 1))
+    except Exception:  # EXIF that is damaged in any way says nothing
+        return 1
 
 
-_IS_QUIET: ContextVar[bool] = ContextVar("quiet", default=False)
-
-
-class _WhereQuiet:
-    """Stands for the pattern of a filter: matches every warning of a context that is quiet."""
-
-    def match(self, text: str) -> bool:
-        return _IS_QUIET.get()
-
-
-_FILTER: tuple[object, ...] = ("ignore", _WhereQuiet(), Warning, None, 0)
-_LOCK = threading.Lock()
-_inside = 0
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Keeps back the warnings of the calling thread, and of no other one, while the body runs.
-
-    ``warnings.catch_warnings`` would do so in every thread of the process.
-    """
-    global _inside
-    with _LOCK:
-        _inside += 1
-        if warnings.filters[:1] != [_FILTER]:
-            warnings.filters.insert(0, _FILTER)  # type: ignore[attr-defined]
-    token = _IS_QUIET.set(True)
-    try:
-        yield
-    finally:
-        _IS_QUIET.reset(token)
-        with _LOCK:
-            _inside -= 1
-            if not _inside:
-                with suppress(ValueError):  # there is none any more
-                    while True:
-                        warnings.filters.remove(_FILTER)  # type: ignore[attr-defined]
+def _turned(pixels: Tensor, orientation: int) -> Tensor:
+    """The way up in which an image is seen, by EXIF's number."""
+    if orientation in (5, 6, 7, 8):
+        pixels = pixels.transpose(1, 2)
+    across, down = orientation in (2, 3, 6, 7), orientation in (3, 4, 7, 8)
+    sides = [axis for axis, is_flipped in ((1, down), (2, across)) if is_flipped]
+    return pixels.flip(sides) if sides else pixels.contiguous()

@@ -11,9 +11,11 @@ import torch
 from torch import Tensor
 
 from wic_layers._files import check_place, write_whole
-from wic_layers.errors import WICArgumentError, WICFileError
+from wic_layers.errors import WICFileError
+from wic_layers.pictures.metadata import Metadata
 from wic_layers.pictures.names import LOSSY_SUFFIXES
-from wic_layers.pictures.reading import KEYWORD, import_pillow
+from wic_layers.pictures.opening import import_pillow
+from wic_layers.pictures.png import CHUNK
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -50,56 +52,70 @@ def check_output(
 
 
 def write_png(
-    pixels: Tensor, path: str | Path, *, text: str | None = None, force: bool = False
+    pixels: Tensor,
+    path: str | Path,
+    *,
+    chunk: bytes | None = None,
+    metadata: Metadata | None = None,
+    force: bool = False,
 ) -> None:
     """Writes an image as PNG, all at once: to a temporary name in the same folder, then renamed.
 
     Args:
-        pixels: (3, H, W) or (1, H, W), uint8.
+        pixels: (3, H, W) or (1, H, W), or with opacity last (4, H, W) or (2, H, W), uint8.
         path: The file to write.
-        text: ASCII text for the ``wic-layers`` chunk; without it the file holds pixels only.
+        chunk: See :func:`encode_png`.
+        metadata: See :func:`encode_png`.
         force: Whether a file that exists may be replaced.
 
     Raises:
-        WICArgumentError: If ``text`` is not ASCII.
         WICFileError: As :func:`check_output`, or if writing fails. Nothing is left behind.
         WICDependencyError: If Pillow is not installed.
     """
-    content = encode_png(pixels, text=text)
+    content = encode_png(pixels, chunk=chunk, metadata=metadata)
     write_whole(check_output(path, force=force), content)
 
 
-def encode_png(pixels: Tensor, *, text: str | None = None) -> bytes:
+def encode_png(
+    pixels: Tensor, *, chunk: bytes | None = None, metadata: Metadata | None = None
+) -> bytes:
     """Returns an image as the bytes of a PNG file.
 
     Args:
-        pixels: (3, H, W) or (1, H, W), uint8.
-        text: ASCII text for the ``wic-layers`` chunk; without it the file holds pixels only.
+        pixels: (3, H, W) or (1, H, W), or with opacity last (4, H, W) or (2, H, W), uint8.
+        chunk: Content of the chunk of our own, see :mod:`wic_layers.codec.parts`; without it and
+            ``metadata`` the file holds pixels only.
+        metadata: What a photograph's file says about it, for all who read this one.
 
     Raises:
-        WICArgumentError: If ``text`` is not ASCII.
         WICDependencyError: If Pillow is not installed.
     """
     image = to_pil(pixels)
-    chunks = None
-    if text is not None:
+    options: dict[str, object] = {}
+    if chunk is not None:
         from PIL.PngImagePlugin import PngInfo
 
-        if not text.isascii():
-            raise WICArgumentError(f"Expected ASCII text for the chunk; got {text!r}.")
         chunks = PngInfo()
-        chunks.add_text(KEYWORD, text)
+        chunks.add(CHUNK, chunk)
+        options["pnginfo"] = chunks
+    if metadata is not None and metadata.exif is not None:
+        options["exif"] = metadata.exif
+    if metadata is not None and metadata.density is not None:
+        options["dpi"] = metadata.dpi
     buffer = io.BytesIO()
-    image.save(buffer, format="PNG", pnginfo=chunks)
+    image.save(buffer, format="PNG", **options)
     return buffer.getvalue()
 
 
+_MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
+
+
 def to_pil(pixels: Tensor) -> Image.Image:
-    """The PIL image of pixels (3, H, W) or (1, H, W), uint8."""
+    """The PIL image of pixels (C, H, W), uint8, C of 1 to 4: grey or RGB, opacity last."""
     # through a shared buffer, so that NumPy is not needed
     buffer = bytearray(pixels.numel())
     flat = torch.frombuffer(buffer, dtype=torch.uint8)
     flat.copy_(pixels.permute(1, 2, 0).reshape(-1))
-    mode = "RGB" if len(pixels) == 3 else "L"
-    image: Image.Image = import_pillow().frombytes(mode, tuple(pixels.shape[:0:-1]), bytes(buffer))
+    size = tuple(pixels.shape[:0:-1])
+    image: Image.Image = import_pillow().frombytes(_MODES[len(pixels)], size, bytes(buffer))
     return image

@@ -1,7 +1,8 @@
 """Task and its classes, what networks are for; and their use on images and files.
 
-The functions (``hide`` to ``unpack_file``) come from :mod:`wic_layers.codec.verbs` when they are
-asked for, so that a task can be defined without a network.
+The functions (``hide`` to ``unpack_file``) come from :mod:`wic_layers.codec.verbs` and
+:mod:`wic_layers.codec.file_verbs` when they are asked for, so that a task can be defined without a
+network.
 """
 
 from __future__ import annotations
@@ -17,25 +18,18 @@ from wic_layers.tasks.rescaling import Rescaling
 
 if TYPE_CHECKING:
     from wic_layers.codec import Written
-    from wic_layers.codec.verbs import (
-        color,
+    from wic_layers.codec.file_verbs import (
         color_file,
-        down,
         down_file,
-        gray,
         gray_file,
-        hide,
         hide_file,
-        pack,
         pack_clip,
         pack_file,
-        reveal,
         reveal_file,
-        unpack,
         unpack_file,
-        up,
         up_file,
     )
+    from wic_layers.codec.verbs import color, down, gray, hide, pack, reveal, unpack, up
 
 __all__ = [
     "COLORING",
@@ -76,6 +70,6 @@ __all__ = [
 def __getattr__(name: str) -> object:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from wic_layers.codec import verbs
+    from wic_layers.codec import file_verbs, verbs
 
-    return getattr(verbs, name)
+    return getattr(verbs if name in verbs.__all__ else file_verbs, name)

@@ -34,6 +34,10 @@ class Task(ABC):
         has_opacity: Whether :meth:`prepare` takes images with transparency, (4, H, W), if only to
             refuse them.
         foreground: The one whose transparency counts, by its place, or None.
+        has_companions: Whether what goes with its photograph, opacity and metadata, travels beside
+            the forward picture's pixels in a file.
+        keeps_grey: Whether a grey photograph is its own forward picture in a file, and comes back
+            exactly.
         looks_like: What the forward picture should look like.
         is_composed: Whether a sample's images are made of photographs (:meth:`compose`); else they
             are photographs that have nothing to do with each other.
@@ -51,6 +55,8 @@ class Task(ABC):
     looks_like: ClassVar[str]
     fewer_will_do: ClassVar[bool] = False
     has_opacity: ClassVar[bool] = False
+    has_companions: ClassVar[bool] = False
+    keeps_grey: ClassVar[bool] = False
     foreground: ClassVar[int | None] = None
     is_composed: ClassVar[bool] = False
 

@@ -22,6 +22,8 @@ class Decolorization(Task):
     picture_name = "gray"
     titles = ("grey", "coloured")
     looks_like = "its lightness"
+    has_companions = True
+    keeps_grey = True
     name = "decolorization"
     out_channels = 1
     preset = "decolorization-naive-small"

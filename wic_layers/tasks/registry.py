@@ -9,7 +9,7 @@ from wic_layers.tasks.hiding import MOST_SECRETS, Hiding
 from wic_layers.tasks.packing import Clip, Layers, Packing, Stereo, Zoom
 from wic_layers.tasks.rescaling import SCALES, Rescaling
 
-__all__ = ["COLORING", "HIDING", "PACKING", "RESCALING", "TASKS", "find_packing"]
+__all__ = ["COLORING", "HIDING", "PACKING", "RESCALING", "TASKS", "find_packing", "find_task"]
 
 HIDING: tuple[Hiding, ...] = tuple(Hiding(secrets) for secrets in range(1, MOST_SECRETS + 1))
 RESCALING: tuple[Rescaling, ...] = tuple(Rescaling(scale) for scale in SCALES)
@@ -22,6 +22,19 @@ PACKING: tuple[Packing, ...] = (
     *(Clip(frames, scale=2) for frames in (3, 5)),
 )
 TASKS: dict[str, Task] = {task.name: task for task in (*HIDING, *RESCALING, *COLORING, *PACKING)}
+
+
+def find_task(task: str | Task) -> Task:
+    """Returns the task of that name, or the task itself.
+
+    Raises:
+        WICArgumentError: If there is none.
+    """
+    if isinstance(task, Task):
+        return task
+    if task not in TASKS:
+        raise WICArgumentError(f"Expected one of {', '.join(TASKS)}; got {task!r}.")
+    return TASKS[task]
 
 
 def find_packing(name: str) -> Packing:

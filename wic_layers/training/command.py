@@ -7,7 +7,6 @@ import contextlib
 import dataclasses
 import json
 import shutil
-import sys
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -19,6 +18,7 @@ from torch import Tensor
 
 import wic_layers
 from wic_layers._files import is_temporary
+from wic_layers._text import printable
 from wic_layers.errors import WICArgumentError, WICFileError, needing
 from wic_layers.evaluation.judging import Judgement
 from wic_layers.models import NETWORKS, Network, from_pretrained
@@ -28,11 +28,11 @@ from wic_layers.models.weights import CARD, CONFIG, TENSORS
 from wic_layers.pictures import find_images
 from wic_layers.tasks import TASKS, Task
 from wic_layers.training.data import Photographs, margin
-from wic_layers.training.guard import Incident
 from wic_layers.training.loop import CHECKPOINT, LOG, UNFINISHED, Training, make_fabric
 from wic_layers.training.monitor import Monitor
 from wic_layers.training.objective import Losses
 from wic_layers.training.recipe import Settings, Values
+from wic_layers.training.shown import Shown
 
 __all__ = [
     "Fitted",
@@ -84,13 +84,33 @@ def gather(args: argparse.Namespace, defaults: Mapping[str, object]) -> Settings
                 f"Expected a checkpoint to resume; there is no {args.out / CHECKPOINT}. Leave out "
                 f"--resume."
             )
-        values.update(Settings.read(args.out / SETTINGS))
+        stored = Settings.read(args.out / SETTINGS)
+        _check_steps(args, stored)
+        values.update(stored)
     if args.config is not None:
         values.update(Settings.read(args.config))
     for each in dataclasses.fields(Settings):
         if getattr(args, each.name, None) is not None:
             values[each.name] = getattr(args, each.name)
     return Settings.from_dict(values, "wic train")
+
+
+def _check_steps(args: argparse.Namespace, stored: Values) -> None:
+    """Says how a training is prolonged, where it is asked for other steps than it has."""
+    steps = getattr(args, "steps", None)
+    if steps in (None, stored.get("steps", steps)):
+        return
+    more = "run it anew in another folder"
+    if hasattr(args, "preset"):
+        name, data = stored.get("preset"), " ".join(stored.get("data", []))
+        again = f"wic train {name} --data {data} --start {args.out} --steps {steps} -o OTHER"
+        more = f"start another one from its weights: {again}"
+        if not (args.out / TENSORS).is_file():
+            more = f"finish it with --resume alone, then {more}"
+    raise WICArgumentError(
+        f"Expected --resume without other --steps: {args.out} is a training of "
+        f"{stored.get('steps')} steps, over which its learning rate falls. To prolong it, {more}."
+    )
 
 
 def split_off(paths: list[Path], held_out: int) -> tuple[list[Path], list[Path]]:
@@ -217,7 +237,7 @@ def run(args: argparse.Namespace) -> int:
     fitted = fit(_network(settings, resume=args.resume), task, settings, args)
     if fitted is not None:
         fitted.model.save_pretrained(args.out, fitted.card)
-        print(f"{args.out}: weights of {settings.preset}, for --weights {args.out}")
+        print(printable(f"{args.out}: weights of {settings.preset}, for --weights {args.out}"))
     return 0
 
 
@@ -237,8 +257,8 @@ def fit(model: Network, task: Task, settings: Settings, args: argparse.Namespace
     """
     with needing("Training needs {name}", "train"):
         import tensorboard  # noqa: F401 - now, not after the first step
+        import tqdm  # noqa: F401
         from lightning_fabric.utilities.rank_zero import rank_zero_only
-        from tqdm import tqdm
     if settings.crop % task.multiple:
         raise WICArgumentError(
             f"Expected a crop divisible by {task.multiple} for {task.name}; got {settings.crop}."
@@ -259,34 +279,18 @@ def fit(model: Network, task: Task, settings: Settings, args: argparse.Namespace
         images = decode(chosen, levels=settings.levels, smallest=around)
         held_out = pack_middles(task, _judged(task, judged_paths, around, decode))
 
-    columns = min(shutil.get_terminal_size().columns, 160)
     monitor: Monitor | None = None
-    with tqdm(
-        total=settings.steps, unit="step", ncols=columns, mininterval=1,
-        disable=None if fabric.is_global_zero else True,
-    ) as bar:  # fmt: skip
-        shown: dict[str, str] = {}
+    objective = settings.objective(task)
+    with Shown(settings.steps, objective, enabled=fabric.is_global_zero) as shown:
 
         def report(step: int, losses: Losses, judgement: Judgement | None, rate: float) -> None:
             nonlocal monitor
             if monitor is None:
                 monitor = Monitor(args.out / EVENTS, start=step - 1)
-                bar.initial = bar.n = step - 1
-            bar.update(step - bar.n)
             monitor.step(step, losses, rate)
             if judgement is not None:
                 monitor.judged(step, judgement, model)
-                psnr = f"{judgement.psnr_forward:.2f}/{judgement.psnr_back:.2f}"
-                shown.update(psnr=psnr)
-                if bar.disable:  # no terminal: a line now and then, for whoever reads the log
-                    print(f"step {step} of {settings.steps}, {psnr} dB PSNR", flush=True)
-            if step % 20 == 0 or judgement is not None:
-                for name, loss in losses.items():
-                    shown[name] = f"{float(loss.detach()):.4g}"
-                bar.set_postfix(shown)
-
-        def warn(incident: Incident) -> None:
-            tqdm.write(f"wic: warning: {incident}", file=sys.stderr)
+            shown.step(step, losses, judgement, rate)
 
         def begin() -> None:
             clear_folder(args.out)
@@ -295,11 +299,18 @@ def fit(model: Network, task: Task, settings: Settings, args: argparse.Namespace
             dataclasses.replace(settings, data=there).write(args.out / SETTINGS, versions)
 
         training = Training(
-            model, task, images, settings, args.out, held_out=held_out, fabric=fabric, warn=warn
-        )
-        result = training.run(resume=args.resume, begin=begin, report=report)
-    if monitor is not None:
-        monitor.close()
+            model, task, images, settings, args.out, held_out=held_out, fabric=fabric,
+            warn=shown.warn,
+        )  # fmt: skip
+        try:
+            result = training.run(resume=args.resume, begin=begin, report=report)
+        except KeyboardInterrupt:
+            if fabric.is_global_zero and (args.out / CHECKPOINT).is_file():
+                shown.warn("--resume goes on from the last checkpoint", "interrupted")
+            raise
+        finally:
+            if monitor is not None:
+                monitor.close()
     if not fabric.is_global_zero:
         return None
     card = {"data": f"{len(chosen)} images", "steps": f"{settings.steps}"}

@@ -40,6 +40,7 @@ __all__ = [
 
 _FORMAT = 1
 _PIXELS, _INDEX = "pixels.bin", "index.json"
+_LUMA = (0.299, 0.587, 0.114)  # of ITU-R BT.601, as Pillow's conversion to grey
 Reduce = Literal["auto"] | int
 Pixels: TypeAlias = NDArray[np.uint8]
 
@@ -50,7 +51,7 @@ class Crops(NamedTuple):
     Attributes:
         pixels: uint8 (B, crop, crop, 3), as they stand in the photographs.
         turn: Which of the eight flips and rotations each crop gets, 0 to 7: (B,).
-        tone: Random numbers in [0, 1) that decide about saturation: (3, B).
+        tone: Random numbers in [0, 1): three that decide about saturation, one about grey: (4, B).
     """
 
     pixels: Tensor
@@ -62,7 +63,7 @@ class Crops(NamedTuple):
         return Crops(*(tensor.to(device, non_blocking=True) for tensor in self))
 
 
-def arrange(crops: Crops, *, saturate: float = 0.0) -> Tensor:
+def arrange(crops: Crops, *, saturate: float = 0.0, grey: float = 0.0) -> Tensor:
     """Returns crops as a network takes them, flipped and turned: (B, 3, crop, crop) in [0, 1].
 
     Args:
@@ -70,15 +71,20 @@ def arrange(crops: Crops, *, saturate: float = 0.0) -> Tensor:
         saturate: Chance of a crop to have its contrast and brightness changed at random, so that
             some of its pixels become black or white. Networks that see few of those fail on them:
             where the forward picture is clipped, what comes back is far off.
+        grey: Chance of a crop to lose its colours. Networks that see few of those give colours to
+            grey photographs, and to the small pictures of them.
     """
     x = crops.pixels.permute(0, 3, 1, 2)
     for bit, change in enumerate((lambda x: x.mT, lambda x: x.flip(2), lambda x: x.flip(3))):
         chosen = ((crops.turn >> bit) & 1).bool()[:, None, None, None]
         x = torch.where(chosen, change(x), x)
     pixels = x.contiguous().float() / 255
+    chance, contrast, brightness, colourless = crops.tone[:, :, None, None, None]
+    if grey:
+        luma = (pixels * pixels.new_tensor(_LUMA)[:, None, None]).sum(1, keepdim=True)
+        pixels = torch.where(colourless < grey, (luma * 255).round() / 255, pixels)
     if not saturate:
         return pixels
-    chance, contrast, brightness = crops.tone[:, :, None, None, None]
     changed = (pixels - 0.5) * (0.6 + 1.2 * contrast) + 0.2 + 0.6 * brightness
     return torch.where(chance < saturate, changed.clamp(0, 1), pixels)
 
@@ -193,7 +199,7 @@ class Photographs:
         random = np.random.default_rng((seed, index))
         drawn = random.random((3, size, candidates))
         turn = random.integers(8, size=size)
-        tone = random.random((3, size), dtype=np.float32)
+        tone = random.random((4, size), dtype=np.float32)
         which = np.minimum(np.searchsorted(self._upto, drawn[0], side="right"), len(self) - 1)
         chosen = list(range(size) if rows is None else rows)
         pixels = np.empty((len(chosen), crop, crop, 3), dtype=np.uint8)
@@ -340,9 +346,11 @@ class Batches(Dataset[Crops]):
         )  # fmt: skip
 
 
-def pack_crops(crops: Crops, task: Task, *, saturate: float = 0.0) -> tuple[Tensor, Tensor]:
-    """Returns the packed crops of a step and their reference."""
-    sources = arrange(crops, saturate=saturate).chunk(task.sources)
+def pack_crops(
+    crops: Crops, task: Task, *, saturate: float = 0.0, grey: float = 0.0
+) -> tuple[Tensor, Tensor]:
+    """Returns the packed crops of a step and their reference; see :func:`arrange`."""
+    sources = arrange(crops, saturate=saturate, grey=grey).chunk(task.sources)
     packed = task.pack(*task.compose(*sources))
     around = margin(task)
     inner = slice(around, -around)

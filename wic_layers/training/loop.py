@@ -194,7 +194,7 @@ class Training:
         for group in self.optimizer.param_groups:
             group["lr"] = settings.rate(number)
         x, reference = pack_crops(
-            crops.to(self.fabric.device), self.task, saturate=settings.saturate
+            crops.to(self.fabric.device), self.task, saturate=settings.saturate, grey=settings.grey
         )
         if not self._is_captured:
             capture(self._whole, x, reference)

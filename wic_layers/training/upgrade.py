@@ -9,6 +9,7 @@ from typing import get_args
 
 import torch
 
+from wic_layers._text import printable
 from wic_layers.errors import WICArgumentError, WICFileError
 from wic_layers.evaluation.judging import Judgement
 from wic_layers.layer.completion import CompletionName
@@ -39,7 +40,7 @@ _DEFAULTS: dict[str, object] = {"steps": 2000, "learning_rate": 2e-4, "warmup": 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds what ``wic upgrade`` takes to ``parser``."""
     add = parser.add_argument
-    add("kind", choices=tuple(KINDS), help="whose code the checkpoint is of")
+    add("kind", choices=tuple(KINDS), type=str.lower, help="whose code the checkpoint is of")
     add("checkpoint", metavar="CHECKPOINT", type=Path, help="the .pth file, as its code wrote it")
     add("-o", "--out", required=True, type=Path, help="folder for the weights")
     add(
@@ -97,7 +98,8 @@ def run(args: argparse.Namespace) -> int:
     card = {"start": f"{args.checkpoint.name}, {kind}, {before}"}
     parameters = sum(parameter.numel() for parameter in model.parameters())
     already = ", already has a WIC" if is_closed else ""
-    print(f"{args.checkpoint}: {kind} for {task.name}, {parameters:,} parameters{already}")
+    title = printable(str(args.checkpoint))
+    print(f"{title}: {kind} for {task.name}, {parameters:,} parameters{already}")
     precision: Precision = args.precision or ("float16" if settings.data else "float32")
     if not settings.data:
         check_folder(args)
@@ -105,8 +107,10 @@ def run(args: argparse.Namespace) -> int:
         model.save_pretrained(args.out, card, precision=precision)
         kernel = "the WIC that it was trained with" if is_closed else f"a WIC that {stands_for}"
         print(
-            f"{args.out / TENSORS}: the checkpoint's weights in {precision}, and {kernel}, "
-            f"for --weights {args.out}; give --data FOLDER to fine-tune it"
+            printable(
+                f"{args.out / TENSORS}: the checkpoint's weights in {precision}, and {kernel}, "
+                f"for --weights {args.out}; give --data FOLDER to fine-tune it"
+            )
         )
         return 0
     untuned = copy.deepcopy(model).eval()
@@ -127,7 +131,8 @@ def run(args: argparse.Namespace) -> int:
     }
     print(
         f"\n{len(fitted.held_out)} photographs that were not trained on:\n\n"
-        f"{judge_decodings(rows)}\n\n{args.out}: weights, for --weights {args.out}"
+        f"{judge_decodings(rows)}\n\n"
+        + printable(f"{args.out}: weights, for --weights {args.out}")
     )
     return 0
 
