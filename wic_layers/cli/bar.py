@@ -36,8 +36,10 @@ class Bar:
     def __init__(self, files: int | None, work: float | None = None) -> None:
         self.files, self.total = files, work or files
         self._done, self._started = 0.0, 0
+        self._reached, self._name = 0.0, ""
         self._bar: Any = None
-        self._is_over = threading.Event()
+        self._is_wanted = False
+        self._is_over, self._making = threading.Event(), threading.Lock()
 
     @staticmethod
     def is_seen() -> bool:
@@ -50,19 +52,12 @@ class Bar:
 
     def __enter__(self) -> Bar:
         if self.is_seen():
-            from tqdm import tqdm
             from tqdm.contrib import DummyTqdmFile
 
-            stream = sys.stderr
-            self._bar = tqdm(
-                file=stream, total=self.total, bar_format=_FORM if self.total else _ENDLESS,
-                leave=False, delay=_SOON, smoothing=0.05, miniters=0, mininterval=0.1,
-                **width_of_bars(),
-            )  # fmt: skip
+            self._is_wanted, self._began, self._stream = True, time.time(), sys.stderr
             # warnings of libraries, too, go above it
-            self._above = redirect_stderr(DummyTqdmFile(stream))
+            self._above = redirect_stderr(DummyTqdmFile(self._stream))
             self._above.__enter__()
-            self._shown_from = time.monotonic() + _SOON
             self._clock = threading.Thread(target=self._tick, daemon=True)
             self._clock.start()
         return self
@@ -73,19 +68,21 @@ class Bar:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._bar is not None:
+        if self._is_wanted:
             self._is_over.set()
             self._clock.join(1)  # tqdm may keep its lock where Ctrl-C came between
-            self._bar.close()
+            if self._bar is not None:
+                self._bar.close()
             self._above.__exit__(kind, error, trace)
 
     @contextmanager
     def file(self, name: str, work: float = 1.0) -> Iterator[None]:
         """Around the work on a file."""
         self._started += 1
+        count = f"{self._started}/{self.files} " if (self.files or 2) > 1 else ""
+        self._name = count + abridged(printable(name), 24)
         if self._bar is not None:
-            count = f"{self._started}/{self.files} " if (self.files or 2) > 1 else ""
-            self._bar.set_description_str(count + abridged(printable(name), 24), refresh=False)
+            self._bar.set_description_str(self._name, refresh=False)
         try:
             with told_to(lambda share: self._move_to(self._done + share * work)):
                 yield
@@ -99,10 +96,28 @@ class Bar:
         self._move_to(self._done)
 
     def _move_to(self, done: float) -> None:
-        if self._bar is not None and done > self._bar.n:
-            self._bar.update(done - self._bar.n)
+        self._reached = max(self._reached, done)
+        if self._is_there():
+            self._bar.update(self._reached - self._bar.n)
+
+    def _is_there(self) -> bool:
+        """Whether there is a bar by now; it is made here, once it is time for it."""
+        if self._bar is None and self._is_wanted and time.time() >= self._began + _SOON:
+            from tqdm import tqdm
+
+            with self._making:
+                if self._bar is None:
+                    bar = tqdm(
+                        file=self._stream, total=self.total, leave=False,
+                        bar_format=_FORM if self.total else _ENDLESS, smoothing=0.05,
+                        miniters=0, mininterval=0.1, **width_of_bars(),
+                    )  # fmt: skip
+                    bar.start_t = self._began
+                    bar.set_description_str(self._name)
+                    self._bar = bar
+        return self._bar is not None
 
     def _tick(self) -> None:
         while not self._is_over.wait(_EVERY):
-            if time.monotonic() > self._shown_from:
+            if self._is_there():
                 self._bar.refresh()
