@@ -114,7 +114,7 @@ class Conversion:
         if isinstance(task, Clip) and len(args.sources) == 1 and is_clip(args.sources[0]):
             for written in pack_clip(
                 args.task, args.sources[0], args.out, refine=args.refine, force=args.force,
-                check=args.check, **options,
+                check=args.check, reduce_depth=args.reduce_depth, **options,
             ):  # fmt: skip
                 report([args.sources[0]], written)
             return 0

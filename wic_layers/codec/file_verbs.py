@@ -169,6 +169,7 @@ def pack_clip(
     refine: int = 0,
     force: bool = False,
     check: Check = "some",
+    reduce_depth: bool = False,
     **options: Unpack[Options],
 ) -> Iterator[Written]:
     """Makes image files of a video file, or of a folder of frames, N frames at a time.
@@ -181,6 +182,7 @@ def pack_clip(
         refine: See :meth:`~wic_layers.codec.Codec.encode`.
         force: Replace outputs that exist.
         check: See :meth:`~wic_layers.codec.Codec.encode_files`.
+        reduce_depth: See :meth:`~wic_layers.codec.Codec.encode_files`.
         **options: See :class:`~wic_layers.codec.Codec`.
 
     Yields:
@@ -202,7 +204,7 @@ def pack_clip(
     is_single = names_file(folder)
     if is_single:
         check_output(folder, inputs=inputs, force=force)
-    stream = read_frames(clip)
+    stream = read_frames(clip, reduce_depth=reduce_depth)
     frames = list(islice(stream, packing.images))
     following = list(islice(stream, packing.images))
     if is_single and following:
