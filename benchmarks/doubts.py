@@ -17,6 +17,7 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
+from wic_layers.codec.checking import doubted as doubt_of
 from wic_layers.codec.running import (
     backward_pixels,
     forward_pixels,
@@ -62,7 +63,7 @@ def main() -> None:
             carriers = (made, reference_pixels(task, x), jpeg(made, 95), jpeg(made, 75))
             for index, carrier in enumerate(carriers):
                 back = backward_pixels(task, network, carrier, [(side, side)])
-                doubted[index] += task.doubt(carrier, back) is not None
+                doubted[index] += doubt_of(task, carrier, back) is not None
         print(f"| {task.name} | {len(crops)} | {' | '.join(map(str, doubted))} |", flush=True)
 
     asked = [load_network((task,), None) for task in HIDING]
@@ -78,7 +79,7 @@ def main() -> None:
                 made = forward_pixels(maker, network, maker.packed(*inputs))
             for column, (task, reader) in enumerate(asked):
                 back = backward_pixels(task, reader, made, [(130, 130)] * (task.images - 1))
-                doubted[column] += task.doubt(made, back) is not None
+                doubted[column] += doubt_of(task, made, back) is not None
         print(f"| {hidden} | {' | '.join(map(str, doubted))} |", flush=True)
 
 

@@ -172,6 +172,19 @@ def test_colours_outside_srgb_are_said_once(tmp_path, said):
     assert [str(each.message) for each in caught] == [CLIPPED]
 
 
+def test_a_profile_in_a_bmp_counts(tmp_path):
+    """BITMAPV5HEADER: bV5CSType is PROFILE_EMBEDDED, then place and length of the profile."""
+    said, rows = profile(), np.ascontiguousarray(COLOURS[::-1, :, ::-1]).tobytes()
+    head = struct.pack("<IiiHHIIiiII", 124, 16, 16, 1, 24, 0, len(rows), 0, 0, 0, 0)
+    head += bytes(16) + b"DEBM" + bytes(48) + struct.pack("<4I", 4, 124 + len(rows), len(said), 0)
+    path = tmp_path / "a.bmp"
+    size = 14 + len(head) + len(rows) + len(said)
+    path.write_bytes(b"BM" + struct.pack("<IHHI", size, 0, 0, 138) + head + rows + said)
+    assert len(head) == 124
+    assert difference(path, LINEAR) <= 1
+    assert torch.equal(read_carrier(path)[0], torch.from_numpy(COLOURS).permute(2, 0, 1))
+
+
 def test_grey_stays_grey(tmp_path):
     path = tmp_path / "a.png"
     for chunks, expected in (

@@ -132,6 +132,7 @@ def test_read_only_array_is_taken_without_a_warning():
         (torch.zeros(1, 3, 2, 2, dtype=torch.uint8), WICShapeError, r"got \(1, 3, 2, 2\)"),
         (Image.new("RGBA", (2, 2)), WICFileError, "cover is partly transparent"),
         (Image.new("F", (2, 2)), WICFileError, "more than 8 bits"),
+        (Image.new("RGB", (0, 2)), WICShapeError, "with pixels; got 0x2"),
     ],
 )
 def test_what_is_no_image(image, error, match):

@@ -166,7 +166,8 @@ def doubted(task: Task, picture: Tensor, images: Sequence[Tensor]) -> str | None
         picture: What was run backwards, uint8 (out_channels, H, W).
         images: What came back from it, each uint8 (3, h, w).
     """
-    if went_through_jpeg(picture):
+    # at the same size, the picture of a photograph that was a JPEG file shows that one's steps
+    if task.scale > 1 and went_through_jpeg(picture):
         return (
             "The picture looks as if it had been a JPEG file, which destroys what it holds: what "
             "came back has lost details, or is something else."

@@ -106,14 +106,9 @@ def converter(image: Image.Image, name: str, doubts: list[str]) -> Convert | Non
                 f"{name} is HDR ({_HDR[numbers[1]]}), whose colours do not fit into 8 bits; save "
                 f"it in SDR, such as sRGB or Display P3, first."
             )
-        if (
-            len(numbers) == 4
-            and numbers[0] in _PRIMARIES
-            and numbers[1] in _CURVES
-            and not numbers[2]
-        ):
-            curve = _light(_CURVES[numbers[1]], is_full=numbers[3] == 1)
-            return _by_numbers(curve, _PRIMARIES[numbers[0]], doubts, is_grey=is_grey)
+        space = _by_code_points(numbers)
+        if space is not None:
+            return _by_numbers(*space, doubts, is_grey=is_grey)
         doubts.append(_doubt(name, f"the cICP chunk {list(numbers)} is none that is known"))
     if (profile := info.get("icc_profile")) is not None:
         try:
@@ -337,6 +332,6 @@ def tensor_of(image: Image.Image) -> Tensor:
 
 def strips(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
     """Yields an image in strips, from its top down, and where each begins."""
-    rows = max(_STRIP // image.width, 1)
-    for top in range(0, image.height, rows):
+    rows = max(_STRIP // max(image.width, 1), 1)
+    for top in range(0, image.height if image.width else 0, rows):
         yield top, image.crop((0, top, image.width, min(top + rows, image.height)))

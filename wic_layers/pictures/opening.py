@@ -143,6 +143,8 @@ def _open(
         image.info["cicp"] = chunks.cicp
     if chunks.profile is not None:
         image.info["icc_profile"] = chunks.profile
+    if start.startswith(b"BM") and (profile := _bmp_profile(file)):
+        image.info["icc_profile"] = profile
     said = image.info.get("nclx_profile")  # of HEIC, where a profile counts before it
     if isinstance(said, dict) and "icc_profile" not in image.info:
         numbers = [said.get(name, 2) for name in ("color_primaries", "transfer_characteristics")]
@@ -154,6 +156,17 @@ def _open(
             image.seek(page)
             check_pixels(image.size, name, max_pixels)
     return image, chunks.own
+
+
+def _bmp_profile(file: IO[bytes]) -> bytes:
+    """The ICC profile of a BMP of version 5, which Pillow leaves out; empty if it has none."""
+    file.seek(14)
+    head = file.read(124)
+    if len(head) < 124 or head[:4] != b"\x7c\0\0\0" or head[56:60] != b"DEBM":
+        return b""
+    place, length = (int.from_bytes(head[start : start + 4], "little") for start in (112, 116))
+    file.seek(14 + place)
+    return file.read(min(length, png.MAX_PROFILE))
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import IO
 
-__all__ = ["CHUNK", "SIGNATURE", "Chunks", "Spliced", "read_chunks"]
+__all__ = ["CHUNK", "MAX_PROFILE", "SIGNATURE", "Chunks", "Spliced", "read_chunks"]
 
 CHUNK = b"wiCl"
 """Type of the PNG chunk that says what made a file, see :mod:`wic_layers.codec.parts`."""
@@ -20,7 +20,9 @@ _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by colour type
 _TEXTS = frozenset({b"tEXt", b"zTXt", b"iTXt"})
 _TURNED = frozenset({b"Raw profile type exif", b"XML:com.adobe.xmp"})  # may say what is up
 _MAX_TEXT = 2**20
-_MAX_PROFILE = 2**25
+MAX_PROFILE = 2**25
+"""Bytes of an ICC profile that are read."""
+
 _DEFLATE = 1032
 """Bytes that one byte of deflated data can stand for."""
 
@@ -136,7 +138,7 @@ def _inflated(data: bytes, most: int) -> bytes | None:
 
 def _profile(body: bytes) -> bytes:
     _, _, rest = body.partition(b"\0")
-    return (_inflated(rest[1:], _MAX_PROFILE) or b"") if rest[:1] == b"\0" else b""
+    return (_inflated(rest[1:], MAX_PROFILE) or b"") if rest[:1] == b"\0" else b""
 
 
 def _says_what_is_up(kind: bytes, file: IO[bytes], start: int, length: int) -> bool:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
-from wic_layers.errors import WICFileError, warn
+from wic_layers.errors import WICFileError, WICShapeError, warn
 from wic_layers.pictures import tiff
 from wic_layers.pictures.colour import GREYS, converter, strips, tensor_of
 from wic_layers.pictures.depth import in_eight_bits
@@ -214,8 +214,9 @@ def pixels_of(
         Pixels (3, H, W), or (1, H, W) of a grey image, uint8; and their opacity (1, H, W) or None.
 
     Raises:
-        WICFileError: If it has more than 8 bits, one picture or opaque pixels, or a colour mode
+        WICFileError: If it has several pictures, pixels that are not opaque, or a colour mode
             without known colours.
+        WICShapeError: If it has no pixels.
     """
     check_single(image, name)
     if image.mode not in _OPAQUE_MODES | _ALPHA_MODES | {"CMYK"}:
@@ -245,7 +246,7 @@ def pixels_of(
         part = tensor_of(plain) if convert is None else convert(plain)
         pixels = _put(pixels, part, top, image.height)
     if pixels is None:
-        raise WICFileError(f"{name} has no pixels.")
+        raise WICShapeError(f"Expected {name} with pixels; got {image.width}x{image.height}.")
     turn = 1 if carrier else _orientation(image)
     return _turned(pixels, turn), None if alpha is None else _turned(alpha, turn)
 
