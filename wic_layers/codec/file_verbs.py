@@ -170,6 +170,7 @@ def pack_clip(
     force: bool = False,
     check: Check = "some",
     skip_existing: bool = False,
+    reduce_depth: bool = False,
     **options: Unpack[Options],
 ) -> Iterator[Written]:
     """Makes image files of a video file, or of a folder of frames, N frames at a time.
@@ -183,6 +184,7 @@ def pack_clip(
         force: Replace outputs that exist.
         check: See :meth:`~wic_layers.codec.Codec.encode_files`.
         skip_existing: Leave out files that exist, as after a stop.
+        reduce_depth: See :meth:`~wic_layers.codec.Codec.encode_files`.
         **options: See :class:`~wic_layers.codec.Codec`.
 
     Yields:
@@ -215,7 +217,8 @@ def pack_clip(
         except OSError as error:
             raise WICFileError(f"{out} cannot be made: {error.strerror or error}.") from error
     codec = Codec(packing, **options)
-    stream = read_frames(clip, max_pixels=options.get("max_pixels"))
+    max_pixels = options.get("max_pixels")
+    stream = read_frames(clip, reduce_depth=reduce_depth, max_pixels=max_pixels)
     frames = list(islice(stream, packing.images))
     index = 1
     while frames:

@@ -37,7 +37,9 @@ def is_clip(path: str | Path) -> bool:
     return Path(path).is_dir() or not is_image(path)
 
 
-def read_frames(path: str | Path, *, max_pixels: int | None = None) -> Iterator[Tensor]:
+def read_frames(
+    path: str | Path, *, reduce_depth: bool = False, max_pixels: int | None = None
+) -> Iterator[Tensor]:
     """Yields the frames of a video file or of a folder of images, in their order.
 
     Images are taken in the order of their names, numbers in them by their value. Those with a
@@ -46,6 +48,7 @@ def read_frames(path: str | Path, *, max_pixels: int | None = None) -> Iterator[
     Args:
         path: The video file or the folder. Of a file only what it holds itself is read: playlists
             are refused.
+        reduce_depth: See :func:`~wic_layers.pictures.read_image`; of images.
         max_pixels: How many pixels a frame may have; by default as many as an image.
 
     Yields:
@@ -57,7 +60,7 @@ def read_frames(path: str | Path, *, max_pixels: int | None = None) -> Iterator[
     """
     if Path(path).is_dir():
         for image in sorted(find_images(path), key=_by_numbers):
-            yield read_image(image, max_pixels=max_pixels)
+            yield read_image(image, reduce_depth=reduce_depth, max_pixels=max_pixels)
     else:
         yield from _read_video(Path(path), max_pixels)
 
