@@ -7,7 +7,7 @@ OUT ?= quick-start
 RECORD ?= build/behaviour
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: demo test lint types units coverage wheel mutants behaviour host-suites flows clean
+.PHONY: demo test lint types units coverage wheel mutants behaviour host-suites flows integrations clean
 
 demo: $(VENV)/demo.stamp
 	$(BIN)/python examples/quick_start.py --out $(OUT)
@@ -32,6 +32,10 @@ coverage: $(VENV)/dev.stamp
 # swap_1x1 on flows of public code bases: SOURCES is the folder of their checkouts, OWNER+NAME each
 flows: $(VENV)/dev.stamp
 	SOURCES=$(SOURCES) $(BIN)/python integrations/flows/table.py
+
+# each integration's change on the code base it is for: SOURCES is the folder of their checkouts, OWNER+NAME each
+integrations: $(VENV)/dev.stamp
+	SOURCES=$(SOURCES) $(BIN)/python -m integrations.table
 
 # the built wheel, in an environment of its own and away from the checkout
 wheel: $(VENV)/dev.stamp

@@ -6,6 +6,8 @@ import pytest
 import torch
 from hypothesis import HealthCheck, Phase, settings
 
+collect_ignore = ["standins/checkouts"]  # scripts, as other code bases have them
+
 settings.register_profile(
     "wic",
     deadline=None,

@@ -1049,4 +1049,52 @@ THERE_AND_BACK = (
     ),
 )
 
-ABOVE = (*CALLED, *HOSTS, *RESIZING, *MODELS, *IMAGES, *CODEC, *TRAINING, *THERE_AND_BACK)
+INTEGRATED = (
+    Mutant(
+        "lines that come with another line ending",
+        "integrations/changing.py",
+        'newline = "\\r\\n" if line.endswith("\\r") else "\\n"',
+        'newline = "\\n"',
+        "tests/test_changing.py -k line_endings",
+    ),
+    Mutant(
+        "a comment taken for the place",
+        "integrations/changing.py",
+        """return [n for n in starts if "#" not in text[text.rfind("\\n", 0, n) + 1 : n]]""",
+        "return starts",
+        "tests/test_changing.py -k line_endings",
+    ),
+    Mutant(
+        "files written under their own names",
+        "integrations/changing.py",
+        "path = (folder / file).resolve()",
+        'path = (folder / file).resolve(); path.write_text("")',
+        "tests/test_changing.py -k failure_in_the_middle",
+    ),
+    Mutant(
+        "IRN resumes as torch does",
+        "integrations/irn/change.py",
+        '"load_optimizer_state(self.optimizers[i], o)",',
+        '"self.optimizers[i].load_state_dict((o))",',
+        "tests/test_integrations.py -k 'whole_way and x2'",
+    ),
+    Mutant(
+        "DLV's w at zero",
+        "integrations/dlv/change.py",
+        '"self.output = self.netG(x=self.input, w=self.netG.module.draw(self.input))",',
+        '"self.output = self.netG(x=(self.input))",',
+        "tests/test_integrations.py -k whole_way",
+    ),
+)
+
+ABOVE = (
+    *CALLED,
+    *HOSTS,
+    *RESIZING,
+    *MODELS,
+    *IMAGES,
+    *CODEC,
+    *TRAINING,
+    *THERE_AND_BACK,
+    *INTEGRATED,
+)

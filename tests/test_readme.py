@@ -1,4 +1,4 @@
-"""README and the pages of docs/: their Python runs as it stands, and their links lead somewhere."""
+"""README and pages for users: their Python runs as it stands, and their links lead somewhere."""
 
 import re
 from pathlib import Path
@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+CLOSE_YOUR_OWN = ROOT / "integrations" / "CLOSE_YOUR_OWN.md"
+PAGES = [ROOT / "README.md", CLOSE_YOUR_OWN, *sorted((ROOT / "docs").glob("*.md"))]
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 
 
@@ -45,3 +46,9 @@ def test_the_readme_is_short_and_has_each_of_its_commands_once():
     for title in ("Quick start", "Run the tests"):
         section = text.partition(f"\n## {title}\n")[2].partition("\n## ")[0]
         assert len(re.findall(r"^\$ ", section, re.MULTILINE)) == 1
+
+
+def test_five_kinds_of_networks_can_be_closed():
+    text = CLOSE_YOUR_OWN.read_text(encoding="utf-8")
+    assert len(re.findall(r"^## \d\. ", text, re.MULTILINE)) == 5
+    assert len(re.findall(r"```python\n", text)) >= 8

@@ -6,16 +6,13 @@ from functools import partial
 
 import authors
 import checkpoint_rows
-import photographs
 import pytest
 import torch
 from cases import shaken
-from standins import hinet, irn
 
-from wic_layers import cli, tasks
+from wic_layers import tasks
 from wic_layers.blocks import AffineCoupling, Chain, ChannelMean, Latent, save_memory
 from wic_layers.blocks.dense_block import DenseBlock
-from wic_layers.codec import Codec
 from wic_layers.deploy import fuse
 from wic_layers.errors import WICArgumentError, WICFileError
 from wic_layers.evaluation.protocol import evaluate
@@ -29,7 +26,6 @@ from wic_layers.models import (
     IICNet,
     Network,
     WINNaive,
-    from_pretrained,
     load_official,
     save_official,
     with_wic,
@@ -478,64 +474,3 @@ class TestAtWork:
             fused = fuse(turning, direction)
             program = torch.export.export(fused, (given,))
             torch.testing.assert_close(program.module()(given), function(given))
-
-
-OWNERS = {
-    "irn": (lambda: irn.Network(3, 2), 12, 3, {}, "rescaling-x2"),
-    "hinet": (hinet.Model, 24, 12, {"F": "f", "G": "y", "H": "r"}, "hiding-1"),
-}
-
-
-@pytest.mark.parametrize("code", OWNERS)
-def test_the_owners_whole_way(code, tmp_path):
-    """Trained there, upgraded, fine-tuned, used here, and back there with the lines."""
-    make, channels, kept, nets, task = OWNERS[code]
-    outward = re.compile(r"(inv\d+)\.([FGH])\.")
-    inward = re.compile(r"(inv\d+)\.([fyr])\.")
-    ours = {theirs: name for name, theirs in nets.items()}
-    trained = shaken(make())
-    state = {
-        outward.sub(lambda found: f"{found[1]}.{nets[found[2]]}.", f"module.{key}"): value
-        for key, value in trained.state_dict().items()
-    }
-    if code == "irn":
-        haar = authors.HAAR[:, None].repeat(3, 1, 1, 1)
-        state["module.operations.0.haar_weights"] = haar
-    torch.save({"opt": {}, "net": state} if code == "hinet" else state, tmp_path / "theirs.pth")
-
-    photographs.write(tmp_path / "photographs")
-    command = [
-        "upgrade", code, f"{tmp_path}/theirs.pth", "-o", f"{tmp_path}/here", "--data",
-        f"{tmp_path}/photographs", "--steps", "2", "--crop", "32", "--batch", "1", "--held-out",
-        "1", "--accelerator", "cpu", "--lr", "1e-3", "--warmup", "0",
-    ]  # fmt: skip
-    assert cli.main(command) == 0
-    model = from_pretrained(tmp_path / "here")
-    assert model.task == task
-    codec = Codec(task, model)
-    images = [
-        torch.randint(0, 256, (3, 16, 16), dtype=torch.uint8) for _ in codec.task.image_names
-    ]
-    picture = codec.encode(*images)
-    assert torch.equal(codec.decode(picture)[0], codec.decode(picture)[0])
-
-    save_official(model, tmp_path / "back.pth")
-    written = torch.load(tmp_path / "back.pth")
-    written = {
-        inward.sub(lambda found: f"{found[1]}.{ours[found[2]]}.", key.removeprefix("module.")): v
-        for key, v in written.get("net", written).items()
-        if "haar" not in key
-    }
-    there = authors.closed(make(), channels, kept).eval()
-    there.load_state_dict(written, strict=True)
-    x = torch.rand(1, model.config["in_channels"], 16, 16)
-    with torch.no_grad():
-        if code == "irn":
-            torch.testing.assert_close(there(x), model(x))
-            torch.testing.assert_close(there(model(x), rev=True), model.inverse(model(x)))
-        else:
-            bands = torch.cat([hinet.dwt(image) for image in x.split(3, dim=1)], dim=1)
-            torch.testing.assert_close(hinet.iwt(there(bands)), model(x))
-            back = there(hinet.dwt(model(x)), rev=True).split(12, dim=1)
-            back = torch.cat([hinet.iwt(each) for each in back], dim=1)
-            torch.testing.assert_close(back, model.inverse(model(x)))

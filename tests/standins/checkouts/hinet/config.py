@@ -1,0 +1,19 @@
+channels_in = 3
+lr = 10 ** -4.5
+epochs = 1000
+weight_decay = 1e-5
+init_scale = 0.01
+device_ids = [0]
+batch_size = 16
+betas = (0.5, 0.999)
+weight_step = 1000
+gamma = 0.5
+val_freq = 50
+SAVE_freq = 50
+TRAIN_PATH = ''
+VAL_PATH = ''
+MODEL_PATH = ''
+IMAGE_PATH_cover = IMAGE_PATH_secret = IMAGE_PATH_steg = IMAGE_PATH_secret_rev = ''
+suffix = 'model.pt'
+tain_next = False
+trained_epoch = 0
