@@ -10,8 +10,9 @@ from contextlib import contextmanager
 from typing import IO, Any, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
+from torch.overrides import TorchFunctionMode
 
 from wic_layers.errors import WICArgumentError, WICFileError, named, quoted
 
@@ -44,8 +45,20 @@ def outlined(build: Callable[[], _Module], shapes: Shapes, device: str = "meta")
         WICArgumentError: Once it asks for more tensors or numbers than are there.
     """
     numbers = sum(map(math.prod, shapes.values()))
-    with _limited(_TWICE * len(shapes), _TWICE * numbers), torch.device(device):
+    with _limited(_TWICE * len(shapes), _TWICE * numbers), torch.device(device), _Undrawn():
         return build()
+
+
+class _Undrawn(TorchFunctionMode):
+    """Leaves tensors without memory as they are; to draw numbers for them torch loads sympy."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        """Calls a function of torch."""
+        if func in (Tensor.normal_, Tensor.uniform_) and args[0].is_meta:
+            return args[0]
+        return func(*args, **(kwargs or {}))
 
 
 @contextmanager
