@@ -280,7 +280,8 @@ def export_onnx(
     onnx.helper.set_model_props(proto, metadata)
     onnx.checker.check_model(proto, full_check=True)
     content = proto.SerializeToString()
-    write_whole(check_onnx_target(target, force=force), content)  # others may have made it since
+    # others may have made it since
+    write_whole(check_onnx_target(target, force=force), content, replace=force)
     inputs, outputs = (
         {value.name: _shape(value) for value in values}
         for values in (proto.graph.input, proto.graph.output)

@@ -52,13 +52,15 @@ def outlined(build: Callable[[], _Module], shapes: Shapes, device: str = "meta")
 class _Undrawn(TorchFunctionMode):
     """Leaves tensors without memory as they are; to draw numbers for them torch loads sympy."""
 
-    def __torch_function__(
-        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Calls a function of torch."""
-        if func in (Tensor.normal_, Tensor.uniform_) and args[0].is_meta:
-            return args[0]
-        return func(*args, **(kwargs or {}))
+        kwargs = kwargs or {}
+        is_drawing = func in (Tensor.normal_, Tensor.uniform_)
+        if is_drawing or getattr(func, "__module__", "") == nn.init.__name__:
+            tensor = args[0] if args else kwargs["tensor"]
+            if tensor.is_meta:
+                return tensor
+        return func(*args, **kwargs)
 
 
 @contextmanager

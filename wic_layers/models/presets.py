@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
-from wic_layers.errors import WICArgumentError, quoted
+from wic_layers.errors import WICArgumentError
 
 __all__ = ["PRESETS", "Preset", "find_preset"]
 
@@ -295,6 +295,6 @@ def find_preset(name: str) -> Preset:
         usual = ["rescaling-x2", "hiding-1-naive-small", "decolorization"]
         close = difflib.get_close_matches(name, PRESETS.names(), n=3) or usual
         raise WICArgumentError(
-            f"Expected the name of a preset, such as {', '.join(close)}; got {quoted(name)}."
+            f"Expected the name of a preset, such as {', '.join(close)}; got {name!r}."
         )
     return PRESETS[name]

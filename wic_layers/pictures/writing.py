@@ -66,7 +66,7 @@ def write_png(
         WICDependencyError: If Pillow is not installed.
     """
     content = encode_png(pixels, text=text)
-    write_whole(check_output(path, force=force), content)
+    write_whole(check_output(path, force=force), content, replace=force)
 
 
 def encode_png(pixels: Tensor, *, text: str | None = None) -> bytes:

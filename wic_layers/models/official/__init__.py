@@ -298,8 +298,8 @@ def _check_plain(state: Mapping[str, Tensor], what: str) -> None:
     if odd:
         raise WICFileError(
             f"{what} holds tensors that cannot be weights ({named(odd)}): expected dense ones of "
-            f"real numbers in 16, 32 or 64 bits; {odd[0]} is "
-            f"{state[odd[0]].dtype}, {state[odd[0]].layout}, on {state[odd[0]].device}."
+            f"real numbers in 16, 32 or 64 bits; the first has {state[odd[0]].dtype}, "
+            f"{state[odd[0]].layout}, on {state[odd[0]].device}."
         )
     storages = {
         value.untyped_storage().data_ptr(): value.untyped_storage() for value in state.values()
