@@ -7,7 +7,7 @@ OUT ?= quick-start
 RECORD ?= build/behaviour
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: demo test lint types units coverage wheel mutants behaviour host-suites flows integrations clean
+.PHONY: demo test lint types units coverage wheel mutants fuzz behaviour host-suites flows integrations clean
 
 demo: $(VENV)/demo.stamp
 	$(BIN)/python examples/quick_start.py --out $(OUT)
@@ -46,6 +46,11 @@ wheel: $(VENV)/dev.stamp
 # the code broken in one place at a time, on copies: the tests named for each place must notice
 mutants: $(VENV)/dev.stamp
 	$(BIN)/python tests/mutants.py
+
+# strangers' files: all attacks and FILES drawn ones for each door, each within memory and time (SECURITY.md)
+FILES ?= 2000
+fuzz: $(VENV)/dev.stamp
+	OMP_NUM_THREADS=1 $(BIN)/python tests/fuzz.py --files $(FILES)
 
 # what users see against RECORD, which `tests/behaviour.py record` made with the code before
 behaviour: $(VENV)/dev.stamp

@@ -906,7 +906,7 @@ TRAINING = (
     ),
     Mutant(
         "checkpoints from before a loss refused",
-        "wic_layers/training/loop.py",
+        "wic_layers/training/checkpoint.py",
         "stored = {term.name: term.weight for term in OPTIONAL} | stored",
         "pass",
         "tests/test_training_engine.py::test_settings_of_a_resumed_training_are_those_of_the_first",
@@ -987,7 +987,7 @@ THERE_AND_BACK = (
     Mutant(
         "NaN loaded",
         "wic_layers/models/official/__init__.py",
-        "    _check_finite(state, what)\n",
+        "    _check_finite({names[ours]: value for ours, value in values.items()}, what)\n",
         "",
         "tests/test_there_and_back.py -k every_row",
     ),

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from fuzz import mutated
 from PIL import Image
 from skimage import data
 
@@ -53,26 +54,6 @@ def originals(tmp_path_factory):
         ("down", "rescaling"): plain,
         ("gray", "decolorization"): plain,
     }
-
-
-def mutated(content, chance):
-    """A file with flipped bytes, a hole, a doubled piece, or cut short."""
-    found = bytearray(content)
-    kind = chance.randrange(5)
-    start = chance.randrange(len(found))
-    length = chance.randrange(1, 40)
-    if kind == 0:
-        for _ in range(chance.randrange(1, 9)):
-            found[chance.randrange(len(found))] = chance.randrange(256)
-    elif kind == 1:
-        del found[start : start + length]
-    elif kind == 2:
-        found[start:start] = found[start : start + length]
-    elif kind == 3:
-        del found[start:]
-    else:
-        found[chance.randrange(len(found))] ^= 1 << chance.randrange(8)
-    return bytes(found)
 
 
 @pytest.mark.slow

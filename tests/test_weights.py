@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -15,6 +16,7 @@ from cases import shaken
 from safetensors.torch import load_file, save_file
 
 import wic_layers
+from wic_layers import cli
 from wic_layers.errors import WICArgumentError, WICDependencyError, WICFileError
 from wic_layers.layer.conv import WIC
 from wic_layers.models import (
@@ -330,9 +332,10 @@ TENSORS, JSON = "model.safetensors", "config.json"
         (lambda f: config_of(f, arguments={}), "does not hold the weights"),
         (lambda f: config_of(f, arguments={"size": 3}), "does not hold the weights"),
         (lambda f: config_of(f, arguments={"in_channels": "3", "out_channels": 3}), "not hold"),
-        (lambda f: with_tensors(f, lambda s: dict(list(s.items())[1:])), "Missing key"),
-        (lambda f: with_tensors(f, lambda s: {**s, "more": torch.ones(1)}), "Unexpected key"),
-        (lambda f: with_tensors(f, lambda s: {k: v[:1] for k, v in s.items()}), "size mismatch"),
+        (lambda f: with_tensors(f, lambda s: dict(list(s.items())[1:])), "1 names are missing"),
+        (lambda f: with_tensors(f, lambda s: {**s, "more": torch.ones(1)}), r"unknown \(more\)"),
+        (lambda f: with_tensors(f, lambda s: {k: v[None] for k, v in s.items()}), "has the shape"),
+        (lambda f: with_tensors(f, lambda s: {k: v[:1] for k, v in s.items()}), "asks for more"),
     ],
 )  # fmt: skip
 def test_damaged_weights_are_errors_never_random_weights(stored, damage, message):
@@ -406,14 +409,20 @@ class Hub:
 
     def __init__(self, root):
         self.root, self.calls, self.error = root, [], None
+        self.token, self.is_private = "hf_own", False
 
     def _called(self, **call):
         self.calls.append(call)
         if self.error is not None:
             raise self.error
 
+    def get_token(self):
+        return self.token
+
     def snapshot_download(self, name, **options):
         self._called(name=name, **options)
+        if self.is_private and not options["token"]:
+            raise Refused("401 Client Error")
         return str(self.root / name)
 
     def HfApi(self, token):
@@ -447,16 +456,25 @@ def test_there_and_back_through_the_hub(stored, hub):
     ]
     hub.calls.clear()
     for read in (from_pretrained, WIN.from_pretrained):
-        back = read("some-one/x2.tiny", revision="v1")
+        back = read("hub:some-one/x2.tiny", revision="v1")
         assert back.weights_id == from_pretrained(folder).weights_id
         assert back.card == CARD
     assert hub.calls[0].pop("allow_patterns") == [TENSORS, JSON]
-    assert hub.calls[0] == {"name": "some-one/x2.tiny", "revision": "v1"}
+    assert hub.calls[0] == {"name": "some-one/x2.tiny", "revision": "v1", "token": False}
+    assert len(hub.calls) == 2
+    # the token is sent where it must be, and where there is one
+    hub.is_private = True
+    from_pretrained("hub:some-one/x2.tiny")
+    assert [call["token"] for call in hub.calls[2:]] == [False, "hf_own"]
+    hub.token = None
+    with pytest.raises(WICFileError, match=r"not give some-one/x2\.tiny: 401 Client Error"):
+        from_pretrained("hub:some-one/x2.tiny")
+    hub.is_private = False
     pushed = hub.root / "some-one/x2.tiny"
     assert sorted(path.name for path in pushed.iterdir()) == NAMES
     flip(pushed / TENSORS, 0.5)
     with pytest.raises(WICFileError, match="Fetch it again"):
-        from_pretrained("some-one/x2.tiny")
+        from_pretrained("hub:some-one/x2.tiny")
 
 
 @pytest.mark.parametrize("error", [OSError, ValueError, Refused])
@@ -465,9 +483,9 @@ def test_a_hub_that_refuses_is_a_sentence(stored, hub, error):
     hub.error = error("Repository Not Found\nfor url: https://hub")
     with pytest.raises(
         WICFileError,
-        match="no folder a/b here, and the hub does not give it: Repository Not Found",
+        match="The hub does not give a/b: Repository Not Found",
     ):
-        from_pretrained("a/b")
+        from_pretrained("hub:a/b")
     with pytest.raises(WICFileError, match="a/b cannot be written on the hub: Repository Not"):
         model.push_to_hub("a/b")
 
@@ -475,13 +493,27 @@ def test_a_hub_that_refuses_is_a_sentence(stored, hub, error):
 def test_a_repository_without_weights_is_a_sentence(hub):
     (hub.root / "a/b").mkdir(parents=True)
     with pytest.raises(WICFileError, match=r"a folder with model\.safetensors and config\.json"):
-        from_pretrained("a/b")
+        from_pretrained("hub:a/b")
 
 
-def test_the_hub_is_asked_for_names_of_its_own_only(hub, tmp_path):
-    for name in ("hidin-1", "a/b/c", "a b/c"):
-        with pytest.raises(WICArgumentError, match="the name of a preset"):
+def test_the_hub_is_asked_for_names_that_say_so_only(hub, tmp_path, monkeypatch):
+    """A mistyped folder is no name on the hub, whatever the command."""
+    with pytest.raises(WICArgumentError, match="the name of a preset"):
+        from_pretrained("hidin-1")
+    with pytest.raises(
+        WICFileError, match=r"no folder runs/x2\. .* on the hub write hub:runs/x2\."
+    ):
+        from_pretrained("runs/x2")
+    for name in ("a/b/c", "a b/c", Path("hub:a/b"), tmp_path / "x2"):
+        with pytest.raises(WICFileError, match=r"There is no folder [^ ]*(a b/c)?[^ ]*$"):
             from_pretrained(name)
+    for name in ("hub:", "hub:a", "hub:../..", "hub:a/b/c", "hub:a b/c"):
+        with pytest.raises(WICArgumentError, match=r'Expected "hub:owner/name"; got'):
+            from_pretrained(name)
+    monkeypatch.chdir(tmp_path)
+    for words in (["inspect", "runs/x2"], ["eval", "runs/x2", "."]):
+        assert cli.main(words) == 2
+    assert cli.main(["export", "runs/x2", "--direction", "forward", "-o", "x.onnx"]) == 2
     with pytest.raises(WICFileError):
         from_pretrained(tmp_path / "none" / TENSORS)
     assert hub.calls == []
@@ -490,8 +522,8 @@ def test_the_hub_is_asked_for_names_of_its_own_only(hub, tmp_path):
 def test_missing_packages_are_named(stored, monkeypatch):
     model, folder = stored
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    with pytest.raises(WICDependencyError, match=r"no folder a/b here.*'wic-layers\[hub\]'"):
-        from_pretrained("a/b")
+    with pytest.raises(WICDependencyError, match=r"pip install 'wic-layers\[hub\]'"):
+        from_pretrained("hub:a/b")
     with pytest.raises(WICDependencyError, match=r"pip install 'wic-layers\[hub\]'"):
         model.push_to_hub("a/b")
     assert from_pretrained(folder).preset == model.preset

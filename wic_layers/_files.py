@@ -1,17 +1,27 @@
-"""Files out: only where one may be written, and all at once."""
+"""Files out: only where one may be written, and all at once. Files in: regular ones, of a size."""
 
 from __future__ import annotations
 
 import os
 import secrets
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
+from typing import IO
 
 from wic_layers.errors import WICFileError
 
-__all__ = ["check_place", "is_temporary", "protecting", "was_written", "write_whole"]
+__all__ = [
+    "check_place",
+    "check_regular",
+    "is_temporary",
+    "protecting",
+    "read_small",
+    "was_written",
+    "write_whole",
+    "writing",
+]
 
 _PREFIX, _SUFFIX = ".wic-", ".tmp"
 _WRITTEN = "was written just now, from another file"
@@ -91,21 +101,85 @@ def is_temporary(name: str) -> bool:
     return name.startswith(_PREFIX) and name.endswith(_SUFFIX)
 
 
-def write_whole(target: Path, content: bytes) -> None:
+def write_whole(target: Path, content: bytes, *, replace: bool = True) -> None:
     """Writes a file under a temporary name in the same folder, and then puts it in its place.
+
+    Args:
+        target: The file.
+        content: What it is to hold.
+        replace: Whether it may take the place of one that exists by now.
 
     Raises:
         WICFileError: If writing fails. Nothing is left behind.
     """
+    with writing(target, replace=replace) as file:
+        file.write(content)
+
+
+@contextmanager
+def writing(target: Path, *, replace: bool = True) -> Iterator[IO[bytes]]:
+    """Gives a file to write to, which is put in its place once all is written.
+
+    See :func:`write_whole`.
+    """
     # tempfile's files can be read by their owner only
     temporary = target.with_name(f"{_PREFIX}{secrets.token_hex(6)}{_SUFFIX}")
     try:
-        temporary.write_bytes(content)
-        os.replace(temporary, target)
+        with temporary.open("xb") as file:
+            yield file
+        if replace:
+            os.replace(temporary, target)
+        else:
+            _put(temporary, target)
         written = _PROTECTED.get()
         if written is not None:
             written[target.resolve()] = _WRITTEN
     except OSError as error:
+        if isinstance(error, WICFileError):
+            raise
         raise WICFileError(f"{target} cannot be written: {error.strerror or error}.") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def _put(temporary: Path, target: Path) -> None:
+    """Gives a file its name, which nobody may have taken in the meantime."""
+    try:
+        try:
+            os.link(temporary, target)
+        except FileExistsError:
+            raise
+        except OSError:  # a file system without links
+            target.open("xb").close()
+            os.replace(temporary, target)
+    except FileExistsError as error:
+        raise WICFileError(
+            f"{target} exists, written by another program in the meantime; choose another name, "
+            "or replace it with --force."
+        ) from error
+
+
+def check_regular(path: Path) -> None:
+    """Checks that a file is none without an end, such as a device or a pipe.
+
+    Raises:
+        WICFileError: If it is there and is neither a regular file nor a folder.
+    """
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise WICFileError(f"{path} cannot be read: it is a device or a pipe; expected a file.")
+
+
+def read_small(path: Path, most: int) -> bytes:
+    """Returns what is in a file of at most ``most`` bytes.
+
+    Raises:
+        WICFileError: If it is larger or no regular file.
+        OSError: If it cannot be read.
+    """
+    check_regular(path)
+    with path.open("rb") as file:
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise WICFileError(f"{path} cannot be read: expected at most {most:,} bytes; it has more.")
+    return content

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import reprlib
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 
 __all__ = [
@@ -16,7 +17,10 @@ __all__ = [
     "WICFileError",
     "WICShapeError",
     "WICWarning",
+    "named",
     "needing",
+    "quoted",
+    "shortened",
     "warn",
 ]
 
@@ -101,3 +105,34 @@ def warn(message: str) -> None:
         while sys._getframe(level).f_globals.get("__name__", "").startswith("wic_layers."):
             level += 1
     warnings.warn(message, WICWarning, stacklevel=level + 1)
+
+
+class _Quoting(reprlib.Repr):
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxlevel, self.maxstring, self.maxother, self.maxlong = 3, 80, 80, 80
+
+    def repr_int(self, x: int, level: int) -> str:
+        """Python refuses to write out numbers of thousands of digits."""
+        return f"a number of {x.bit_length()} bits" if abs(x) >= 10**80 else str(x)
+
+
+_QUOTING = _Quoting()
+
+
+def quoted(value: object) -> str:
+    """Returns a value of a file as a message shows it: some characters, whatever it holds."""
+    return shortened(_QUOTING.repr(value))
+
+
+def shortened(text: str, most: int = 300) -> str:
+    """Returns the beginning of a text, in one line."""
+    line = " ".join(text[: 4 * most].split())
+    return line if len(line) <= most and len(text) <= 4 * most else f"{line[:most]} ..."
+
+
+def named(names: Iterable[object], most: int = 4) -> str:
+    """Returns the first of some names, of a file's tensors or settings, with commas between."""
+    every = [str(name) for name in names]
+    more = ", ..." if len(every) > most else ""
+    return ", ".join(shortened(name, 80) for name in every[:most]) + more

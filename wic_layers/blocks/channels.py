@@ -81,9 +81,9 @@ class ChannelMean(InvertibleBlock):
         if groups < 2:
             raise WICArgumentError("Expected at least 2 groups, of which a WIC drops; got 1.")
         # Helmert's contrasts: each group against those before it
-        rows = torch.ones(groups, groups, dtype=torch.float64)
-        for k in range(1, groups):
-            rows[k, k], rows[k, k + 1 :] = -k, 0
+        rows = torch.ones(groups, groups, dtype=torch.float64).tril(-1)
+        rows -= torch.arange(groups, dtype=torch.float64).diag()
+        rows[0] = 1
         rows[1:] /= rows[1:].norm(dim=1, keepdim=True)
         rows[0] /= groups
         if isinstance(completion, (Repeat, Shift)) or completion in ("repeat", "shift"):

@@ -7,7 +7,7 @@ import importlib
 from types import ModuleType
 
 from wic_layers.cli.bar import Bar
-from wic_layers.cli.command import Command
+from wic_layers.cli.command import Command, path
 from wic_layers.errors import WICDependencyError
 
 __all__ = ["COMMANDS"]
@@ -25,6 +25,24 @@ def _optional(part: str) -> ModuleType:
 
 def _eval(args: argparse.Namespace) -> int:
     return int(_optional("evaluation.command").run(args, Bar))
+
+
+def _add_cache(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--clear", action="store_true", help="remove what is in it")
+    parser.add_argument(
+        "--cache", metavar="FOLDER", type=path,
+        help="the folder, as given to wic train (default: ~/.cache/wic-layers)",
+    )  # fmt: skip
+
+
+def _cache(args: argparse.Namespace) -> int:
+    data, cache = _optional("training.data"), _optional("training.cache")
+    folder = args.cache or data.cache_folder()
+    if args.clear:
+        print(f"{folder}: {cache.clear(folder) / 1e9:.2f} GB of decoded photographs removed")
+    else:
+        print(f"{folder}: {cache.size(folder) / 1e9:.2f} GB of decoded photographs")
+    return 0
 
 
 COMMANDS = (
@@ -60,5 +78,13 @@ COMMANDS = (
         "weights and puts a WIC where z was, or IICNet's channel squeeze: the forward picture "
         "stays as it is. With --data it is fine-tuned on those photographs, and judged beside the "
         "original.",
+    ),
+    Command(
+        "cache",
+        "Show or clear the folder of decoded photographs",
+        _add_cache,
+        _cache,
+        "Trainings keep photographs decoded, so that the next one starts at once. Past 20 GB "
+        "those that were used longest ago go by themselves.",
     ),
 )

@@ -118,5 +118,6 @@ def export_model(
     refuse_algebra(proto)
     onnx.checker.check_model(proto, full_check=True)
     content = proto.SerializeToString()
-    write_whole(check_onnx_target(target, force=force), content)  # others may have made it since
+    # others may have made it since
+    write_whole(check_onnx_target(target, force=force), content, replace=force)
     return target

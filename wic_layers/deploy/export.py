@@ -125,8 +125,8 @@ def export_program(
     beside them where the last bits of a float decide its rounding.
 
     Args:
-        model: A preset with weights in the package, the folder of weights, ``"owner/name"`` on the
-            Hugging Face hub, or a network of :mod:`wic_layers.models`.
+        model: A preset with weights in the package, the folder of weights, ``"hub:owner/name"`` on
+            the Hugging Face hub, or a network of :mod:`wic_layers.models`.
         direction: ``"forward"`` or ``"reverse"``.
         precision: ``"float16"`` stores and runs the networks inside couplings in float16, as
             autocast does; what is inverted stays in float32.
@@ -280,7 +280,8 @@ def export_onnx(
     onnx.helper.set_model_props(proto, metadata)
     onnx.checker.check_model(proto, full_check=True)
     content = proto.SerializeToString()
-    write_whole(check_onnx_target(target, force=force), content)  # others may have made it since
+    # others may have made it since
+    write_whole(check_onnx_target(target, force=force), content, replace=force)
     inputs, outputs = (
         {value.name: _shape(value) for value in values}
         for values in (proto.graph.input, proto.graph.output)

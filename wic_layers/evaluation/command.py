@@ -82,7 +82,7 @@ def run(args: argparse.Namespace, bar: ProgressBar) -> int:
         writer = csv.DictWriter(text, list(lines[0]))
         writer.writeheader()
         writer.writerows(lines)
-        write_whole(args.csv, text.getvalue().encode())
+        write_whole(args.csv, text.getvalue().encode(), replace=args.force)
     return 0
 
 

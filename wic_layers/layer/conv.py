@@ -130,12 +130,12 @@ class WIC(RectangularKernel):
         self.rows = self._resolve_rows(rows, completion)
         self.bijective = in_channels == out_channels
 
+        # first, so that who limits what is built (models/building.py) hears of it
+        self.weight = nn.Parameter(torch.empty(self.rows, in_channels, device=device, dtype=dtype))
         self.completion = self._resolve_completion(completion)
         is_default = device is None and dtype == torch.get_default_dtype()
         if isinstance(completion, str) and self.completion is not None and not is_default:
             self.completion.to(device=device, dtype=dtype)
-
-        self.weight = nn.Parameter(torch.empty(self.rows, in_channels, device=device, dtype=dtype))
         self.reset_parameters()
         if parametrization != "free":
             parametrize_kernel(self, parametrization)

@@ -257,7 +257,8 @@ def from_pretrained(name: str | Path, *, revision: str | None = None) -> Network
     Args:
         name: A preset whose weights come with the package (see
             :func:`~wic_layers.models.packaged_weights`), a folder that ``save_pretrained`` wrote
-            or its ``model.safetensors``, or ``"owner/name"`` on the Hugging Face hub.
+            or its ``model.safetensors``, or ``"hub:owner/name"`` on the Hugging Face hub, which is
+            asked without the user's token first.
         revision: Branch, tag or commit on the hub.
 
     Returns:

@@ -7,7 +7,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from wic_layers.errors import WICArgumentError
+from wic_layers.errors import WICArgumentError, quoted
 
 __all__ = ["Colours", "check_colours", "turned"]
 
@@ -24,7 +24,7 @@ def check_colours(colours: object) -> Colours:
     for known in get_args(Colours):
         if colours == known:
             return known
-    raise WICArgumentError(f'Expected colours "RGB" or "BGR"; got {colours!r}.')
+    raise WICArgumentError(f'Expected colours "RGB" or "BGR"; got {quoted(colours)}.')
 
 
 def turned(x: Tensor, width: int) -> Tensor:

@@ -8,19 +8,21 @@ import re
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
+from typing import IO, TYPE_CHECKING, Any, Literal, TypeVar, get_args
 
 import torch
 from torch import Tensor, nn
 
 import wic_layers
-from wic_layers._files import write_whole
+from wic_layers._files import check_regular, read_small, write_whole
 from wic_layers._text import printable
-from wic_layers.errors import WICArgumentError, WICDependencyError, WICFileError, needing
+from wic_layers.errors import WICArgumentError, WICFileError, named, needing, quoted, shortened
 from wic_layers.layer.completion import CompletionName
 from wic_layers.layer.conv import WIC
 from wic_layers.layer.kernel import not_finite
+from wic_layers.models.building import Shapes, differences, outlined, read_header
 from wic_layers.models.colours import Colours, check_colours
+from wic_layers.models.hub import HUB, download, first_lines, is_on_hub, looks_like, upload
 from wic_layers.models.presets import PRESETS, find_preset
 
 if TYPE_CHECKING:
@@ -46,8 +48,8 @@ Precision = Literal["float16", "float32"]
 """How a file holds weights that are no kernels of WIC."""
 
 _FORMAT = 1
+_MOST_CONFIG = 1_000_000  # bytes
 _LICENCE = re.compile(r"[a-z0-9.+-]+")
-_HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 _KINDS: Mapping[str, tuple[type, ...]] = {
     "network": (str,),
     "arguments": (dict,),
@@ -63,12 +65,6 @@ def _safetensors() -> ModuleType:
         import safetensors
         import safetensors.torch
     return safetensors
-
-
-def _hub() -> ModuleType:
-    with needing("Weights from the hub need huggingface_hub", "hub"):
-        import huggingface_hub
-    return huggingface_hub
 
 
 def packaged_weights() -> dict[str, Path]:
@@ -205,16 +201,9 @@ class Stored(nn.Module):
         """
         import tempfile
 
-        api = _hub().HfApi(token=token)
         with tempfile.TemporaryDirectory() as folder:
             self.save_pretrained(folder, card)
-            try:
-                api.create_repo(name, private=private, exist_ok=True)
-                return str(api.upload_folder(repo_id=name, folder_path=folder))
-            except Exception as error:  # the hub's and its HTTP client's have no base in common
-                raise WICFileError(
-                    f"{name} cannot be written on the hub: {_first(error)}"
-                ) from error
+            return upload(name, folder, private=private, token=token)
 
 
 def _narrowed(key: str, tensor: Tensor, precision: Precision) -> Tensor:
@@ -269,8 +258,10 @@ def describe(name: str | Path, revision: str | None = None) -> tuple[dict[str, A
     folder, tensors = _locate(name, revision)
     path = folder / CONFIG
     try:
-        config = json.loads(path.read_bytes())
+        config = json.loads(read_small(path, _MOST_CONFIG))
     except OSError as error:
+        if isinstance(error, WICFileError):
+            raise
         raise WICFileError(
             f"Expected weights: a folder with {TENSORS} and {CONFIG}; {path} cannot be read: "
             f"{error.strerror or error}."
@@ -278,9 +269,9 @@ def describe(name: str | Path, revision: str | None = None) -> tuple[dict[str, A
     except (ValueError, RecursionError) as error:
         raise WICFileError(f"{path} is damaged: it is no JSON.") from error
     if not isinstance(config, dict) or config.get("format") != _FORMAT:
+        says = f"says {quoted(config.get('format'))}" if isinstance(config, dict) else "is another"
         raise WICFileError(
-            f"Expected weights of format {_FORMAT}, the one known to this version; {path} "
-            + (f"says {config.get('format')!r}." if isinstance(config, dict) else "is another.")
+            f"Expected weights of format {_FORMAT}, the one known to this version; {path} {says}."
         )
     missing = [key for key in _KINDS if key not in config]
     if missing:
@@ -295,34 +286,40 @@ def read(name: str | Path, networks: Mapping[str, type[_Stored]], revision: str 
     """See :func:`wic_layers.models.from_pretrained`."""
     safetensors = _safetensors()
     config, path = describe(name, revision)
-    try:
-        blob = path.read_bytes()
-    except OSError as error:
-        raise WICFileError(f"{path} cannot be read: {error.strerror or error}.") from error
-    sha256 = hashlib.sha256(blob).hexdigest()
-    if sha256 != config["sha256"]:
-        raise WICFileError(
-            f"{path} is damaged or not of its {CONFIG}: expected the SHA-256 {config['sha256']}; "
-            f"got {sha256}. Fetch it again."
-        )
     network = networks.get(config["network"])
     if network is None:
         raise WICFileError(
-            f"Expected weights of {' or '.join(networks)}; {path} is of {config['network']!r}, "
-            f"saved by wic-layers {config.get('version')}; this is {wic_layers.__version__}."
+            f"Expected weights of {named(networks, 20)}; {path} is of "
+            f"{quoted(config['network'])}, saved by wic-layers {quoted(config.get('version'))}; "
+            f"this is {wic_layers.__version__}."
         )
+    try:
+        check_regular(path)
+        with path.open("rb") as file:
+            sha256 = _digest(file)
+            if sha256 != config["sha256"]:
+                raise WICFileError(
+                    f"{path} is damaged or not of its {CONFIG}: expected the SHA-256 "
+                    f"{shortened(config['sha256'], 64)}; got {sha256}. Fetch it again."
+                )
+            shapes = read_header(file, path)
+            _check_network(network, config["arguments"], shapes, path)
+            file.seek(0)
+            blob = file.read()
+    except OSError as error:
+        if isinstance(error, WICFileError):
+            raise
+        raise WICFileError(f"{path} cannot be read: {error.strerror or error}.") from error
     try:
         model = network(**config["arguments"])
         model.colours = check_colours(config.get("colours", "RGB"))
-        state = safetensors.torch.load(blob)
+        state = {key: tensor.float() for key, tensor in safetensors.torch.load(blob).items()}
         for wrong in not_finite(state):
             raise WICArgumentError(wrong)
-        model.load_state_dict({key: tensor.float() for key, tensor in state.items()})
-    except (
-        RuntimeError, TypeError, ValueError, WICArgumentError, safetensors.SafetensorError
-    ) as error:  # fmt: skip
+        model.load_state_dict(state)
+    except (RuntimeError, WICArgumentError, safetensors.SafetensorError) as error:
         raise WICFileError(
-            f"{path} does not hold the weights that its {CONFIG} says: {_first(error)}"
+            f"{path} does not hold the weights that its {CONFIG} says: {first_lines(error)}"
         ) from error
     model.preset = config["preset"]
     model.task = config["task"]
@@ -331,13 +328,38 @@ def read(name: str | Path, networks: Mapping[str, type[_Stored]], revision: str 
     return model.eval()
 
 
-def _first(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return " ".join(lines[:3]) if lines else type(error).__name__
+def _digest(file: IO[bytes]) -> str:
+    """The SHA-256 of a file."""
+    sha256 = hashlib.sha256()
+    while part := file.read(1 << 20):
+        sha256.update(part)
+    return sha256.hexdigest()
+
+
+def _check_network(
+    network: type[Stored], arguments: Mapping[str, Any], shapes: Shapes, path: Path
+) -> None:
+    """Raises unless a network of these arguments has tensors of these names and shapes."""
+    # one of somebody else may need numbers while it is built
+    device = "meta" if network.__module__.startswith(f"{wic_layers.__name__}.") else "cpu"
+    try:
+        with torch.random.fork_rng(devices=[]):
+            outline = outlined(lambda: network(**arguments), shapes, device)
+        expected = {key: tuple(value.shape) for key, value in outline.state_dict().items()}
+        wrong = differences(expected, shapes)
+        if wrong:
+            raise WICArgumentError(wrong)
+    except Exception as error:  # whatever a constructor says to arguments that are none
+        raise WICFileError(
+            f"{path} does not hold the weights that its {CONFIG} says: {first_lines(error)}"
+        ) from error
 
 
 def _locate(name: str | Path, revision: str | None) -> tuple[Path, Path]:
     """The folder that holds weights, and the file with their tensors."""
+    if is_on_hub(name):
+        folder = download(str(name), revision, [TENSORS, CONFIG])
+        return folder, folder / TENSORS
     path = Path(name)
     if path.suffix == ".safetensors":
         return path.parent, path
@@ -358,8 +380,9 @@ def _locate(name: str | Path, revision: str | None) -> tuple[Path, Path]:
             f"code `wic upgrade` makes one: wic upgrade irn {path} -o FOLDER (or hinet, iicnet, "
             f"hcflow, dlv)."
         )
-    elif _HUB_NAME.fullmatch(str(name)):
-        folder = _download(str(name), revision)
+    elif len(path.parts) > 1 or isinstance(name, Path):
+        hub = f" Of a name on the hub write {HUB}{name}." if looks_like(str(name)) else ""
+        raise WICFileError(f"There is no folder {path}.{hub}")
     else:
         try:
             find_preset(str(name))
@@ -367,17 +390,3 @@ def _locate(name: str | Path, revision: str | None) -> tuple[Path, Path]:
             raise WICArgumentError(f"{error} There is no folder of that name either.") from None
         raise AssertionError  # find_preset has raised
     return folder, folder / TENSORS
-
-
-def _download(name: str, revision: str | None) -> Path:
-    try:
-        hub = _hub()
-    except WICDependencyError as error:
-        raise WICDependencyError(f"There is no folder {name} here. {error}") from error
-    try:
-        files = [TENSORS, CONFIG]
-        return Path(hub.snapshot_download(name, revision=revision, allow_patterns=files))
-    except Exception as error:  # the hub's and its HTTP client's have no base in common
-        raise WICFileError(
-            f"There is no folder {name} here, and the hub does not give it: {_first(error)}"
-        ) from error

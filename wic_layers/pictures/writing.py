@@ -73,7 +73,7 @@ def write_png(
         WICDependencyError: If Pillow is not installed.
     """
     content = encode_png(pixels, chunk=chunk, metadata=metadata)
-    write_whole(check_output(path, force=force), content)
+    write_whole(check_output(path, force=force), content, replace=force)
 
 
 def encode_png(

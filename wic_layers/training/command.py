@@ -186,6 +186,11 @@ def check_folder(args: argparse.Namespace) -> None:
     out = args.out
     if out.exists() and not out.is_dir():
         raise WICFileError(f"Expected a folder as --out; {out} is a file.")
+    if (out / EVENTS).is_symlink():
+        raise WICFileError(
+            f"{out / EVENTS} is a link, and what a training writes would go where it leads; "
+            "remove it."
+        )
     names = {path.name for path in out.iterdir()} if out.exists() else set()
     if all(_is_before_the_first_checkpoint(name) for name in names):
         names = set()

@@ -25,6 +25,7 @@ from torch.utils.data import DataLoader, Dataset
 from wic_layers.errors import WICArgumentError, WICFileError, WICWarning
 from wic_layers.pictures import as_kind, has_halved_chroma, read_image
 from wic_layers.tasks import Task
+from wic_layers.training.cache import DECODING, INDEX, PHOTOGRAPHS, prune
 from wic_layers.training.recipe import Settings
 
 __all__ = [
@@ -39,7 +40,7 @@ __all__ = [
 ]
 
 _FORMAT = 1
-_PIXELS, _INDEX = "pixels.bin", "index.json"
+_PIXELS = "pixels.bin"
 _LUMA = (0.299, 0.587, 0.114)  # of ITU-R BT.601, as Pillow's conversion to grey
 Reduce = Literal["auto"] | int
 Pixels: TypeAlias = NDArray[np.uint8]
@@ -112,7 +113,8 @@ class Photographs:
             sharper fails on small, sharp pictures.
         smallest: Least side, in pixels, that an image must have after that; smaller ones are left
             out.
-        cache: Folder for the decoded pixels (3 bytes each); :func:`cache_folder` by default.
+        cache: Folder for the decoded pixels (3 bytes each); :func:`cache_folder` by default. Once
+            it has more than 20 GB, those that were used longest ago are removed.
 
     Attributes:
         digest: Of the files' names and sizes, wherever they are: whether two runs see the same.
@@ -140,7 +142,7 @@ class Photographs:
         described = json.dumps([reduce, levels, smallest, named])
         self.digest = hashlib.sha256(described.encode()).hexdigest()[:16]
         self._folder = _decoded(paths, reduce, levels, cache or cache_folder())
-        index = json.loads((self._folder / _INDEX).read_text())
+        index = json.loads((self._folder / INDEX).read_text())
         places = [place for place in index if min(place[2:]) >= smallest]
         if not places:
             how = "where chroma is halved" if reduce == "auto" else f"by {reduce}"
@@ -237,12 +239,13 @@ def _decoded(paths: Sequence[Path], reduce: Reduce, levels: int, cache: Path) ->
             raise WICFileError(f"{path} cannot be read: {error.strerror}.") from error
         files.append([str(path.resolve()), status.st_size, status.st_mtime_ns])
     described = json.dumps([_FORMAT, reduce, levels, files])
-    target = cache / f"photographs-{hashlib.sha256(described.encode()).hexdigest()[:24]}"
-    if (target / _INDEX).is_file():
+    target = cache / f"{PHOTOGRAPHS}{hashlib.sha256(described.encode()).hexdigest()[:24]}"
+    if (target / INDEX).is_file():
+        prune(cache, target)
         return target
     try:
         cache.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=".decoding-", dir=cache))
+        temporary = Path(tempfile.mkdtemp(prefix=DECODING, dir=cache))
     except OSError as error:
         raise WICFileError(
             f"Decoded photographs cannot be kept in {cache}: {error.strerror}. Choose another "
@@ -262,6 +265,7 @@ def _decoded(paths: Sequence[Path], reduce: Reduce, levels: int, cache: Path) ->
         ) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+    prune(cache, target)
     return target
 
 
@@ -291,7 +295,7 @@ def _decode_into(folder: Path, paths: Sequence[Path], reduce: Reduce, levels: in
             WICWarning,
             stacklevel=5,
         )
-    (folder / _INDEX).write_text(json.dumps(index))
+    (folder / INDEX).write_text(json.dumps(index))
 
 
 def _sizes(path: Path, reduce: Reduce, levels: int) -> list[Pixels] | WICFileError:

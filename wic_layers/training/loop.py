@@ -16,18 +16,19 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel
 
-from wic_layers._files import write_whole
+from wic_layers._files import check_regular, write_whole
 from wic_layers.blocks.reversible import save_memory
-from wic_layers.errors import IllConditionedError, WICArgumentError, WICError, needing
+from wic_layers.errors import IllConditionedError, WICArgumentError, WICFileError, needing
 from wic_layers.evaluation.judging import Judgement
 from wic_layers.models import Network
 from wic_layers.tasks import Task
+from wic_layers.training import checkpoint
+from wic_layers.training.checkpoint import CHECKPOINT, UNFINISHED
 from wic_layers.training.data import Batches, Crops, Photographs, pack_crops, read_batches
-from wic_layers.training.guard import Guard, Incident, State
+from wic_layers.training.guard import Guard, Incident
 from wic_layers.training.objective import Losses, Step, capture
 from wic_layers.training.optimizers import averaging, bring_steps_home, make_optimizer
 from wic_layers.training.recipe import Settings
-from wic_layers.training.terms import OPTIONAL
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -42,10 +43,7 @@ __all__ = [
     "make_fabric",
 ]
 
-CHECKPOINT, LOG = "checkpoint.pt", "log.jsonl"
-UNFINISHED = "checkpoint.tmp"  # it takes the checkpoint's place once it is whole
-
-_FORMAT = 1
+LOG = "log.jsonl"
 
 Report = Callable[[int, Losses, Judgement | None, float], None]
 """Told of every step: its number, its losses, what was judged after it, and the learning rate."""
@@ -236,25 +234,20 @@ class Training:
             begin: Called in the first process once the new one is written, before it takes the
                 place of an earlier one.
         """
-        self.fabric.save(
-            self.folder / UNFINISHED,
-            {
-                "format": _FORMAT,
-                "settings": self.settings.decisive(),
-                "photographs": self.images.digest,
-                "model": self.model.state_dict(),
-                "optimizer": self.optimizer,
-                "average": None if self.average is None else self.average.state_dict(),
-                # the good state is the one that is saved
-                "guard": {**self.guard.state_dict(), "good": {}},
-                "lines": self.log.lines,
-                "seconds": self.seconds,
-            },
-        )
+        state = {
+            "format": checkpoint.FORMAT,
+            "settings": self.settings.decisive(),
+            "photographs": self.images.digest,
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),  # of all processes, in the first
+            "average": None if self.average is None else self.average.state_dict(),
+            # the good state is the one that is saved
+            "guard": {**self.guard.state_dict(), "good": {}},
+            "lines": self.log.lines,
+            "seconds": self.seconds,
+        }
         if self.fabric.is_global_zero:
-            if begin is not None:
-                begin()
-            os.replace(self.folder / UNFINISHED, self.folder / CHECKPOINT)
+            checkpoint.write(self.folder, state, begin)
         self.fabric.barrier()
 
     def load(self) -> None:
@@ -263,13 +256,16 @@ class Training:
         Raises:
             WICError: If it is damaged, or of other settings or photographs.
         """
-        state = self._read_checkpoint()
-        self.model.load_state_dict(state["model"])
-        if self.average is not None:
-            self.average.load_state_dict(state["average"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        bring_steps_home(self.optimizer)
-        self.guard.load_state_dict(state["guard"])
+        path = self.folder / CHECKPOINT
+        state = checkpoint.read(path, self.settings, self.images.digest, self.fabric.device)
+        with checkpoint.resuming(path):
+            checkpoint.check(state, self.model, self.average, self.optimizer)
+            self.model.load_state_dict(state["model"])
+            if self.average is not None:
+                self.average.load_state_dict(state["average"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            bring_steps_home(self.optimizer)
+            self.guard.load_state_dict(state["guard"])
         self.log.cut(state.get("lines"))
         self._began = time.monotonic() - state.get("seconds", 0.0)
 
@@ -277,30 +273,6 @@ class Training:
     def seconds(self) -> float:
         """How long it has trained, with what was before a stop."""
         return time.monotonic() - self._began
-
-    def _read_checkpoint(self) -> State:
-        path = self.folder / CHECKPOINT
-        try:
-            state: State = torch.load(path, map_location=self.fabric.device, weights_only=True)
-            stored = state["settings"] if state["format"] == _FORMAT else None
-        except Exception as error:  # torch.load raises nearly anything for a damaged file
-            reason = " ".join(str(error).split()[:30]) or type(error).__name__
-            raise WICError(f"{path} cannot be resumed from: {reason}.") from error
-        if stored is None:
-            raise WICError(f"{path} is of another version of wic-layers and cannot be resumed.")
-        # a loss that was not there yet had no weight
-        stored = {term.name: term.weight for term in OPTIONAL} | stored
-        changed = [n for n, value in self.settings.decisive().items() if stored.get(n) != value]
-        if changed:
-            raise WICError(
-                f"{path} was made with another {', '.join(changed)}; resume with the same."
-            )
-        if state.get("photographs", self.images.digest) != self.images.digest:
-            raise WICError(
-                f"{path} was made with other photographs; resume with the same files, or begin "
-                f"from its weights with --start in another folder."
-            )
-        return state
 
     def _crops(self) -> Iterator[Crops]:
         """Yields the crops of the step that comes next, also where the guard went back."""
@@ -344,18 +316,24 @@ class Log:
         """Keeps the first lines only, those before a checkpoint; all if None."""
         if not self.enabled:
             return
-        first: list[str] = []
+        first: list[bytes] = []
         with suppress(OSError):
-            first = self.path.read_text(encoding="utf-8").splitlines(keepends=True)[:lines]
+            check_regular(self.path)
+            first = self.path.read_bytes().splitlines(keepends=True)[:lines]
         self.lines = len(first)
-        write_whole(self.path, "".join(first).encode())
+        write_whole(self.path, b"".join(first))
 
     def add(self, **row: object) -> None:
         """Writes a line."""
         self.lines += 1
-        if self.enabled:
+        if not self.enabled:
+            return
+        try:
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(row) + "\n")
+        except OSError as error:
+            reason = error.strerror or error
+            raise WICFileError(f"{self.path} cannot be written: {reason}.") from error
 
 
 def make_fabric(settings: Settings) -> Fabric:

@@ -11,8 +11,15 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, get_args, get_type_hints
 
-from wic_layers._files import write_whole
-from wic_layers.errors import WICArgumentError, WICFileError, needing
+from wic_layers._files import read_small, write_whole
+from wic_layers.errors import (
+    WICArgumentError,
+    WICFileError,
+    named,
+    needing,
+    quoted,
+    shortened,
+)
 from wic_layers.layer.completion import CompletionName
 from wic_layers.models.colours import Colours
 from wic_layers.tasks import Task
@@ -24,6 +31,10 @@ __all__ = ["Settings"]
 
 # Muon at AdamW's rate trains deep networks badly: see "Which optimizer" in benchmarks/README.md
 _RATES = {"adamw": 2e-3, "muon": 5e-4}
+
+_MOST_WHOLE = 2**63 - 1  # what torch and numpy take
+_MOST_BYTES = 1_000_000  # of a file of settings, with thousands of folders
+_MOST_TEXT = 5_000  # characters of a value
 
 Values = dict[str, Any]
 """Settings by name, as files and flags have them."""
@@ -169,25 +180,31 @@ class Settings(_Weights):
         for each in dataclasses.fields(self):
             value, least = getattr(self, each.name), each.metadata["least"]
             if least is not None and not least <= value < math.inf:
-                raise WICArgumentError(f"Expected {each.name} of at least {least}; got {value!r}.")
-            if least is not None and value > each.metadata["most"]:
-                most = each.metadata["most"]
-                raise WICArgumentError(f"Expected {each.name} of at most {most}; got {value!r}.")
+                raise WICArgumentError(
+                    f"Expected {each.name} of at least {least}; got {quoted(value)}."
+                )
+            most = min(each.metadata["most"], _MOST_WHOLE)
+            if least is not None and value > most:
+                raise WICArgumentError(
+                    f"Expected {each.name} of at most {most}; got {quoted(value)}."
+                )
             choices = each.metadata["argument"].get("choices")
             if choices and value is not None and value not in choices:
                 raise WICArgumentError(
-                    f"Expected {each.name} {' or '.join(choices)}; got {value!r}."
+                    f"Expected {each.name} {' or '.join(choices)}; got {quoted(value)}."
                 )
         if not 0 < self.clip < math.inf:
-            raise WICArgumentError(f"Expected clip above 0; got {self.clip!r}.")
-        is_whole = self.reduce.isascii() and self.reduce.isdigit()
+            raise WICArgumentError(f"Expected clip above 0; got {quoted(self.clip)}.")
+        is_whole = self.reduce.isascii() and self.reduce.isdigit() and len(self.reduce) < 10
         if self.reduce != "auto" and not (is_whole and int(self.reduce)):
-            raise WICArgumentError(f"Expected reduce auto or of at least 1; got {self.reduce}.")
+            raise WICArgumentError(
+                f"Expected reduce auto or of at least 1; got {shortened(self.reduce)}."
+            )
         if len(self.weights) != 4:
-            raise WICArgumentError(f"Expected four weights; got {self.weights!r}.")
+            raise WICArgumentError(f"Expected four weights; got {quoted(self.weights)}.")
         if not all(0 <= weight < math.inf for weight in self.weights) or not any(self.weights):
             raise WICArgumentError(
-                f"Expected weights of at least 0, and one above; got {self.weights!r}."
+                f"Expected weights of at least 0, and one above; got {quoted(self.weights)}."
             )
 
     def rate(self, step: int) -> float:
@@ -219,10 +236,12 @@ class Settings(_Weights):
             WICArgumentError: If a name is unknown or a value of another kind; names ``source``.
         """
         kinds = get_type_hints(cls)
-        unknown = sorted(map(str, set(values) - set(kinds)))
+        unknown = sorted(
+            name if isinstance(name, str) else quoted(name) for name in set(values) - set(kinds)
+        )
         if unknown:
             raise WICArgumentError(
-                f"{source} has settings that are not known: {', '.join(unknown)}; expected some "
+                f"{source} has settings that are not known: {named(unknown, 9)}; expected some "
                 f"of {', '.join(_fields())}."
             )
         return cls(**{name: _as(kinds[name], v, name, source) for name, v in values.items()})
@@ -249,11 +268,16 @@ class Settings(_Weights):
         """
         yaml = _yaml()
         try:
-            values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+            text = read_small(path, _MOST_BYTES).decode("utf-8")
+        except WICFileError:
+            raise
         except (OSError, UnicodeDecodeError) as error:
             raise WICFileError(f"{path} cannot be read: {error}.") from error
-        except yaml.YAMLError as error:
-            raise WICFileError(f"{path} is no YAML: {' '.join(str(error).split())}.") from error
+        try:
+            values = yaml.load(text, _loader(yaml)) or {}
+        except Exception as error:  # of a date or a number it may be any that Python has
+            reason = shortened(str(error)) or type(error).__name__
+            raise WICFileError(f"{path} is no YAML: {reason}.") from error
         if not isinstance(values, dict):
             raise WICFileError(f"Expected settings in {path}, such as `steps: 1000`; got others.")
         cls.from_dict(values, str(path))
@@ -310,6 +334,8 @@ def _as(kind: Any, value: Any, name: str, source: str) -> Any:
         if kinds:  # a tuple
             values = [value] if isinstance(value, str) else list(value)
             return tuple(_as(kinds[0], item, name, source) for item in values)
+        if not isinstance(value, (str, int, float)):
+            raise TypeError
         if kind is bool and not isinstance(value, bool):
             raise ValueError
         if kind is int and (isinstance(value, bool) or int(value) != float(value)):
@@ -319,7 +345,7 @@ def _as(kind: Any, value: Any, name: str, source: str) -> Any:
         words = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
         expected = words.get(kind, f"a list, each {words.get(kinds[0]) if kinds else ''}")
         raise WICArgumentError(
-            f"{source}: expected {name} as {expected}; got {value!r}."
+            f"{source}: expected {name} as {expected}; got {quoted(value)}."
         ) from error
 
 
@@ -327,3 +353,21 @@ def _yaml() -> ModuleType:
     with needing("Training needs PyYAML", "train"):
         import yaml
     return yaml
+
+
+def _loader(yaml: ModuleType) -> Any:
+    """Reads YAML without aliases, of which a few lines make values of any size."""
+
+    class Plain(yaml.SafeLoader):  # type: ignore[name-defined, misc]
+        def compose_node(self, parent: Any, index: Any) -> Any:
+            event = self.peek_event()
+            wrong = ""
+            if isinstance(event, yaml.AliasEvent):
+                wrong = "settings have no aliases"
+            elif isinstance(event, yaml.ScalarEvent) and len(event.value) > _MOST_TEXT:
+                wrong = f"expected values of at most {_MOST_TEXT} characters"
+            if wrong:
+                raise yaml.composer.ComposerError(None, None, wrong, event.start_mark)
+            return super().compose_node(parent, index)
+
+    return Plain

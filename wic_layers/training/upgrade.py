@@ -57,6 +57,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--config", type=Path, metavar="YAML", help="settings of a file; flags overrule them")
     add("--resume", action="store_true", help="go on with fine-tuning from the one in --out")
     add("--force", action="store_true", help="start anew although --out holds something")
+    add(
+        "--trust", action="store_true",
+        help="read the checkpoint with a torch below 2.10 too, which it could harm",
+    )  # fmt: skip
     Settings.add_arguments(parser, _DEFAULTS, without=("start",))
 
 
@@ -140,7 +144,7 @@ def run(args: argparse.Namespace) -> int:
 def _read(args: argparse.Namespace, settings: Settings) -> Network:
     """The network of the checkpoint; one that has a WIC with the completion that was asked for."""
     colours: Colours | None = settings.colours  # type: ignore[assignment]
-    model = load_official(args.checkpoint, colours=colours)
+    model = load_official(args.checkpoint, colours=colours, trust=args.trust)
     if type(model) is not NETWORKS[KINDS[args.kind]]:
         raise WICFileError(
             f"Expected a checkpoint of {KINDS[args.kind]}; {args.checkpoint} is one of "
@@ -149,7 +153,7 @@ def _read(args: argparse.Namespace, settings: Settings) -> Network:
     if settings.completion is None or not has_wic(model):
         return model
     completion: CompletionName = settings.completion  # type: ignore[assignment]
-    return load_official(args.checkpoint, colours=colours, completion=completion)
+    return load_official(args.checkpoint, colours=colours, completion=completion, trust=args.trust)
 
 
 def _like(model: Network, argument: str, task: str | None) -> Preset:

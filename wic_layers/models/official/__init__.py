@@ -6,7 +6,7 @@ reads and writes files.
 
 from __future__ import annotations
 
-import io
+import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,10 +14,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from wic_layers._files import write_whole
-from wic_layers.errors import WICArgumentError, WICFileError
+from wic_layers._files import writing
+from wic_layers._pickles import read_pickle
+from wic_layers.errors import WICArgumentError, WICFileError, named, quoted, shortened
 from wic_layers.layer.completion import CompletionName
 from wic_layers.models.base import Network, with_wic
+from wic_layers.models.building import differences, outlined
 from wic_layers.models.colours import Colours, check_colours
 from wic_layers.models.official.format import Format
 from wic_layers.models.official.hcflow import HCFlowFormat
@@ -32,6 +34,12 @@ __all__ = ["load_official", "save_official"]
 _FORMATS: tuple[Format, ...] = (
     WINFormat(), DLVIRNFormat(), IRNFormat(), HiNetFormat(), IICNetFormat(), HCFlowFormat(),
 )  # fmt: skip
+_MOST_PARTS = 10_000  # dicts that are looked into
+_ROOM = 1_000_000  # bytes
+_DTYPES = {
+    torch.float16, torch.bfloat16, torch.float32, torch.float64,
+    torch.int8, torch.int16, torch.int32, torch.int64, torch.uint8, torch.bool,
+}  # fmt: skip
 _KNOWN = "WIN, WIN-Naive, IRN, HiNet, IICNet or HCFlow"
 # how they begin, and an example of each
 _BEGINNINGS = {
@@ -51,6 +59,7 @@ def load_official(
     copies: int | None = None,
     completion: CompletionName | None = None,
     colours: Colours | None = None,
+    trust: bool = False,
 ) -> Network:
     """Builds the network that a checkpoint of its authors' code is for, and loads it.
 
@@ -73,6 +82,8 @@ def load_official(
             None, ``"BGR"`` of IICNet and ``"RGB"`` of all others (of HCFlow that of its tests).
             Say ``"RGB"`` if your data sets for IICNet turn what OpenCV reads. The network takes
             and gives RGB in any case.
+        trust: Read a ``.pth`` file with a torch below 2.10 too, in which ``weights_only=True``
+            does not keep a harmful one from doing harm.
 
     Returns:
         The network as published (WIN with ``layout="published"``, IRN and HiNet with
@@ -83,7 +94,8 @@ def load_official(
 
     Raises:
         WICFileError: If the file cannot be read, or holds something else, NaN or infinite weights;
-            the message lists the names that differ.
+            the message lists the names that differ. Also if it is a ``.pth`` file and torch is
+            older than 2.10, without ``trust``.
         WICArgumentError: If an argument does not go with the checkpoint.
 
     References:
@@ -94,37 +106,54 @@ def load_official(
         | Hierarchical Conditional Flow (Liang et al., 2021)
     """
     what = str(source) if isinstance(source, (str, Path)) else "the state dict"
-    state = _state_of(_read(Path(source)) if isinstance(source, (str, Path)) else source, what)
-    _check_finite(state, what)
+    if isinstance(source, (str, Path)):
+        state = _state_of(read_pickle(Path(source), trust=trust), what)
+    else:
+        state = _state_of(source, what)
     form = next((each for each in _FORMATS if each.recognises(state)), _FORMATS[0])
-    state = form.canonical(state)
     is_closed = form.is_closed(state)
     if completion is not None and not is_closed:
         raise WICArgumentError(
             f"Expected no completion, as {what} has no WIC; got {completion!r}. Give it to "
             "with_wic, which puts one there."
         )
+
+    def build() -> Network:
+        published = form.build(state, out_channels, copies)
+        if not is_closed:
+            return published
+        return with_wic(published, _completion(state, form.wic, completion))
+
     try:
-        model = form.build(state, out_channels, copies)
-        if is_closed:
-            model = with_wic(model, _completion(state, form.wic, completion))
-    except (KeyError, IndexError, ValueError, ZeroDivisionError, WICArgumentError) as error:
+        state = form.canonical(state)
+        outline = outlined(build, {key: tuple(value.shape) for key, value in state.items()})
+    except Exception as error:  # whatever names and shapes that are none of theirs lead to
         has_sizes = out_channels is not None or copies is not None
         if has_sizes and isinstance(error, WICArgumentError):
             raise
         raise WICFileError(
             f"Expected the state dict of {_KNOWN}; {what} holds {len(state)} tensors such "
-            f"as {', '.join(list(state)[:3])}, which make none ({error})."
+            f"as {named(state, 3)}, which make none ({shortened(str(error))})."
         ) from error
-    expected = {theirs: ours for ours, theirs in form.names(model).items()}
-    constants = form.constants(model)
-    known = expected.keys() | constants.keys()
+    values = _values(form, outline, state, what)
+    model = build()
+    model.load_state_dict({**model.state_dict(), **values})
+    model.colours = form.colours if colours is None else check_colours(colours)
+    return model.eval()
+
+
+def _values(
+    form: Format, outline: Network, state: Mapping[str, Tensor], what: str
+) -> dict[str, Tensor]:
+    """The tensors by our names, once they are those of a network without numbers."""
+    names = form.names(outline)
+    constants = form.constants(outline)
+    known = {*names.values(), *constants}
     missing, unknown = sorted(known - state.keys()), sorted(state.keys() - known)
     if missing or unknown:
         raise WICFileError(
             f"{what} does not fit the network that its shapes ask for: {len(missing)} names are "
-            f"missing ({', '.join(missing[:4])}), {len(unknown)} are unknown "
-            f"({', '.join(unknown[:4])})."
+            f"missing ({named(missing)}), {len(unknown)} are unknown ({named(unknown)})."
         )
     changed = [
         key for key, value in constants.items()
@@ -132,31 +161,30 @@ def load_official(
     ]  # fmt: skip
     if changed:
         raise WICFileError(
-            f"{what} has another transform than its network in {', '.join(changed)}; expected "
+            f"{what} has another transform than its network in {named(changed)}; expected "
             "Haar's, which is not trained."
         )
-    ours = {expected[key]: value for key, value in state.items() if key in expected}
-    kernels = {
-        key for key, value in ours.items() if form.is_kernel(model, key) and value.ndim == 4
-    }
-    values = {key: value.flatten(1) if key in kernels else value for key, value in ours.items()}
-    own = model.state_dict()
-    names = {ours: theirs for theirs, ours in expected.items()}
-    wrong = [
-        f"{names[key]} is {tuple(value.shape)}, not {tuple(own[key].shape)}"
-        for key, value in values.items()
-        if value.shape != own[key].shape
-    ]
+    values = {}
+    for ours, theirs in names.items():
+        value = state[theirs]
+        is_flat = form.is_kernel(outline, ours) and value.ndim == 4
+        values[ours] = value.flatten(1) if is_flat else value
+    wrong = differences(
+        {
+            names[ours]: tuple(value.shape)
+            for ours, value in outline.state_dict().items()
+            if ours in names
+        },
+        {names[ours]: tuple(value.shape) for ours, value in values.items()},
+    )
     if wrong:
-        more = f", and {len(wrong) - 3} more" if len(wrong) > 3 else ""
         raise WICFileError(
-            f"{what} has other shapes than its network, {type(model).__name__} of a width and "
-            f"depth that its first tensors say: {'; '.join(wrong[:3])}{more}. One that has "
-            "several widths is not known here."
+            f"{what} has other shapes than its network, {type(outline).__name__} of a width and "
+            f"depth that its first tensors say: {wrong}. One that has several widths is not known "
+            "here."
         )
-    model.load_state_dict({**own, **values})
-    model.colours = form.colours if colours is None else check_colours(colours)
-    return model.eval()
+    _check_finite({names[ours]: value for ours, value in values.items()}, what)
+    return values
 
 
 def save_official(model: Network, path: str | Path, *, colours: Colours | None = None) -> None:
@@ -202,35 +230,27 @@ def save_official(model: Network, path: str | Path, *, colours: Colours | None =
     }
     state.update(form.constants(model))
     state = {key: value.detach().cpu() for key, value in state.items()}
-    content = io.BytesIO()
-    torch.save(form.checkpoint(model, state), content)
-    write_whole(Path(path), content.getvalue())
-
-
-def _read(path: Path) -> object:
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except OSError as error:
-        raise WICFileError(f"{path} cannot be read: {error.strerror or error}.") from error
-    except Exception as error:  # torch.load raises nearly anything for a file that is none of its
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise WICFileError(
-            f"{path} is damaged, no checkpoint of torch, or holds more than tensors: {reason}"
-        ) from error
+    with writing(Path(path)) as file:
+        torch.save(form.checkpoint(model, state), file)
 
 
 def _state_of(checkpoint: object, what: str) -> dict[str, Tensor]:
     """The tensors with names of one of the codes, wherever in a checkpoint they are."""
     parts: list[tuple[str, object]] = [("", checkpoint)]
     others: list[tuple[str, list[str]]] = []
+    met: set[int] = set()  # one part may stand in many places, and in itself
     while parts:
         place, part = parts.pop(0)
-        if not isinstance(part, Mapping):
+        if not isinstance(part, Mapping) or id(part) in met:
             continue
+        met.add(id(part))
+        if len(met) > _MOST_PARTS:
+            break
         tensors = {
-            str(key): value
+            key: value
             for key, value in part.items()
-            if isinstance(value, Tensor) and "tmp_var" not in str(key)  # HiNet's code skips them
+            # HiNet's code skips tmp_var
+            if isinstance(key, str) and isinstance(value, Tensor) and "tmp_var" not in key
         }
         state = {_WRAPPED.sub("", key): value for key, value in tensors.items()}
         if any(key.startswith(tuple(_BEGINNINGS)) for key in state):
@@ -239,10 +259,15 @@ def _state_of(checkpoint: object, what: str) -> dict[str, Tensor]:
                     f"{what} holds {len(tensors) - len(state)} tensors twice, with and without "
                     "module., model. or net. in front; expected one network."
                 )
+            _check_plain(state, what)
             return state
         if tensors:
             others.append((place, list(tensors)))
-        parts += [(f"{place}[{str(key)!r}]", value) for key, value in part.items()]
+        parts += [
+            (shortened(f"{place}[{quoted(key)}]"), value)
+            for key, value in part.items()
+            if isinstance(value, Mapping)
+        ]
     raise WICFileError(
         f"Expected a state dict with names like {' or '.join(_BEGINNINGS.values())}; {what} holds "
         f"{_described(checkpoint, others)}."
@@ -254,10 +279,37 @@ def _described(checkpoint: object, others: list[tuple[str, list[str]]]) -> str:
     if others:
         place, names = max(others, key=lambda each: len(each[1]))
         where = f" in {place}" if place else ""
-        return f"{', '.join(names[:4])}{where} ({len(names)} tensors)"
+        return f"{named(names)}{where} ({len(names)} tensors)"
     if isinstance(checkpoint, Mapping) and checkpoint:
-        return f"no tensors, but {', '.join(map(str, list(checkpoint)[:4]))}"
+        return f"no tensors, but {named(map(_key, list(checkpoint)[:5]))}"
     return f"no tensors ({type(checkpoint).__name__})"
+
+
+def _key(key: object) -> str:
+    return key if isinstance(key, str) else quoted(key)
+
+
+def _check_plain(state: Mapping[str, Tensor], what: str) -> None:
+    """Raises if tensors have no numbers of their own, or none that weights could be."""
+    odd = [
+        key for key, value in state.items()
+        if value.layout != torch.strided or value.is_meta or value.dtype not in _DTYPES
+    ]  # fmt: skip
+    if odd:
+        raise WICFileError(
+            f"{what} holds tensors that cannot be weights ({named(odd)}): expected dense ones of "
+            f"real numbers in 16, 32 or 64 bits; the first has {state[odd[0]].dtype}, "
+            f"{state[odd[0]].layout}, on {state[odd[0]].device}."
+        )
+    storages = {
+        value.untyped_storage().data_ptr(): value.untyped_storage() for value in state.values()
+    }
+    stored = sum(storage.nbytes() for storage in storages.values())
+    shown = sum(math.prod(value.shape) * value.element_size() for value in state.values())
+    if shown > 2 * stored + _ROOM:
+        raise WICFileError(
+            f"{what} is refused: its tensors show {shown:,} bytes, of {stored:,} that are stored."
+        )
 
 
 def _check_finite(state: Mapping[str, Tensor], what: str) -> None:
@@ -266,7 +318,7 @@ def _check_finite(state: Mapping[str, Tensor], what: str) -> None:
     if wrong:
         raise WICFileError(
             f"{what} holds weights that are NaN, or infinite in float32, in {len(wrong)} of "
-            f"{len(state)} tensors ({', '.join(wrong[:4])}), so that nothing can come back. Take "
+            f"{len(state)} tensors ({named(wrong)}), so that nothing can come back. Take "
             "a checkpoint from before its training went astray."
         )
 
