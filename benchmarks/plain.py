@@ -1,7 +1,8 @@
-"""``EncoderDecoder``: a plain network forward and another back, to compare invertible ones with.
+"""What comparisons set beside networks with a WIC: ``EncoderDecoder``, and ``with_zero_z``.
 
-``sized`` builds one with the parameters and operations of another network, ``costs`` counts both.
-The ``Decoder`` alone, without an encoder that it was trained with, is a plain upscaler.
+``EncoderDecoder`` is a plain network forward and another back; ``sized`` builds one with the
+parameters and operations of another network, ``costs`` counts both. The ``Decoder`` alone, without
+an encoder that it was trained with, is a plain upscaler.
 """
 
 from __future__ import annotations
@@ -14,6 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
+
+from wic_layers.blocks import Chain
+from wic_layers.layer.conv import WIC
 
 SLOPE = 0.2
 WIDTHS = range(8, 129, 4)
@@ -43,6 +47,18 @@ def costs(model: Any, in_channels: int) -> Costs:
             model.inverse(model(x))
     parameters = sum(parameter.numel() for parameter in model.parameters())
     return Costs(parameters, counter.get_total_flops() / 2 / side**2)
+
+
+def with_zero_z(model: Chain) -> Chain:
+    """A network's blocks, with zeros for z where they drew it: a WIC that is not trained."""
+    return Chain(
+        *(
+            WIC(block.in_channels, block.out_channels, completion="zero", parametrization="fixed")
+            if isinstance(block, WIC) and block.in_channels > block.out_channels
+            else block
+            for block in model
+        )
+    )
 
 
 class Residual(nn.Module):

@@ -1,4 +1,4 @@
-"""The plain network that comparisons set beside invertible ones: its size, start and training."""
+"""What comparisons set beside networks with a WIC: a plain network, and zeros for z."""
 
 from pathlib import Path
 
@@ -75,3 +75,17 @@ def test_the_decoder_alone_enlarges(plain):
     assert decoder(torch.rand(1, 3, 7, 9)).shape == (1, 3, 14, 18)
     grey = plain.Decoder(1, 3, scale=1, width=8, fine=1, coarse=1, passes=1)
     assert grey(torch.rand(1, 1, 8, 6)).shape == (1, 3, 8, 6)
+
+
+@pytest.mark.parametrize("network", [IRN, HiNet])
+def test_zeros_for_z(network, plain):
+    published = network(couplings=1, growth=4, random_z=True).eval()
+    zeros = plain.with_zero_z(published).eval()
+    x = torch.rand(1, published.config["in_channels"], 8, 8)
+    with torch.no_grad():
+        y = published(x)
+        assert torch.equal(zeros(x), y)
+        assert torch.equal(zeros.inverse(y), zeros.inverse(y))
+        assert not torch.equal(zeros.inverse(y), published.inverse(y))
+    # the kernel that stands for z is not trained
+    assert len(list(zeros.parameters())) == len(list(published.parameters()))
