@@ -1027,6 +1027,13 @@ THERE_AND_BACK = (
         "tests/test_there_and_back.py -k trunks",
     ),
     Mutant(
+        "IICNet's relation the wrong way round",
+        "wic_layers/models/official/iicnet.py",
+        '_SIDES = {"there": "forw_rel", "back": "back_rel"}',
+        '_SIDES = {"there": "back_rel", "back": "forw_rel"}',
+        "tests/test_iicnet_whole_way.py",
+    ),
+    Mutant(
         "IICNet without its 1x1 convolution by its names",
         "wic_layers/models/official/iicnet.py",
         "if is_halved and _KERNEL not in state:",

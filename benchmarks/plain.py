@@ -1,0 +1,293 @@
+"""What comparisons set beside networks with a WIC: ``EncoderDecoder``, and ``with_zero_z``.
+
+``EncoderDecoder`` is a plain network forward and another back; ``sized`` builds one with the
+parameters and operations of another network, ``costs`` counts both. The ``Decoder`` alone, without
+an encoder that it was trained with, is a plain upscaler.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from wic_layers.blocks import Chain
+from wic_layers.layer.conv import WIC
+
+SLOPE = 0.2
+WIDTHS = range(8, 129, 4)
+NEAR = 0.05  # of parameters and operations
+
+
+class Costs(NamedTuple):
+    """What a network costs, in both directions together.
+
+    Attributes:
+        parameters: Number of parameters.
+        operations: Multiplications with an addition, for each pixel of the images that go in.
+    """
+
+    parameters: int
+    operations: float
+
+
+def costs(model: Any, in_channels: int) -> Costs:
+    """Counts what one way forward and one way back take, without inverting kernels."""
+    side = 24
+    x = torch.rand(1, in_channels, side, side)
+    model = model.eval()
+    with torch.no_grad():
+        model.inverse(model(x))  # after which kernels are inverted
+        with FlopCounterMode(display=False) as counter:
+            model.inverse(model(x))
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    return Costs(parameters, counter.get_total_flops() / 2 / side**2)
+
+
+def with_zero_z(model: Chain) -> Chain:
+    """A network's blocks, with zeros for z where they drew it: a WIC that is not trained."""
+    return Chain(
+        *(
+            WIC(block.in_channels, block.out_channels, completion="zero", parametrization="fixed")
+            if isinstance(block, WIC) and block.in_channels > block.out_channels
+            else block
+            for block in model
+        )
+    )
+
+
+class Residual(nn.Module):
+    """Two 3x3 convolutions, added to what comes in; nearly the identity at the start."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(width, width, 3, padding=1)
+        self.conv2 = nn.Conv2d(width, width, 3, padding=1)
+        with torch.no_grad():
+            self.conv2.weight.mul_(0.1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.conv2(F.leaky_relu(self.conv1(x), SLOPE))
+
+
+class Stage(nn.Sequential):
+    """Residual blocks, which all run ``passes`` times, one after the other."""
+
+    def __init__(self, width: int, blocks: int, passes: int) -> None:
+        super().__init__(*(Residual(width) for _ in range(blocks)))
+        self.passes = passes
+
+    def forward(self, x: Tensor) -> Tensor:
+        for _ in range(self.passes):
+            x = super().forward(x)
+        return x
+
+
+class Body(nn.Module):
+    """Residual blocks at the size of the images, and at a part of it with twice the channels.
+
+    .. code-block:: none
+
+        fine in --> 3x3 --> fine blocks --> fewer pixels --> coarse blocks --> 3x3 --> coarse out
+        coarse in --> 3x3 --> coarse blocks --> more pixels --> fine blocks --> 3x3 --> fine out
+
+    and, where both ends are fine, all three sizes in a row and what was fine added again.
+
+    Args:
+        in_channels: Channels that come in.
+        out_channels: Channels that go out.
+        fine_in: Whether what comes in has the size of the images.
+        fine_out: Whether what goes out has.
+        factor: How many times smaller the coarse size is.
+        width: Channels at the fine size; there are twice as many at the coarse one.
+        fine: Residual blocks at the fine size.
+        coarse: Residual blocks at the coarse size.
+        passes: How often each runs.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        fine_in: bool,
+        fine_out: bool,
+        factor: int,
+        width: int,
+        fine: int,
+        coarse: int,
+        passes: int,
+    ) -> None:
+        super().__init__()
+        first, last = (width if is_fine else 2 * width for is_fine in (fine_in, fine_out))
+        self.head = nn.Conv2d(in_channels, first, 3, padding=1)
+        before = fine if not fine_out else fine // 2 if fine_in else 0
+        self.before = Stage(width, before, passes)
+        self.down: nn.Module = nn.Identity()
+        if fine_in:
+            reduce = nn.Conv2d(width * factor**2, 2 * width, 1)
+            self.down = nn.Sequential(nn.PixelUnshuffle(factor), reduce)
+        self.coarse = Stage(2 * width, coarse, passes)
+        self.up: nn.Module = nn.Identity()
+        if fine_out:
+            widen = nn.Conv2d(2 * width, width * factor**2, 1)
+            self.up = nn.Sequential(widen, nn.PixelShuffle(factor))
+        self.after = Stage(width, fine - before, passes)
+        self.tail = nn.Conv2d(last, out_channels, 3, padding=1)
+        nn.init.zeros_(self.tail.weight)
+        nn.init.zeros_(self.tail.bias)  # type: ignore[arg-type]
+        self.has_both = fine_in and fine_out
+
+    def forward(self, x: Tensor) -> Tensor:
+        features = self.before(self.head(x.contiguous(memory_format=torch.channels_last)))
+        coarse = self.up(self.coarse(self.down(features)))
+        out: Tensor = self.tail(self.after(coarse + features if self.has_both else coarse))
+        return out.to(x.dtype)
+
+
+class Encoder(nn.Module):
+    """Images to a picture: at the start the first image, bicubic where the picture is smaller.
+
+    Args:
+        in_channels: Channels of the images together.
+        out_channels: Channels of the picture: 3, or 1, which starts as the mean of the colours.
+        scale: How many times smaller the picture is.
+        **size: ``width``, ``fine``, ``coarse`` and ``passes``, see :class:`Body`.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, *, scale: int, **size: int) -> None:
+        super().__init__()
+        self.out_channels, self.scale = out_channels, scale
+        self.body = Body(
+            in_channels, out_channels, fine_in=True, fine_out=scale == 1, factor=max(scale, 2),
+            **size,
+        )  # fmt: skip
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps (B, in_channels, H, W) to (B, out_channels, H/scale, W/scale)."""
+        first = x[:, :3] if self.out_channels > 1 else x[:, :3].mean(1, keepdim=True)
+        return resized(first, 1 / self.scale) + self.body(x)
+
+
+class Decoder(nn.Module):
+    """A picture to the images: at the start ``copies`` of it, bicubic where they are larger.
+
+    Args:
+        in_channels: Channels of the picture.
+        out_channels: Channels of the images together.
+        scale: How many times larger they are.
+        copies: How many images, from the first on, are like the picture; the others start at
+            random, so that an encoder learns from the beginning what is wanted of it.
+        **size: ``width``, ``fine``, ``coarse`` and ``passes``, see :class:`Body`.
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, *, scale: int, copies: int = 1, **size: int
+    ) -> None:
+        super().__init__()
+        self.scale, self.copies = scale, copies
+        self.rest = out_channels - 3 * copies
+        self.body = Body(
+            in_channels, out_channels, fine_in=scale == 1, fine_out=True, factor=max(scale, 2),
+            **size,
+        )  # fmt: skip
+        if self.rest:
+            nn.init.kaiming_uniform_(self.body.tail.weight.detach()[-self.rest :], a=5**0.5)
+
+    def forward(self, y: Tensor) -> Tensor:
+        """Maps (B, in_channels, h, w) to (B, out_channels, scale h, scale w)."""
+        picture = resized(y.expand(-1, 3, -1, -1), self.scale).repeat(1, self.copies, 1, 1)
+        return F.pad(picture, (0, 0, 0, 0, 0, self.rest)) + self.body(y)
+
+
+class EncoderDecoder(nn.Module):
+    """Two plain networks of one size, called as invertible ones are.
+
+    Args:
+        in_channels: Channels of the images together.
+        out_channels: Channels of the picture.
+        scale: How many times smaller it is.
+        copies: Of :class:`Decoder`.
+        **size: ``width``, ``fine``, ``coarse`` and ``passes``, see :class:`Body`.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        scale: int = 1,
+        copies: int = 1,
+        **size: int,
+    ) -> None:
+        super().__init__()
+        self.size = size
+        self.encoder = Encoder(in_channels, out_channels, scale=scale, **size)
+        self.decoder = Decoder(out_channels, in_channels, scale=scale, copies=copies, **size)
+
+    def forward(self, x: Tensor, rev: bool = False) -> Tensor:  # noqa: FBT001, FBT002 - as invertible ones
+        """The picture of images, or with ``rev`` what comes back of a picture."""
+        out: Tensor = self.decoder(x) if rev else self.encoder(x)
+        return out
+
+    def inverse(self, y: Tensor) -> Tensor:
+        """What comes back of a picture; nothing makes it an inverse but training."""
+        return self(y, rev=True)
+
+
+def resized(x: Tensor, factor: float) -> Tensor:
+    """Bicubic, antialiased, as references are made."""
+    if factor == 1:
+        return x
+    size = [round(side * factor) for side in x.shape[2:]]
+    return F.interpolate(x, size=size, mode="bicubic", antialias=True)
+
+
+def sized(wanted: Costs, in_channels: int, out_channels: int, **network: int) -> EncoderDecoder:
+    """Builds the plain network whose parameters and operations are nearest to those of another.
+
+    Of those within 5 % the one whose blocks run least often, then the widest.
+
+    Args:
+        wanted: What the other one costs.
+        in_channels: Channels of the images together.
+        out_channels: Channels of the picture.
+        **network: ``scale`` and ``copies``, see :class:`EncoderDecoder`.
+    """
+    sizes = []
+    for width in WIDTHS:
+        empty, fine, coarse = _costs_of_blocks(width, in_channels, out_channels, **network)
+        if empty.parameters > wanted.parameters:
+            break
+        for passes, blocks in itertools.product((1, 2, 3), range(1, 33)):
+            left = wanted.parameters - empty.parameters - blocks * fine.parameters
+            others = max(round(left / coarse.parameters), 1)
+            added = [blocks * a + others * b for a, b in zip(fine, coarse, strict=True)]
+            reached = empty.parameters + added[0], empty.operations + passes * added[1]
+            off = max(abs(math.log(a / b)) for a, b in zip(reached, wanted, strict=True))
+            size = {"width": width, "fine": blocks, "coarse": others, "passes": passes}
+            sizes.append(((max(off, NEAR), passes, -width, off), size))
+    if not sizes:
+        raise ValueError(f"Expected more parameters than without any block; got {wanted}.")
+    _, size = min(sizes, key=lambda rank_and_size: rank_and_size[0])
+    return EncoderDecoder(in_channels, out_channels, **network, **size)
+
+
+def _costs_of_blocks(
+    width: int, in_channels: int, out_channels: int, **network: int
+) -> tuple[Costs, Costs, Costs]:
+    """Without blocks, and what a fine and a coarse one add in both directions together."""
+    found = []
+    for fine, coarse in ((0, 0), (1, 0), (0, 1)):
+        model = EncoderDecoder(
+            in_channels, out_channels, **network, width=width, fine=fine, coarse=coarse, passes=1
+        )
+        found.append(costs(model, in_channels))
+    empty, *others = found
+    more = [Costs(*(a - b for a, b in zip(each, empty, strict=True))) for each in others]
+    return empty, more[0], more[1]
