@@ -535,6 +535,13 @@ IMAGES = (
         "tests/test_tasks.py -k one_pixel",
     ),
     Mutant(
+        "clipped colours are not said",
+        "wic_layers/pictures/colour.py",
+        "float(outside.float().mean()) > _SHARE",
+        "float(outside.float().mean()) > 1",
+        "tests/test_image_colours.py -k outside_srgb",
+    ),
+    Mutant(
         "grey comes back coloured",
         "wic_layers/codec/codec.py",
         "as_grey(image) if was_grey and len(image) > 1 else image",

@@ -3,8 +3,10 @@
 import importlib
 from dataclasses import replace
 from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
+import phone
 import pytest
 import torch
 from cases import shaken
@@ -26,6 +28,7 @@ from wic_layers.pictures import (
     fill_hidden,
     psnr,
     read_carrier,
+    read_frames,
     read_image,
     read_layer,
     size_of,
@@ -341,6 +344,10 @@ def test_sixteen_bits_are_reduced_where_it_is_asked_for(photos, weights, capsys)
     assert cli.main([*words, "--reduce-depth"]) == 0
     assert size_of(read_image("s.png")) == (8, 4)
     assert torch.equal(read_image("colour.png", reduce_depth=True), read_image("colour.png"))
+    (photos / "frames").mkdir()
+    Image.fromarray(levels).save("frames/1.png")
+    (frame,) = read_frames("frames", reduce_depth=True)
+    assert torch.equal(frame, read_image("deep.png", reduce_depth=True))
 
 
 def test_folders_take_what_is_read_and_say_what_is_left_out(photos, weights, capsys):
@@ -377,3 +384,24 @@ def test_heic_is_read_where_pillow_heif_is_installed_and_else_said(photos, weigh
         importlib.import_module("pillow_heif").register_heif_opener()
         Image.open("colour.png").convert("RGB").save("a.heic", quality=95)
         assert psnr(read_image("a.heic"), read_image("colour.png")) > 30
+
+
+@pytest.mark.filterwarnings("ignore:Colours outside sRGB:wic_layers.errors.WICWarning")
+def test_a_phones_folder_goes_there_and_back_by_two_commands(photos, weights, capsys):
+    pictures = phone.write(photos / "phone")
+    rest = ["--weights", str(weights / "rescaling-x2"), "--keep-metadata"]
+    assert cli.main(["down", "phone", "-o", "small", *rest]) == 0
+    printed = capsys.readouterr()
+    assert len(printed.out.splitlines()) == len(pictures) >= 5
+    assert printed.err.endswith("wic: note: left out of phone: film.mov, other.dng\n")
+    assert cli.main(["up", "small", "-o", "back", *rest]) == 0
+    assert capsys.readouterr().err == ""
+    modes = {
+        name: mode_of(photos / "back" / f"{name}.png") for name in ("scan", "sticker", "wide")
+    }
+    assert modes == {"scan": "L", "sticker": "RGBA", "wide": "RGB"}
+    with Image.open(photos / "back" / "portrait.png") as image:
+        assert (image.size, image.getexif()[0x010F]) == (phone.SIZE[::-1], "Telephone")
+    for name in pictures:
+        back = read_layer(photos / "back" / Path(name).with_suffix(".png"))
+        assert size_of(back) == size_of(read_layer(photos / "phone" / name))

@@ -122,7 +122,8 @@ class Conversion:
                 make_folder(args.out)
             files = pack_clip(
                 args.task, clip, args.out, refine=args.refine, force=args.force,
-                check=args.check, skip_existing=args.skip_existing, **options,
+                check=args.check, skip_existing=args.skip_existing,
+                reduce_depth=args.reduce_depth, **options,
             )  # fmt: skip
             return write_all(clip, files, report, as_json=args.json)
         titles: tuple[str, ...] = ("cover", "secret")

@@ -170,6 +170,7 @@ def pack_clip(
     force: bool = False,
     check: Check = "some",
     skip_existing: bool = False,
+    reduce_depth: bool = False,
     **options: Unpack[Options],
 ) -> Iterator[Written]:
     """Makes image files of a video file, or of a folder of frames, N frames at a time.
@@ -183,6 +184,7 @@ def pack_clip(
         force: Replace outputs that exist.
         check: See :meth:`~wic_layers.codec.Codec.encode_files`.
         skip_existing: Leave out files that exist, as after a stop.
+        reduce_depth: See :meth:`~wic_layers.codec.Codec.encode_files`.
         **options: See :class:`~wic_layers.codec.Codec`.
 
     Yields:
@@ -204,7 +206,7 @@ def pack_clip(
     is_single = names_file(folder)
     if is_single and not (skip_existing and folder.is_file()):
         check_output(folder, inputs=inputs, force=force)
-    stream = read_frames(clip)
+    stream = read_frames(clip, reduce_depth=reduce_depth)
     frames = list(islice(stream, packing.images))
     following = list(islice(stream, packing.images))
     if is_single and following:

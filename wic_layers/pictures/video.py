@@ -25,7 +25,7 @@ def is_clip(path: str | Path) -> bool:
     return Path(path).is_dir() or not is_image(path)
 
 
-def read_frames(path: str | Path) -> Iterator[Tensor]:
+def read_frames(path: str | Path, *, reduce_depth: bool = False) -> Iterator[Tensor]:
     """Yields the frames of a video file or of a folder of images, in their order.
 
     Images are taken in the order of their names, numbers in them by their value. Those with a
@@ -33,6 +33,7 @@ def read_frames(path: str | Path) -> Iterator[Tensor]:
 
     Args:
         path: The video file or the folder.
+        reduce_depth: See :func:`~wic_layers.pictures.read_image`; of images.
 
     Yields:
         Pixels (3, H, W), uint8, the way up in which the clip is seen.
@@ -42,7 +43,8 @@ def read_frames(path: str | Path) -> Iterator[Tensor]:
         WICDependencyError: If it is a video and PyAV is not installed.
     """
     if Path(path).is_dir():
-        yield from map(read_image, sorted(find_images(path), key=_by_numbers))
+        for image in sorted(find_images(path), key=_by_numbers):
+            yield read_image(image, reduce_depth=reduce_depth)
     else:
         yield from _read_video(Path(path))
 
