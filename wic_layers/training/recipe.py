@@ -354,7 +354,7 @@ def _yaml() -> ModuleType:
 def _loader(yaml: ModuleType) -> Any:
     """Reads YAML without aliases, of which a few lines make values of any size."""
 
-    class Plain(yaml.SafeLoader):  # type: ignore[name-defined, misc]
+    class Plain(yaml.SafeLoader):  # type: ignore[name-defined]
         def compose_node(self, parent: Any, index: Any) -> Any:
             event = self.peek_event()
             wrong = ""
