@@ -1094,6 +1094,51 @@ INTEGRATED = (
     ),
 )
 
+DOORS = (
+    Mutant(
+        "a network of any size is built",
+        "wic_layers/models/building.py",
+        "if built > tensors or size > numbers:",
+        "if False:",
+        "tests/test_doors.py -k networks_of_others",
+    ),
+    Mutant(
+        "one's own torch is always safe",
+        "wic_layers/_pickles.py",
+        "if wrong and not trust:",
+        "if False:",
+        "tests/test_doors.py -k old_torch",
+    ),
+    Mutant(
+        "the last writer wins",
+        "wic_layers/_files.py",
+        "            os.link(temporary, target)\n",
+        "            os.replace(temporary, target)\n",
+        "tests/test_doors.py -k two_writers",
+    ),
+    Mutant(
+        "the hub gets the token first",
+        "wic_layers/models/hub.py",
+        "return fetch(False)",
+        "return fetch(hub.get_token())",
+        "tests/test_weights.py -k through_the_hub",
+    ),
+    Mutant(
+        "an optimizer of other shapes resumed",
+        "wic_layers/training/checkpoint.py",
+        "value.ndim and value.shape != shapes[number]",
+        "value.ndim > 9",
+        "tests/test_doors.py -k damaged_inside",
+    ),
+    Mutant(
+        "the oldest is removed though it is in use",
+        "wic_layers/training/cache.py",
+        "if folder == used or not is_old:",
+        "if not is_old:",
+        "tests/test_doors.py -k cache_has_a_limit",
+    ),
+)
+
 ABOVE = (
     *CALLED,
     *HOSTS,
@@ -1104,4 +1149,5 @@ ABOVE = (
     *TRAINING,
     *THERE_AND_BACK,
     *INTEGRATED,
+    *DOORS,
 )

@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 import zipfile
 from pathlib import Path
+from typing import IO
 
 import torch
 
 from wic_layers._files import check_regular
 from wic_layers.errors import WICFileError, shortened
 
-__all__ = ["read_pickle", "why_not_safe"]
+__all__ = ["read_pickle", "why_not_safe", "write_pickle"]
 
 
 def read_pickle(path: Path, *, trust: bool = False, device: str | torch.device = "cpu") -> object:
@@ -45,6 +46,40 @@ def read_pickle(path: Path, *, trust: bool = False, device: str | torch.device =
             f"{path} is damaged, no checkpoint of torch, or holds more than tensors: "
             f"{_reason(error)}"
         ) from error
+
+
+class _Watched:
+    """A file that remembers why it could not be written: torch tells of positions instead."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.file = file
+        self.error: OSError | None = None
+
+    def write(self, content: bytes) -> int:
+        """Writes to the file."""
+        try:
+            return self.file.write(content)
+        except OSError as error:
+            self.error = error
+            raise
+
+    def flush(self) -> None:
+        """Nothing; the file is closed by whoever opened it."""
+
+
+def write_pickle(value: object, file: IO[bytes]) -> None:
+    """Does what ``torch.save`` does, and raises the system's error where that has one.
+
+    Raises:
+        OSError: If the file cannot be written.
+    """
+    watched = _Watched(file)
+    try:
+        torch.save(value, watched)  # type: ignore[arg-type]
+    except RuntimeError as error:
+        if watched.error is None:
+            raise
+        raise watched.error from error
 
 
 def why_not_safe(version: str) -> str:

@@ -129,8 +129,6 @@ class WIC(RectangularKernel):
         self.parametrization = parametrization
         self.rows = self._resolve_rows(rows, completion)
         self.bijective = in_channels == out_channels
-
-        # first, so that who limits what is built (models/building.py) hears of it
         self.weight = nn.Parameter(torch.empty(self.rows, in_channels, device=device, dtype=dtype))
         self.completion = self._resolve_completion(completion)
         is_default = device is None and dtype == torch.get_default_dtype()
@@ -246,13 +244,15 @@ class WIC(RectangularKernel):
     def reset_parameters(self) -> None:
         """Draws a kernel with orthonormal columns, or rows where it is wide; a fixed one is I."""
         self.clear_cache()
+        if all(source.is_meta for source in self._sources()):
+            return  # there is no memory to draw it into
         start = torch.eye(self.rows, self.in_channels, dtype=torch.float64)
         if self.parametrization != "fixed":
             nn.init.orthogonal_(start)
         with torch.no_grad():
             if parametrize.is_parametrized(self, "weight"):
                 self.weight = start.to(self._sources()[0])
-            elif not self.weight.is_meta:
+            else:
                 self.weight.copy_(start)
 
     def extra_repr(self) -> str:

@@ -6,7 +6,7 @@ import json
 import math
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import IO, Any, TypeVar
 
 import torch
@@ -45,16 +45,25 @@ def outlined(build: Callable[[], _Module], shapes: Shapes, device: str = "meta")
         WICArgumentError: Once it asks for more tensors or numbers than are there.
     """
     numbers = sum(map(math.prod, shapes.values()))
-    with _limited(_TWICE * len(shapes), _TWICE * numbers), torch.device(device), _Undrawn():
+    undrawn = _Undrawn() if device == "meta" else nullcontext()
+    with _limited(_TWICE * len(shapes), _TWICE * numbers), torch.device(device), undrawn:
         return build()
 
 
 class _Undrawn(TorchFunctionMode):
-    """Leaves tensors without memory as they are; to draw numbers for them torch loads sympy."""
+    """Leaves tensors without memory as they are.
+
+    To draw numbers for them, to count or to make an identity, torch would load its compiler, for
+    seconds.
+    """
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Calls a function of torch."""
         kwargs = kwargs or {}
+        if func is torch.eye and args:
+            return torch.empty(args[0], args[-1], **kwargs)
+        if func is torch.arange and len(args) == 1:
+            return torch.empty(args[0], **kwargs)
         is_drawing = func in (Tensor.normal_, Tensor.uniform_)
         if is_drawing or getattr(func, "__module__", "") == nn.init.__name__:
             tensor = args[0] if args else kwargs["tensor"]

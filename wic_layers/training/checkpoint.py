@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from wic_layers._pickles import read_pickle
+from wic_layers._pickles import read_pickle, write_pickle
 from wic_layers.errors import WICError, WICFileError, named, quoted, shortened
 from wic_layers.layer.kernel import not_finite
 from wic_layers.models.building import differences
@@ -42,25 +42,20 @@ def write(folder: Path, state: State, begin: Callable[[], None] | None = None) -
     target, unfinished = folder / CHECKPOINT, folder / UNFINISHED
     try:
         unfinished.unlink(missing_ok=True)  # of a training that was killed
-        try:
-            with unfinished.open("xb") as file:
-                torch.save(state, file)
-        except (OSError, RuntimeError) as error:  # torch's own, where the disk is full
-            reason = getattr(error, "strerror", None) or shortened(str(error))
-            raise WICFileError(
-                f"{target} cannot be written: {reason}. An earlier one is as it was: make room, "
-                "and go on with --resume."
-            ) from error
+        with unfinished.open("xb") as file:
+            write_pickle(state, file)
         if begin is not None:
             begin()
         os.replace(unfinished, target)
     except OSError as error:
-        if isinstance(error, WICFileError):
-            raise
-        raise WICFileError(f"{target} cannot be written: {error.strerror or error}.") from error
-    finally:
         with suppress(OSError):
             unfinished.unlink(missing_ok=True)
+        if isinstance(error, WICFileError):
+            raise
+        raise WICFileError(
+            f"{target} cannot be written: {error.strerror or error}. An earlier one is as it was: "
+            "make room, and go on with --resume."
+        ) from error
 
 
 def read(path: Path, settings: Settings, photographs: str, device: torch.device) -> State:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from wic_layers._files import writing
-from wic_layers._pickles import read_pickle
+from wic_layers._pickles import read_pickle, write_pickle
 from wic_layers.errors import WICArgumentError, WICFileError, named, quoted, shortened
 from wic_layers.layer.completion import CompletionName
 from wic_layers.models.base import Network, with_wic
@@ -231,7 +231,7 @@ def save_official(model: Network, path: str | Path, *, colours: Colours | None =
     state.update(form.constants(model))
     state = {key: value.detach().cpu() for key, value in state.items()}
     with writing(Path(path)) as file:
-        torch.save(form.checkpoint(model, state), file)
+        write_pickle(form.checkpoint(model, state), file)
 
 
 def _state_of(checkpoint: object, what: str) -> dict[str, Tensor]:
