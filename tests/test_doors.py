@@ -39,7 +39,7 @@ def test_every_attack_and_some_files_of_every_door():
         [sys.executable, script, "--files", "15"], capture_output=True, text=True, timeout=600
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.count(" attacks, ") == 5
+    assert done.stdout.count(" attacks, ") == 7
     print(done.stdout)
 
 
