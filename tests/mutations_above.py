@@ -1031,7 +1031,7 @@ THERE_AND_BACK = (
         "wic_layers/models/official/iicnet.py",
         '_SIDES = {"there": "forw_rel", "back": "back_rel"}',
         '_SIDES = {"there": "back_rel", "back": "forw_rel"}',
-        "tests/test_iicnet_whole_way.py",
+        "tests/test_integrations.py -k 'whole_way and IICNet'",
     ),
     Mutant(
         "IICNet without its 1x1 convolution by its names",
@@ -1098,7 +1098,7 @@ DOORS = (
     Mutant(
         "a network of any size is built",
         "wic_layers/models/building.py",
-        "if built > tensors or size > numbers:",
+        "if built > times * tensors or size > times * numbers:",
         "if False:",
         "tests/test_doors.py -k networks_of_others",
     ),

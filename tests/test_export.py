@@ -177,6 +177,7 @@ def test_nothing_is_left_where_writing_fails(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "replace", full)
+    monkeypatch.setattr(os, "link", full)
     with pytest.raises(WICFileError, match="cannot be written: No space left"):
         export_onnx(Tiny.of(), tmp_path / "a.onnx")
     assert not os.listdir(tmp_path)

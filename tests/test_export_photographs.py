@@ -40,7 +40,7 @@ def written(tmp_path_factory):
 
 
 def packaged_directions():
-    """Both directions of a packaged network of each kind of network and task.
+    """A packaged network of each kind of network and task: forward or back in turn, the first both.
 
     An export takes seconds, and networks of a kind differ in their numbers only.
     """
@@ -49,7 +49,12 @@ def packaged_directions():
         kinds.setdefault(
             (PRESETS[preset].network, PRESETS[preset].task.rpartition("-")[0]), preset
         )
-    return [(preset, each) for preset in kinds.values() for each in ("forward", "reverse")]
+    ways = ("forward", "reverse")
+    return [
+        (preset, way)
+        for index, preset in enumerate(kinds.values())
+        for way in (ways if index == 0 else ways[index % 2 :][:1])
+    ]
 
 
 @pytest.mark.slow
@@ -96,7 +101,7 @@ def test_photographs_through_onnxruntime(written, preset, direction):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("preset", "direction"),
-    [("hiding-2-naive-small", "reverse"), ("decolorization-naive-small", "forward")],
+    [("clip-3-naive-tiny", "reverse"), ("clip-3-naive-tiny", "forward")],
 )
 def test_float16(written, preset, direction):
     file = written(preset, direction, "float16")

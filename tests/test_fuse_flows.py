@@ -10,7 +10,7 @@ from standins.flows import CASES
 from torch import nn
 
 from wic_layers import WIC
-from wic_layers.cli.program import main
+from wic_layers.cli import main
 from wic_layers.deploy import calling, export_model, fuse
 from wic_layers.errors import WICArgumentError
 from wic_layers.hosts.answering import spec_of

@@ -15,7 +15,7 @@ from skimage import data
 from wic_layers import cli
 from wic_layers.models import WIN
 
-FILES = 2000
+FILES = 600
 
 
 @pytest.fixture(scope="module")

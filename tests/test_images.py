@@ -352,17 +352,38 @@ def test_a_file_that_appears_meanwhile_is_kept(tmp_path, monkeypatch):
     assert target.read_text() == "mine"
 
 
+class Failing:
+    """A file whose writing fails in the middle."""
+
+    def __init__(self, file, write):
+        self.file, self.write = file, write
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.file.close()
+
+
 @pytest.mark.parametrize("error", [KeyboardInterrupt, OSError(28, "No space left on device")])
 def test_an_interrupted_write_leaves_nothing(tmp_path, monkeypatch, error):
     target = tmp_path / "a.png"
     target.write_text("old")
 
-    def failing_write(self, content):
-        with self.open("wb") as file:
-            file.write(content[: len(content) // 2])
-        raise error
+    own = Path.open
 
-    monkeypatch.setattr(Path, "write_bytes", failing_write)
+    def failing(self, mode="r", *args, **more):
+        file = own(self, mode, *args, **more)
+        if "x" not in mode:
+            return file
+
+        def write(content):
+            type(file).write(file, content[: len(content) // 2])
+            raise error
+
+        return Failing(file, write)
+
+    monkeypatch.setattr(Path, "open", failing)
     with pytest.raises((KeyboardInterrupt, WICFileError)) as caught:
         write_png(random_pixels(2, 2), target, force=True)
     assert [path.name for path in tmp_path.iterdir()] == ["a.png"]

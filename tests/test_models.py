@@ -96,7 +96,7 @@ def test_unknown_presets_name_close_ones(name):
         WIN.from_preset(name)
     close, got = str(caught.value).split("such as ")[1].split("; got ")
     assert set(close.split(", ")) <= PRESETS.keys()
-    assert got == f"{name!r}."
+    assert got == f"{name!r} (see `wic presets`)."
 
 
 def test_a_list_of_presets_has_what_comes_with_weights_or_from_a_paper():

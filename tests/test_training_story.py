@@ -48,16 +48,16 @@ def one_step(model, run, guard, images, step, *, autocast=False):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("mode", ["plain", "bf16", "compiled"])
-def test_two_hundred_steps_without_nan(images, mode):
+@pytest.mark.parametrize(("mode", "steps"), [("plain", STEPS), ("bf16", 80), ("compiled", 80)])
+def test_many_steps_without_nan(images, mode, steps):
     model, guard = made()
     run = (
         torch.compile(model, backend="aot_eager", fullgraph=True) if mode == "compiled" else model
     )
     losses = [
-        one_step(model, run, guard, images, step, autocast=mode == "bf16") for step in range(STEPS)
+        one_step(model, run, guard, images, step, autocast=mode == "bf16") for step in range(steps)
     ]
-    assert guard.steps == STEPS  # none was not taken
+    assert guard.steps == steps  # none was not taken
     assert all(torch.isfinite(p).all() for p in model.parameters())
     assert sum(losses[-20:]) < 0.7 * sum(losses[:20])
 

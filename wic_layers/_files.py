@@ -152,7 +152,11 @@ def _put(temporary: Path, target: Path) -> None:
             raise
         except OSError:  # a file system without links
             target.open("xb").close()
-            os.replace(temporary, target)
+            try:
+                os.replace(temporary, target)
+            except BaseException:
+                target.unlink()
+                raise
     except FileExistsError as error:
         raise WICFileError(
             f"{target} exists, written by another program in the meantime; choose another name, "

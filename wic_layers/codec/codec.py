@@ -346,7 +346,8 @@ class Codec:
             if not (task.keeps_grey and all(grey)):  # else the picture is the photograph
                 model = self.model or mark.model_for(path)
                 task, network = self._load((task,), model)
-                mark.check_weights(network.weights_id or "", model, path)
+                said = type(model).__name__ if isinstance(model, nn.Module) else model
+                mark.check_weights(network.weights_id or "", said, path)
         else:
             task, network = self._load(self.tasks, self.model)
             sizes = sizes or ()

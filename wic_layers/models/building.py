@@ -31,7 +31,9 @@ _BYTES = {
 _TWICE = 2  # a layer may be built with one kernel and given another
 
 
-def outlined(build: Callable[[], _Module], shapes: Shapes, device: str = "meta") -> _Module:
+def outlined(
+    build: Callable[[], _Module], shapes: Shapes, device: str = "meta", *, times: int = 1
+) -> _Module:
     """Returns a network without its numbers, as long as it may be that of some tensors.
 
     It has shapes, and takes no memory for them; the time is that of as many tensors.
@@ -40,13 +42,14 @@ def outlined(build: Callable[[], _Module], shapes: Shapes, device: str = "meta")
         build: Builds the network.
         shapes: Of the tensors that are there for it.
         device: Where it is built; another than ``"meta"`` for modules that need numbers.
+        times: How often such a network is built, as where one is made from another.
 
     Raises:
         WICArgumentError: Once it asks for more tensors or numbers than are there.
     """
     numbers = sum(map(math.prod, shapes.values()))
     undrawn = _Undrawn() if device == "meta" else nullcontext()
-    with _limited(_TWICE * len(shapes), _TWICE * numbers), torch.device(device), undrawn:
+    with _limited(len(shapes), numbers, _TWICE * times), torch.device(device), undrawn:
         return build()
 
 
@@ -73,8 +76,8 @@ class _Undrawn(TorchFunctionMode):
 
 
 @contextmanager
-def _limited(tensors: int, numbers: int) -> Iterator[None]:
-    """Lets this thread build modules of so many parameters only."""
+def _limited(tensors: int, numbers: int, times: int) -> Iterator[None]:
+    """Lets this thread build modules of so many times these parameters only."""
     thread, built, size = threading.get_ident(), 0, 0
 
     def count(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
@@ -82,10 +85,10 @@ def _limited(tensors: int, numbers: int) -> Iterator[None]:
         if parameter is None or threading.get_ident() != thread:
             return
         built, size = built + 1, size + parameter.numel()
-        if built > tensors or size > numbers:
+        if built > times * tensors or size > times * numbers:
             raise WICArgumentError(
-                f"its network asks for more than the {tensors // _TWICE} tensors with "
-                f"{numbers // _TWICE:,} numbers that are there"
+                f"its network asks for more than the {tensors} tensors with {numbers:,} numbers "
+                "that are there"
             )
 
     hook = register_module_parameter_registration_hook(count)

@@ -115,8 +115,14 @@ def _opened(path: Path) -> Iterator[tuple[Any, Any]]:
     if not path.is_file():
         raise WICFileError(f"{path} does not exist.")
     try:
-        with path.open("rb") as file, av.open(file, options=_OPTIONS) as container:
-            yield container, container.streams.video[0]
+        with (
+            path.open("rb") as file,
+            av.open(file, options=_OPTIONS, metadata_errors="replace") as container,
+        ):
+            stream = container.streams.video[0]
+            if stream.codec_context is None:
+                raise WICFileError(f"{path} cannot be read as a video: its codec is not known.")
+            yield container, stream
     except (av.FFmpegError, IndexError) as error:  # IndexError: it has sound alone
         reason = getattr(error, "strerror", None) or "it holds no pictures"
         raise WICFileError(f"{path} cannot be read as a video: {reason}.") from error

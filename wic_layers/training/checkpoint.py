@@ -173,9 +173,9 @@ def _check_tensors(tensors: Any, module: nn.Module | None, where: str) -> None:
     if others:
         raise WICError(f"{where}expected tensors; {named(others)} are none")
     wrong = differences(_shapes(own), _shapes(tensors))
-    for each in (wrong, *not_finite(tensors)):
-        if each:
-            raise WICError(f"{where}{each}")
+    # numbers are looked at once there are no more of them than there should be
+    for each in [wrong] if wrong else not_finite(tensors):
+        raise WICError(f"{where}{each}")
 
 
 def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:

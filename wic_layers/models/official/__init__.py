@@ -126,7 +126,8 @@ def load_official(
 
     try:
         state = form.canonical(state)
-        outline = outlined(build, {key: tuple(value.shape) for key, value in state.items()})
+        shapes = {key: tuple(value.shape) for key, value in state.items()}
+        outline = outlined(build, shapes, times=2 if is_closed else 1)  # published, then closed
     except Exception as error:  # whatever names and shapes that are none of theirs lead to
         has_sizes = out_channels is not None or copies is not None
         if has_sizes and isinstance(error, WICArgumentError):
