@@ -40,7 +40,7 @@ def written(tmp_path_factory):
 
 
 def packaged_directions():
-    """A packaged network of each kind of network and task: forward or back in turn, the first both.
+    """A packaged network of each kind of network and task, forward or back in turn; one both ways.
 
     An export takes seconds, and networks of a kind differ in their numbers only.
     """
