@@ -403,6 +403,10 @@ def test_packaged_weights_are_those_of_their_preset(name):
 class Refused(Exception):
     """As httpx says that there is no connection: of no kind that Python knows."""
 
+    def __init__(self, text, status=None):
+        super().__init__(text)
+        self.response = SimpleNamespace(status_code=status)
+
 
 class Hub:
     """The part of huggingface_hub that is used, with a folder for each repository."""
@@ -422,7 +426,7 @@ class Hub:
     def snapshot_download(self, name, **options):
         self._called(name=name, **options)
         if self.is_private and not options["token"]:
-            raise Refused("401 Client Error")
+            raise Refused("401 Client Error", 401)
         return str(self.root / name)
 
     def HfApi(self, token):
@@ -486,6 +490,8 @@ def test_a_hub_that_refuses_is_a_sentence(stored, hub, error):
         match="The hub does not give a/b: Repository Not Found",
     ):
         from_pretrained("hub:a/b")
+    # none of these asks for the token
+    assert [call["token"] for call in hub.calls] == [False]
     with pytest.raises(WICFileError, match="a/b cannot be written on the hub: Repository Not"):
         model.push_to_hub("a/b")
 

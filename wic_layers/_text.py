@@ -7,7 +7,7 @@ import sys
 import unicodedata
 from typing import Any
 
-__all__ = ["abridged", "printable", "width_of_bars"]
+__all__ = ["abridged", "printable", "said", "width_of_bars"]
 
 MOST = 2000
 """Characters of an error's line."""
@@ -46,6 +46,11 @@ def abridged(text: str, most: int = MOST) -> str:
         return text
     end = (most - 5) // 2
     return f"{text[: most - 5 - end]} ... {text[-end:]}"
+
+
+def said(kind: str, message: object) -> str:
+    """Returns the line in which a command says a message of a kind, such as ``"error"``."""
+    return printable(f"wic: {kind}: {abridged(' '.join(str(message).splitlines()))}")
 
 
 def width_of_bars() -> dict[str, Any]:

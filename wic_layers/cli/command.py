@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
-from wic_layers._text import abridged, printable
+from wic_layers._text import printable, said
 from wic_layers.errors import WICError
 
 __all__ = [
@@ -100,7 +100,7 @@ def sentence_of(error: BaseException) -> str | None:
 def complain(message: str, kind: str = "error") -> None:
     """Prints what is wrong, in one line on stderr; a stderr that is gone is no reason to end."""
     with suppress(OSError, ValueError):
-        _print(f"wic: {kind}: {abridged(' '.join(message.splitlines()))}", sys.stderr)
+        _print(said(kind, message), sys.stderr)
 
 
 def print_line(*lines: str) -> None:

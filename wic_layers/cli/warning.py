@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from wic_layers._text import abridged, printable
+from wic_layers._text import said
 from wic_layers.errors import WICWarning
 
 __all__ = ["warnings_in_lines"]
@@ -25,8 +25,7 @@ def warnings_in_lines() -> Iterator[None]:
         line: str | None = None,
     ) -> str:
         if issubclass(category, WICWarning):
-            text = abridged(" ".join(str(message).splitlines()))
-            return f"wic: warning: {printable(text)}\n"
+            return f"{said('warning', message)}\n"
         return usual(message, category, filename, lineno, line)
 
     warnings.formatwarning = in_a_line

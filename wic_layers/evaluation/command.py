@@ -16,7 +16,7 @@ from typing import Any
 from torch import Tensor
 
 from wic_layers._files import check_place, write_whole
-from wic_layers._text import printable
+from wic_layers._text import printable, said
 from wic_layers.codec.running import load_network
 from wic_layers.errors import WICArgumentError, WICFileError
 from wic_layers.evaluation.metrics import METRICS, Row
@@ -97,7 +97,7 @@ def _large_enough(
         width, height = size_of(image)
         if min(width, height) < least:
             line = f"{path}, {width}x{height}, is left out: {task.name} is judged from {least}x"
-            print(printable(f"wic: warning: {line}{least} on"), file=sys.stderr)
+            print(said("warning", f"{line}{least} on"), file=sys.stderr)
             continue
         names.append(path.name)
         images.append(image)

@@ -54,8 +54,8 @@ def download(name: str, revision: str | None, files: list[str]) -> Path:
     try:
         try:
             return fetch(False)  # noqa: FBT003 - the hub's own word for none
-        except Exception:
-            token = hub.get_token()
+        except Exception as error:
+            token = hub.get_token() if _asks_for_token(error) else None
             if token is None:
                 raise
             return fetch(token)
@@ -93,6 +93,12 @@ def first_lines(error: BaseException) -> str:
     """What an error of another library says, without what it says at length."""
     lines = str(error).strip().splitlines()
     return shortened(" ".join(lines[:3])) if lines else type(error).__name__
+
+
+def _asks_for_token(error: Exception) -> bool:
+    """Whether the hub refused for want of a token, in whose place it also says "not found"."""
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    return status in (401, 403, 404)
 
 
 def _hub() -> ModuleType:

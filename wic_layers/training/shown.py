@@ -7,7 +7,7 @@ import time
 from types import TracebackType
 from typing import Any
 
-from wic_layers._text import printable, width_of_bars
+from wic_layers._text import said, width_of_bars
 from wic_layers.evaluation.judging import Judgement
 from wic_layers.training.objective import Losses, Objective
 
@@ -81,7 +81,7 @@ class Shown:
 
     def warn(self, message: object, kind: str = "warning") -> None:
         """Prints a warning, or something of another kind, above the line."""
-        self._write(printable(f"wic: {kind}: {message}"), file=sys.stderr)
+        self._write(said(kind, message), file=sys.stderr)
 
     def _say(self, step: int, told: str, now: float) -> None:
         speed = (step - (self._first or 0)) / max(now - self._began, 1e-9)
