@@ -33,7 +33,9 @@ from PIL import Image
 from torch import Tensor
 
 from integrations import changing
-from integrations.trying.owners import DLV, OTHERS, OWNERS, Owner, bare, picture, write_pictures
+from integrations.trying.owner import Owner, bare, picture, write_pictures
+from integrations.trying.owners import OTHERS, OWNERS
+from integrations.trying.rescaling import DLV
 from wic_layers import cli
 from wic_layers.models import from_pretrained, load_official, save_official, with_wic
 from wic_layers.tasks import TASKS
