@@ -18,6 +18,7 @@ from wic_layers.blocks import (
     LearnedSqueeze,
     LongTermMemory,
     Squeeze,
+    SqueezedBlock,
     Unsqueeze,
 )
 from wic_layers.blocks.dense_block import DenseBlock
@@ -79,6 +80,10 @@ BLOCKS = {
         lambda: AffineCoupling(7, split=1, clamp=2.0, subnet=_small),
         (2, 7, 1, 1),
     ),
+    "coupling, squeezed": (
+        lambda: AffineCoupling(5, subnet=lambda i, o: SqueezedBlock(i, o, 4)),
+        (2, 5, 3, 5),
+    ),
     "memory": (lambda: LongTermMemory(2, AffineCoupling(4, subnet=_small)), (2, 6, 4, 4)),
     "empty chain": (Chain, (2, 3, 4, 4)),
     "chain": (lambda: Chain(Squeeze(2), WIC(12, 16)), (2, 3, 4, 6)),
@@ -104,6 +109,10 @@ NETWORKS = {
     ),
     "hiding, naive": (lambda: WINNaive(2, 1, couplings=1, growth=4), (2, 2, 4, 4)),
     "rescaling, naive": (lambda: WINNaive(3, 3, scale=2, couplings=1, growth=4), (1, 3, 4, 6)),
+    "rescaling, squeezed": (
+        lambda: WINNaive(3, 3, scale=2, couplings=1, squeezed=4, haar=True),
+        (1, 3, 6, 4),
+    ),
     "IRN": (lambda: IRN(scale=2, couplings=1, growth=4), (1, 3, 4, 6)),
     "IRN x3": (lambda: IRN(1, 1, scale=3, couplings=1, growth=4), (2, 1, 6, 3)),
     "IRN decolorization": (lambda: IRN(3, 1, scale=1, couplings=1, growth=4), (1, 3, 2, 4)),

@@ -15,12 +15,12 @@ from wic_layers import WIC, WellPosed
 from wic_layers.blocks import (
     AffineCoupling,
     Chain,
+    CouplingNet,
     InvertibleBlock,
     LearnedSqueeze,
     LongTermMemory,
     Squeeze,
 )
-from wic_layers.blocks.dense_block import DenseBlock
 from wic_layers.blocks.reversible import save_memory
 from wic_layers.deploy import fuse
 from wic_layers.models import DLVIRN, HCFlow
@@ -303,7 +303,7 @@ def is_block(module):
 
 
 def is_network(module):
-    return isinstance(module, DenseBlock)
+    return isinstance(module, CouplingNet)
 
 
 SHARDED = [

@@ -3,35 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd import forward_ad
 
-from wic_layers.layer.cache import KernelCache, computed
-from wic_layers.layer.pointwise import is_transformed
-from wic_layers.layer.two_way import has_hooks
+from wic_layers.blocks.block import reach_of
+from wic_layers.blocks.coupling_net import CouplingNet, channels_last
 
 __all__ = ["DenseBlock"]
 
-# batched gradients (``is_grads_batched``) come without an entry on functorch's stack
-_is_batched = getattr(torch._C._functorch, "is_legacy_batchedtensor", lambda x: False)
 
-_Self = TypeVar("_Self", bound="DenseBlock")
-
-
-class DenseBlock(nn.Module):
+class DenseBlock(CouplingNet):
     """Five 3x3 convolutions, each fed with every result before it; zero at the start.
 
     In training it keeps its input and results once, and puts them together again on the way back,
-    in place of every concatenation.
-
-    Runs in channels-last memory, which its convolutions need to be fast. For inference
-    :meth:`optimize` chooses their precision. Convolutions that were changed or exchanged
-    (``conv1.padding_mode = "reflect"``), or that have hooks, are called as they are, without
-    either.
+    in place of every concatenation. What else it does is that of :class:`CouplingNet`.
 
     Args:
         in_channels: Channels of the input.
@@ -50,10 +38,7 @@ class DenseBlock(nn.Module):
     def __init__(
         self, in_channels: int, out_channels: int, growth: int = 32, slope: float = 0.2
     ) -> None:
-        super().__init__()
-        self.slope = slope
-        self._inference_dtype: torch.dtype | None = None
-        self._cache = KernelCache()  # of weights in that dtype
+        super().__init__(slope)
         for index in range(1, 6):
             width = in_channels + (index - 1) * growth
             conv = nn.Conv2d(width, growth if index < 5 else out_channels, 3, padding=1)
@@ -67,35 +52,26 @@ class DenseBlock(nn.Module):
                 nn.init.zeros_(conv.bias)
             self.add_module(f"conv{index}", conv)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Maps (B, in_channels, H, W) to (B, out_channels, H, W)."""
-        convolutions = self.convolutions()
-        if self._is_watched_alone(x) and all(map(_is_untouched, convolutions)):
-            if torch.is_grad_enabled():
-                return self._keep_once(x, convolutions)
-            if self.is_optimized():
-                return self._infer(x, convolutions, cast(torch.dtype, self._inference_dtype))
-        features = _channels_last(x)
+    @property
+    def reach(self) -> int:
+        """How many pixels it sees to each side."""
+        return sum(map(reach_of, self.convolutions()))
+
+    @property
+    def stored(self) -> int:
+        """Channels of what the last convolution sees."""
+        return self.convolutions()[-1].in_channels
+
+    def plain(self, x: Tensor, convolutions: list[nn.Conv2d]) -> Tensor:
+        """The result by the modules, as they are."""
+        features = channels_last(x)
         for conv in convolutions[:-1]:
             features = torch.cat((features, F.leaky_relu(conv(features), self.slope)), dim=1)
         out: Tensor = convolutions[-1](features)
         return out
 
-    def convolutions(self) -> list[nn.Conv2d]:
-        """The five convolutions, in their order."""
-        return [cast(nn.Conv2d, self._modules[f"conv{index}"]) for index in range(1, 6)]
-
-    def _is_watched_alone(self, x: Tensor) -> bool:
-        """Whether nothing but autograd on its way back looks at what happens here."""
-        return (
-            not torch.compiler.is_compiling()
-            and not torch.jit.is_tracing()  # type: ignore[attr-defined]
-            and not is_transformed()
-            and forward_ad._current_level < 0
-            and type(x) is Tensor
-        )
-
-    def _keep_once(self, x: Tensor, convolutions: list[nn.Conv2d]) -> Tensor:
+    def with_gradients(self, x: Tensor, convolutions: list[nn.Conv2d]) -> Tensor:
+        """The same, with what autograd needs kept once."""
         parameters = _parameters(convolutions)
         kind = x.device.type
         is_double = torch.float64 in (x.dtype, parameters[0].dtype)  # autocast leaves it alone
@@ -110,48 +86,21 @@ class DenseBlock(nn.Module):
         out = _Dense.apply(x, self.slope, *parameters)
         return out  # noqa: RET504 - the type checker wants it named
 
-    def optimize(self, dtype: torch.dtype | None) -> None:
-        """Sets the precision of the convolutions in ``eval()`` with gradients off.
+    def narrowed(
+        self, x: Tensor, convolutions: list[nn.Conv2d], dtype: torch.dtype
+    ) -> list[tuple[Tensor, Tensor]]:
+        """Weights and biases in ``dtype``, with channels of zeros where those make it faster."""
+        narrow = [each.to(dtype) for each in _parameters(convolutions)]
+        pairs = _paired(_in_blocks(narrow, x, _block_size(x.device.type, dtype)))
+        return [(_to(weight, dtype), bias) for weight, bias in pairs]
 
-        The weights are cast once and remembered for as long as the parameters are the same; off
-        the CPU an edit through ``.data`` is not seen before ``eval()``. Compiled, exported, traced
-        and transformed (``torch.func``) code runs as it did.
-
-        Args:
-            dtype: Such as ``torch.bfloat16``; None for that of the input.
-        """
-        self._inference_dtype = dtype
-        self._cache.clear()
-
-    def is_optimized(self) -> bool:
-        """Whether the precision with gradients off is one that :meth:`optimize` has set."""
-        return self._inference_dtype is not None and not self.training
-
-    def _infer(self, x: Tensor, convolutions: list[nn.Conv2d], dtype: torch.dtype) -> Tensor:
-        """The same in ``dtype``; the result is in that of the input."""
-        blocks = _block_size(x.device.type, dtype)
-        parameters = _parameters(convolutions)
-
-        def narrowed() -> list[tuple[Tensor, Tensor]]:
-            narrow = [each.to(dtype) for each in parameters]
-            pairs = _paired(_in_blocks(narrow, x, blocks))
-            return [(_to(weight, dtype), bias) for weight, bias in pairs]
-
-        pairs = computed(self._cache.entries((), tuple(parameters)), dtype, narrowed)
-        features = _pad_channels(x.to(dtype, memory_format=torch.channels_last), blocks)
-        out, _ = _convolved(features, self.slope, pairs, F.leaky_relu_)
-        return out[:, : len(parameters[-1])].to(x.dtype)
-
-    def train(self: _Self, mode: bool = True) -> _Self:  # noqa: FBT001, FBT002 - torch's own signature
-        """Switches between training and evaluation, and forgets cast weights."""
-        self._cache.clear()
-        return super().train(mode)
-
-    def __getstate__(self) -> dict[str, object]:
-        return {**self.__dict__, "_cache": KernelCache()}
-
-    def extra_repr(self) -> str:
-        return f"slope={self.slope}"
+    def lower(self, x: Tensor, parameters: list[tuple[Tensor, Tensor]]) -> Tensor:
+        """The result in the parameters' precision, in that of ``x``."""
+        dtype = parameters[0][0].dtype
+        features = x.to(dtype, memory_format=torch.channels_last)
+        features = _pad_channels(features, _block_size(x.device.type, dtype))
+        out, _ = _convolved(features, self.slope, parameters, F.leaky_relu_)
+        return out[:, : self.convolutions()[-1].out_channels].to(x.dtype)
 
 
 def _parameters(convolutions: list[nn.Conv2d]) -> list[Tensor]:
@@ -159,31 +108,11 @@ def _parameters(convolutions: list[nn.Conv2d]) -> list[Tensor]:
     return [cast(Tensor, each) for conv in convolutions for each in (conv.weight, conv.bias)]
 
 
-def _is_untouched(conv: nn.Module) -> bool:
-    """Whether a convolution is the one that was built, and nobody hooked into it."""
-    return (
-        type(conv) is nn.Conv2d
-        and "forward" not in conv.__dict__
-        and conv.bias is not None
-        and conv.padding == conv.stride == conv.dilation == (1, 1)
-        and conv.groups == 1
-        and conv.padding_mode == "zeros"
-        and not has_hooks(conv)
-    )
-
-
 def _to(x: Tensor, dtype: torch.dtype) -> Tensor:
     """In another dtype; weights in channels-last memory."""
     if x.ndim == 4:
         return x.to(dtype, memory_format=torch.channels_last)
     return x.to(dtype)
-
-
-def _channels_last(x: Tensor) -> Tensor:
-    eager = not torch.compiler.is_compiling()
-    if is_transformed() or (eager and _is_batched(x)):  # vmap knows no such memory
-        return x
-    return x.contiguous(memory_format=torch.channels_last)
 
 
 def _convolved(
@@ -253,11 +182,11 @@ class _Dense(torch.autograd.Function):
         below, total = features.shape[1], None  # channels that a convolution sees
         for index in range(len(weights) - 1, -1, -1):
             if total is None:
-                gradient = _channels_last(gradients[0])
+                gradient = channels_last(gradients[0])
             else:  # that of the result which this convolution gave
                 width = weights[index].shape[0]
                 below -= width
-                gradient = _channels_last(
+                gradient = channels_last(
                     torch.ops.aten.leaky_relu_backward(
                         total[:, below:], features[:, below : below + width], ctx.slope, True,  # noqa: FBT003
                     )
@@ -268,7 +197,7 @@ class _Dense(torch.autograd.Function):
                 *needs_gradient[2 + 2 * index : 4 + 2 * index],
             )
             back, weight, bias = torch.ops.aten.convolution_backward(
-                gradient, _channels_last(features[:, :below]), weights[index],
+                gradient, channels_last(features[:, :below]), weights[index],
                 [len(weights[index])], [1, 1], [1, 1], [1, 1], False, [0, 0], 1, needs,  # noqa: FBT003
             )  # fmt: skip
             of_parameters += [bias, weight]

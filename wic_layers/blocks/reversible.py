@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from wic_layers.blocks.block import Gradients, Named, as_block, run_named
 from wic_layers.blocks.chain import Chain
-from wic_layers.blocks.dense_block import DenseBlock
+from wic_layers.blocks.coupling_net import CouplingNet
 from wic_layers.errors import WICError
 from wic_layers.layer.pointwise import is_transformed
 
@@ -102,7 +102,7 @@ def _can_take_part(block: nn.Module, *, rev: bool) -> bool:
     return (
         as_block(block).can_undo(rev=rev)
         and all(type(parameter) in (Tensor, nn.Parameter) for parameter in block.parameters())
-        and not any(isinstance(net, DenseBlock) and net.is_optimized() for net in block.modules())
+        and not any(isinstance(net, CouplingNet) and net.is_optimized() for net in block.modules())
     )
 
 

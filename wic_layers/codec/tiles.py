@@ -10,10 +10,11 @@ from typing import TypeAlias
 import torch
 from torch import Tensor, nn
 
+from wic_layers.blocks.pieces import runs_in_pieces
 from wic_layers.codec.work import part
 from wic_layers.errors import WICArgumentError, WICError
 from wic_layers.models import Network
-from wic_layers.models.inspection import flow, receptive_field
+from wic_layers.models.inspection import flow, pixel_grid, receptive_field
 from wic_layers.tasks.base import Task
 
 __all__ = ["Progress", "Tiling"]
@@ -22,7 +23,7 @@ Progress: TypeAlias = Callable[[int, int], None]
 """Called after every tile with the number of tiles that are done and of all."""
 
 _WHOLE = 2 * 3 * 2**24  # a side that no image has
-_MOST_BYTES = 2**29  # of activations at once, where no tile is asked for
+_MOST_BYTES = 2**28  # of activations at once, where no tile is asked for
 
 
 @dataclass(frozen=True)
@@ -67,21 +68,21 @@ class Tiling:
         Raises:
             WICArgumentError: If ``tile`` is less than 1.
         """
-        reach = receptive_field(network, task.channels[0])
-        overlap = _up_to(reach, task.multiple)
+        multiple = math.lcm(task.multiple, pixel_grid(network, task.channels[0]))
+        overlap = _up_to(receptive_field(network, task.channels[0]), multiple)
         if tile is not None:
             if tile < 1:
                 raise WICArgumentError(f"Expected a tile of at least 1 pixel a side; got {tile}.")
-            return cls(_up_to(tile, task.multiple), overlap, task.scale)
-        together = sum if with_gradients else max
-        most = _MOST_BYTES / _bytes_per_pixel(network, task.channels[0], together)
-        if with_gradients:
-            most *= 8  # tiles that are far smaller than what they have to see take for ever
+            return cls(_up_to(tile, multiple), overlap, task.scale)
+        if with_gradients:  # tiles that are far smaller than what they have to see take for ever
+            most = 16 * _MOST_BYTES / _bytes_with_gradients(network, task.channels[0])
+        else:
+            most = _MOST_BYTES / _bytes_per_pixel(network, task.channels[0])
         if area <= most:
             return cls(_WHOLE, overlap, task.scale)
         # a tile smaller than what it has to see would cost more time than it saves memory
         side = max(int(math.sqrt(most)) - 2 * overlap, overlap, 64)
-        return cls(_up_to(side, task.multiple), overlap, task.scale)
+        return cls(_up_to(side, multiple), overlap, task.scale)
 
     def reversed(self) -> Tiling:
         """Returns the same tiles for the way back, in pixels of the small picture."""
@@ -152,17 +153,29 @@ def _up_to(side: int, multiple: int) -> int:
     return -(-side // multiple) * multiple
 
 
-def _bytes_per_pixel(
-    network: Network, channels: int, together: Callable[[list[float]], float]
-) -> float:
-    """About what a network's convolutions hold, for each pixel of its input.
+def _bytes_per_pixel(network: Network, channels: int) -> float:
+    """About what a network stores at once without gradients, for each pixel of its input."""
+    most = 1.0
+    for step in flow(network, channels):
+        inside = [module for module in step.block.modules() if runs_in_pieces(module)]
+        narrow = {id(part) for module in inside for part in module.modules()}
+        wide = [
+            module.in_channels
+            for module in step.block.modules()
+            if isinstance(module, nn.Conv2d) and id(module) not in narrow
+        ]
+        # a block's halves, what its networks give and what it makes of them; a convolution's
+        # input, its result joined to it, and a copy in oneDNN's own layout
+        areas = [float(side) ** 2 for side in step.sizes]
+        whole = max(each * area for each, area in zip(step.channels, areas, strict=True))
+        most = max(most, 4 * 8 * whole, 4 * 3 * max(wide, default=0) * areas[0])
+    return most
 
-    ``together``: ``max`` where one runs after the other, ``sum`` where all are kept for gradients.
-    """
-    sizes = [1.0]
+
+def _bytes_with_gradients(network: Network, channels: int) -> float:
+    """About what all of its convolutions store for gradients."""
+    total = 1.0
     for step in flow(network, channels):
         widths = [m.in_channels for m in step.block.modules() if isinstance(m, nn.Conv2d)]
-        # its input, its result joined to it, and a copy in oneDNN's own layout
-        most = together([float(width) for width in [*widths, *step.channels]])
-        sizes.append(3 * 4 * most * float(step.sizes[0]) ** 2)
-    return together(sizes)
+        total += 3 * 4 * sum([*widths, *step.channels]) * float(step.sizes[0]) ** 2
+    return total

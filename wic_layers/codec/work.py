@@ -18,6 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from wic_layers.blocks.pieces import number_of_pieces
+
 __all__ = ["Told", "counted", "in_notebook", "part", "told_to"]
 
 Told = Callable[[float], None]
@@ -79,14 +81,14 @@ def counted(network: nn.Module, runs: int = 1) -> AbstractContextManager[object]
 class _Counter(TorchFunctionMode):
     def __init__(self, work: _Work, most: int) -> None:
         super().__init__()
-        self.work, self.most, self.count = work, most, 0
+        self.work, self.most, self.count = work, most, 0.0
 
     def __torch_function__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         result = func(*args, **(kwargs or {}))
         if func is torch.conv2d and _weight(*args, **(kwargs or {})).shape[2:] != (1, 1):
-            self.count += 1
+            self.count += 1 / number_of_pieces()
             share = min(self.count / self.most, 1.0)
             self.work.tell(min(self.work.done + self.work.width * share, 1.0))
         return result

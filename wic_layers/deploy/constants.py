@@ -9,7 +9,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from wic_layers.blocks import DenseBlock, InvertibleBlock
+from wic_layers.blocks import CouplingNet, InvertibleBlock
 from wic_layers.blocks.block import run_named
 from wic_layers.errors import WICArgumentError, WICError
 from wic_layers.hosts.answering import CONSTANT, kernel_of, spec_of
@@ -176,7 +176,7 @@ def _exchange(
             parent._modules[name] = constants[child]
         elif child not in constants:
             constants[child] = None  # which is kept
-            if isinstance(child, DenseBlock):
+            if isinstance(child, CouplingNet):
                 child.optimize(None)
             _exchange(child, place, backward, constants)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -299,11 +300,12 @@ def onnx_module() -> ModuleType:
 
 
 def _metadata(network: Network, task: Task, direction: str, precision: str) -> dict[str, str]:
-    from wic_layers.models.inspection import receptive_field
+    from wic_layers.models.inspection import pixel_grid, receptive_field
 
     cell = 1 if direction == "forward" else task.multiple // task.scale
     reach = receptive_field(network, task.channels[0])
-    overlap = -(-reach // task.multiple) * task.multiple
+    grid = math.lcm(task.multiple, pixel_grid(network, task.channels[0]))
+    overlap = -(-reach // grid) * grid
     return {
         "library": f"wic-layers {wic_layers.__version__}",
         "task": task.name,

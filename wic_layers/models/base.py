@@ -12,7 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from wic_layers.blocks import AffineCoupling, Chain
+from wic_layers.blocks.coupling_net import CouplingNet
 from wic_layers.blocks.dense_block import DenseBlock
+from wic_layers.blocks.squeezed_block import SqueezedBlock
 from wic_layers.errors import WICArgumentError
 from wic_layers.layer.completion import Completion, CompletionName
 from wic_layers.layer.conv import WIC
@@ -97,7 +99,7 @@ class Network(Stored, Chain):
             as it did.
         """
         for module in self.modules():
-            if isinstance(module, DenseBlock):
+            if isinstance(module, CouplingNet):
                 module.optimize(dtype)
         return self.eval()
 
@@ -191,9 +193,17 @@ def affine_couplings(
     split: int | None = None,
     clamp: float = 1.0,
     slope: float = 0.2,
+    squeezed: int | None = None,
 ) -> list[nn.Module]:
-    """Couplings in a row, with dense blocks inside; IRN's clamp and slope by default."""
-    subnet = functools.partial(DenseBlock, growth=growth, slope=slope)
+    """Couplings in a row, with dense blocks inside; IRN's clamp and slope by default.
+
+    With ``squeezed`` there are squeezed blocks of that width inside, whatever ``growth`` is.
+    """
+    subnet: Callable[[int, int], nn.Module] = functools.partial(
+        DenseBlock, growth=growth, slope=slope
+    )
+    if squeezed is not None:
+        subnet = functools.partial(SqueezedBlock, width=squeezed, slope=slope)
     return [
         AffineCoupling(channels, split=split, clamp=clamp, subnet=subnet) for _ in range(number)
     ]

@@ -26,6 +26,7 @@ __all__ = [
     "flow_table",
     "in_evaluation_mode",
     "inspect",
+    "pixel_grid",
     "receptive_field",
 ]
 
@@ -149,6 +150,24 @@ def receptive_field(model: Chain, in_channels: int) -> int:
     """
     steps = flow(model, in_channels)
     return math.ceil(sum(as_block(step.block).reach / step.sizes[0] for step in steps))
+
+
+def pixel_grid(model: Chain, in_channels: int) -> int:
+    """Returns by how many pixels an image can be shifted, so that its results only shift too.
+
+    A network that squeezes treats the pixels of a square each in its own way; so do networks
+    inside couplings that squeeze once more. Tiles of an image have to begin at such places.
+
+    Args:
+        model: A network of blocks.
+        in_channels: Channels of its input.
+    """
+    grid = 1
+    for step in flow(model, in_channels):
+        cells = [getattr(module, "cell", 1) for module in step.block.modules()]
+        for side in (*(cell / step.sizes[0] for cell in cells), 1 / step.sizes[1]):
+            grid = math.lcm(grid, max(math.ceil(side), 1))
+    return grid
 
 
 def in_evaluation_mode(model: _Module) -> _Module:

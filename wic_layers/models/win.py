@@ -71,6 +71,7 @@ class WINNaive(Network):
         scale: 1 keeps the size, 2 halves it, 4 makes a quarter of it.
         couplings: Number of affine couplings.
         growth: Width of the dense blocks inside them.
+        squeezed: Width of squeezed blocks inside them, in place of dense ones; None for those.
         haar: Squeeze by the Haar transform, which sets coarse apart from fine, as IRN and HiNet
             do, in place of the paper's shuffle of pixels. Where the result is smaller, the low
             band, which is the small picture, is then one half of each coupling and all else the
@@ -104,6 +105,7 @@ class WINNaive(Network):
         scale: int = 1,
         couplings: int = 8,
         growth: int = 32,
+        squeezed: int | None = None,
         haar: bool = False,
         completion: CompletionName | Completion | None = None,
         copies: int = 1,
@@ -117,7 +119,7 @@ class WINNaive(Network):
         ]
         channels = in_channels * 4 ** len(blocks)
         split = in_channels if haar and scale > 1 else None
-        blocks += affine_couplings(couplings, channels, growth, split=split)
+        blocks += affine_couplings(couplings, channels, growth, split=split, squeezed=squeezed)
         if scale == 1:
             blocks.append(InverseHaar(groups) if haar else Unsqueeze(2))
             channels = in_channels
