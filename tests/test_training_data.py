@@ -315,3 +315,25 @@ def test_the_digest_is_of_the_files_wherever_they_are(folder, tmp_path):
     assert Photographs(find_images(moved), cache=cache).digest == first
     assert Photographs(paths[1:], cache=cache).digest != first
     assert Photographs(paths, levels=2, cache=cache).digest != first
+
+
+def test_lettering_is_on_its_share_of_the_crops_and_repeats(images):
+    plain = images.crops(0, size=40, crop=32, seed=0)
+    some, again = (images.crops(0, size=40, crop=32, seed=0, lettering=0.3) for _ in range(2))
+    changed = (some.pixels != plain.pixels).flatten(1).any(1)
+    assert 5 <= changed.sum() <= 20
+    assert torch.equal(some.pixels, again.pixels)
+    assert torch.equal(some.turn, plain.turn)
+    one = images.crops(0, size=40, crop=32, seed=0, lettering=0.3, rows=[7, 21])
+    assert torch.equal(one.pixels, some.pixels[[7, 21]])
+    lettered = some.pixels[changed].float()
+    plain = plain.pixels[changed].float()
+    assert lettered.diff(dim=2).abs().mean() > 1.5 * plain.diff(dim=2).abs().mean()
+
+
+def test_photographs_are_seen_equally_often_whatever_their_size(tmp_path):
+    for value, side in ((0, 64), (255, 512)):
+        Image.new("RGB", (side, side), (value,) * 3).save(tmp_path / f"{side}.png")
+    both = Photographs(find_images(tmp_path), cache=tmp_path / "cache")
+    crops = both.crops(0, size=200, crop=32, seed=0)
+    assert 70 < (crops.pixels[:, 0, 0, 0] == 255).sum() < 130

@@ -26,6 +26,7 @@ from wic_layers.errors import WICArgumentError, WICFileError, WICWarning
 from wic_layers.pictures import as_kind, has_halved_chroma, read_image
 from wic_layers.tasks import Task
 from wic_layers.training.cache import DECODING, INDEX, PHOTOGRAPHS, prune
+from wic_layers.training.lettering import lettered
 from wic_layers.training.recipe import Settings
 
 __all__ = [
@@ -151,11 +152,10 @@ class Photographs:
                 f"none of {len(paths)} is. Choose a smaller crop."
             )
         self._places = [tuple(offset_and_size) for _, *offset_and_size in places]
-        areas = np.array([height * width for _, height, width in self._places], dtype=float)
         level = np.array([place[0] for place in places])
-        for each in np.unique(level):
-            areas[level == each] /= areas[level == each].sum()
-        self._upto = np.cumsum(areas / areas.sum())
+        _, which, counts = np.unique(level, return_inverse=True, return_counts=True)
+        chances = 1 / counts[which]
+        self._upto = np.cumsum(chances / chances.sum())
         self._mapped: Pixels | None = None
 
     def __len__(self) -> int:
@@ -184,6 +184,7 @@ class Photographs:
         crop: int,
         seed: int,
         candidates: int = 1,
+        lettering: float = 0.0,
         rows: Sequence[int] | None = None,
     ) -> Crops:
         """Cuts out the crops of batch ``index``.
@@ -195,6 +196,7 @@ class Photographs:
             seed: Of all batches.
             candidates: Of so many random crops the one with the most details is taken: much of a
                 photograph is sky or out of focus, and teaches little.
+            lettering: Chance of a crop to be shown with text and shapes on it, or them alone.
             rows: Which of the crops to cut out, all by default: one process of several takes its
                 share of the same batch.
         """
@@ -210,7 +212,11 @@ class Photographs:
                 self._cut(image, down, across, crop)
                 for image, down, across in zip(which[row], *drawn[1:, row], strict=True)
             ]
-            pixels[place] = max(cuts, key=_details) if candidates > 1 else cuts[0]
+            cut = max(cuts, key=_details) if candidates > 1 else cuts[0]
+            if lettering:
+                own = np.random.default_rng((seed, index, row))
+                cut = lettered(cut, own) if own.random() < lettering else cut
+            pixels[place] = cut
         return Crops(
             torch.from_numpy(pixels), torch.from_numpy(turn)[chosen],
             torch.from_numpy(tone)[:, chosen],
@@ -346,7 +352,8 @@ class Batches(Dataset[Crops]):
     def __getitem__(self, step: int) -> Crops:
         return self.images.crops(
             step, size=self.size, crop=self.crop, seed=self.settings.seed,
-            candidates=self.settings.candidates, rows=self.rows,
+            candidates=self.settings.candidates, lettering=self.settings.lettering,
+            rows=self.rows,
         )  # fmt: skip
 
 

@@ -139,6 +139,10 @@ class Settings(_Weights):
         0.0, "chance of a crop to lose its colours, so that grey photographs show little colour",
         metavar="CHANCE", least=0, most=1,
     )  # fmt: skip
+    lettering: float = _is(
+        0.0, "chance of a crop to be shown with text and shapes on it, or them alone",
+        metavar="CHANCE", least=0, most=1,
+    )  # fmt: skip
     candidates: int = _is(1, "take the most detailed of so many random crops", least=1)
     bf16: bool = _is(default=False, help="run the networks inside couplings in bfloat16")
     save_memory: bool = _is(
