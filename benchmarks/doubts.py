@@ -1,22 +1,22 @@
 """How often what comes back is doubted: rightly, and where nothing is wrong.
 
     python benchmarks/doubts.py BSD100 Set14
+    python benchmarks/doubts.py BSD100 --weights FOLDER --through jpeg:90 jpeg:50
 
 The middle 130 x 130 pixels of every third photograph (260 x 260 for x4), through the packaged
 weights of ``hide`` (one secret) and ``down``: the picture as it was made, the plain photograph in
-its place, and the picture after JPEG; then every number of secrets hidden, and asked for.
+its place, and both after JPEG; then every number of secrets hidden, and asked for. With other
+weights the first table alone is of those.
 """
 
 from __future__ import annotations
 
 import argparse
-import io
 from pathlib import Path
 
-import numpy as np
-from PIL import Image
 from torch import Tensor
 
+from wic_layers.codec.attacks import attacks
 from wic_layers.codec.checking import doubted as doubt_of
 from wic_layers.codec.running import (
     backward_pixels,
@@ -24,8 +24,9 @@ from wic_layers.codec.running import (
     load_network,
     reference_pixels,
 )
+from wic_layers.codec.surviving import trained_through
 from wic_layers.models import packaged_weights
-from wic_layers.pictures import as_kind, as_pixels, find_images, read_image
+from wic_layers.pictures import find_images, read_image
 from wic_layers.tasks import HIDING, RESCALING
 
 
@@ -34,37 +35,45 @@ def middle(image: Tensor, side: int) -> Tensor:
     return image[:, top : top + side, left : left + side].contiguous()
 
 
-def jpeg(picture: Tensor, quality: int) -> Tensor:
-    buffer = io.BytesIO()
-    as_kind(picture, Image.new("RGB", (1, 1))).save(buffer, "JPEG", quality=quality)
-    return as_pixels(np.asarray(Image.open(buffer)))
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("folders", nargs="+", type=Path)
-    folders = parser.parse_args().folders
+    parser.add_argument("--weights", nargs="+", default=[], help="in place of the package's")
+    parser.add_argument("--through", nargs="+", default=["jpeg:95,75"], metavar="ATTACK")
+    args = parser.parse_args()
+    folders, through = args.folders, attacks(args.through)
     paths = [path for folder in folders for path in find_images(folder)][::3]
-    print("| task | photographs | as made | plain photograph | JPEG 95 | JPEG 75 |")
-    print("|---|---|---|---|---|---|")
+    heads = ["as made", *(f"{each}" for each in through)]
+    heads += ["plain photograph", *(f"plain, {each}" for each in through)]
+    print(f"| task | photographs | {' | '.join(heads)} |")
+    print("|---" * (2 + len(heads)) + "|")
     images = [read_image(path) for path in paths]
     given = [task for task in RESCALING if task.preset in packaged_weights()]
-    for chosen in (HIDING[0], *given):
-        task, network = load_network((chosen,), None)
+    asked_for = [((HIDING[0], *given), model) for model in args.weights]
+    for several, model in asked_for or [((chosen,), None) for chosen in (HIDING[0], *given)]:
+        task, network = load_network(several, model)
         side = 65 * task.multiple
         crops = [middle(image, side) for image in images if min(image.shape[1:]) >= side]
-        doubted = [0, 0, 0, 0]
+        doubted = [0] * len(heads)
         for image, following in zip(crops, crops[1:] + crops[:1], strict=True):
             inputs = [image, following][: task.images]
             x = task.packed(*inputs)
             made = forward_pixels(task, network, x)
-            carriers = (made, reference_pixels(task, x), jpeg(made, 95), jpeg(made, 75))
+            carriers = [
+                arrived
+                for picture in (made, reference_pixels(task, x))
+                for arrived in (picture, *(each(picture).pixels for each in through))
+            ]
+            may_be_lossy = trained_through(network)
             for index, carrier in enumerate(carriers):
                 back = backward_pixels(task, network, carrier, [(side, side)])
-                doubted[index] += doubt_of(task, carrier, back) is not None
+                doubt = doubt_of(task, carrier, back, may_be_lossy=may_be_lossy)
+                doubted[index] += doubt is not None
         print(f"| {task.name} | {len(crops)} | {' | '.join(map(str, doubted))} |", flush=True)
+    if args.weights:
+        return
 
     asked = [load_network((task,), None) for task in HIDING]
     print(f"\n| hidden | {' | '.join(f'asked for {task.images - 1}' for task, _ in asked)} |")

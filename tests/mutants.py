@@ -28,10 +28,11 @@ from pathlib import Path
 from mutations import MUTANTS as CORE
 from mutations import Mutant
 from mutations_above import ABOVE
+from mutations_carriers import CARRIERS
 from mutations_swap import SWAPPED
 from mutations_terminal import TERMINAL
 
-MUTANTS = (*CORE, *ABOVE, *SWAPPED, *TERMINAL)
+MUTANTS = (*CORE, *ABOVE, *CARRIERS, *SWAPPED, *TERMINAL)
 
 ROOT = Path(__file__).resolve().parents[1]
 LIMIT = 600

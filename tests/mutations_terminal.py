@@ -51,7 +51,7 @@ TERMINAL = (
     ),
     Mutant(
         "the first of several images is written first",
-        "wic_layers/codec/codec.py",
+        "wic_layers/codec/returning.py",
         "in reversed(list(zip(images, grey, targets, strict=True))):",
         "in list(zip(images, grey, targets, strict=True)):",
         f"{_TESTS} -k there_when_the_first_is",

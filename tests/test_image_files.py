@@ -321,7 +321,7 @@ def test_what_was_saved_without_loss_is_read_as_it_is(tmp_path):
     for name, content in cases.items():
         assert torch.equal(read(tmp_path, content, read_carrier)[0], PIXELS), name
         head = read_carrier_head(tmp_path / "a.png")
-        assert head == ((40, 30), None), name
+        assert head == ((40, 30), None, ""), name
     for name, content in {
         "JPEG": encode(RGB, "JPEG", quality=100),
         "WEBP": encode(RGB, "WEBP", quality=100),

@@ -61,7 +61,9 @@ def test_sizes_of_the_paper(preset):
 def test_every_size_of_the_paper_is_a_preset():
     plain = {name.replace("-x4", "-x4-plain") for name in PAPER if "-x4" in name}
     packing = {f"{task.name}-naive" for task in PACKING}  # for which the paper has no network
-    assert set(VARIANTS) == PAPER.keys() | plain | packing
+    ours = ("hiding-1", "rescaling-x2", "decolorization")
+    through_jpeg = {f"{task}-jpeg-naive" for task in ours}  # networks of the same sizes
+    assert set(VARIANTS) == PAPER.keys() | plain | packing | through_jpeg
     assert set(OURS) == {variant + size for variant in VARIANTS for size in SIZES}
 
 

@@ -17,6 +17,7 @@ from wic_layers.cli.presets import check_usable
 from wic_layers.cli.reporting import as_json, backward_line, forward_line, times
 from wic_layers.codec import Codec, Options, Written
 from wic_layers.codec.file_verbs import pack_clip
+from wic_layers.codec.surviving import preset_through
 from wic_layers.errors import WICArgumentError
 from wic_layers.pictures import is_clip
 from wic_layers.tasks.base import Task
@@ -52,6 +53,11 @@ class Conversion:
     restored: str | None = None
 
     @property
+    def may_be_jpeg(self) -> bool:
+        """Whether there are presets that are trained for writing JPEG."""
+        return self.name in ("hide", "down", "gray")
+
+    @property
     def is_forward(self) -> bool:
         """Whether it makes a file from which images come back, in place of bringing them back."""
         return self.restored is not None
@@ -59,10 +65,13 @@ class Conversion:
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Adds what the command takes to its parser."""
         add = parser.add_argument
-        parser.set_defaults(others=[], unmarked=False, fit=False, keep_metadata=False)
+        parser.set_defaults(
+            others=[], unmarked=False, fit=False, keep_metadata=False, quality=None
+        )
         self.add_own(parser)
         add("-o", "--out", metavar=self.out, required=True, action=Output,
-            help="PNG to write; of several images, or ending in a slash, the folder")  # fmt: skip
+            help="PNG to write; of several images, or ending in a slash, the folder"
+            + "; or a JPEG, of weights that were trained for it" * self.may_be_jpeg)  # fmt: skip
         default = "default: the task's own" if self.is_forward else "default: what the file says"
         network = parser.add_mutually_exclusive_group()
         network.add_argument("--preset", metavar="NAME", help=f"network to use ({default})")
@@ -77,6 +86,10 @@ class Conversion:
             add("--check", choices=("all", "some", "none"), default="some",
                 help="how much of a result is run backwards to say what comes back: all, some "
                 "tiles where it has more than two megapixels (default), or none")  # fmt: skip
+            if self.may_be_jpeg:
+                add("--quality", metavar="N", type=int,
+                    help="write JPEG of this quality, from 1 to 100 (default 90 where the name "
+                    "ends in .jpg)")  # fmt: skip
         else:
             add("--size", metavar="WxH", type=_size, action="append",
                 help="size of what comes back, if the file says none; once for each "
@@ -130,7 +143,10 @@ class Conversion:
         if self.is_forward and isinstance(task, Packing):
             titles = task.parts[:2]
             args.sources, args.others = args.sources[:1], args.sources[1:]
-        jobs = plan(args.sources, args.out, others=args.others, titles=titles, into=args.into)
+        jobs = plan(
+            args.sources, args.out, others=args.others, titles=titles, into=args.into,
+            suffix=".png" if args.quality is None else ".jpg",
+        )  # fmt: skip
         for folder in (each for each in (*args.sources, *args.others) if each.is_dir()):
             say_left_out(folder, args.out)
         codec = Codec(tasks, **options)
@@ -150,6 +166,7 @@ class Conversion:
                 job.inputs, job.out, refine=args.refine, fit=args.fit,
                 marked=not args.unmarked, force=args.force, check=args.check,
                 keep_metadata=args.keep_metadata, reduce_depth=args.reduce_depth,
+                quality=args.quality,
             )
         ]  # fmt: skip
 
@@ -179,7 +196,9 @@ def _notes(args: argparse.Namespace, written: Written) -> Iterator[str]:
             f"the cover, {times(written.source)}, was padded to even sides; do not crop the file"
         )
     if args.unmarked:
-        preset = args.preset or Hiding(len(written.returns)).preset
+        task = Hiding(len(written.returns))
+        is_png = written.path.suffix.lower() == ".png"
+        preset = args.preset or (task.preset if is_png else preset_through([task]))
         network = f"--weights {args.weights}" if args.weights else f"--preset {preset}"
         sizes = " ".join(f"--size {times(size)}" for size in written.returns)
         yield f"unmarked: wic reveal needs {network} {sizes}"
@@ -243,7 +262,7 @@ def _packing(args: argparse.Namespace) -> Packing:
 
 
 def _from(command: str) -> str:
-    return f"PNG written by wic {command}, or folder of them"
+    return f"PNG written by wic {command} (or JPEG, of weights for it), or folder of them"
 
 
 def _sources(

@@ -34,6 +34,7 @@ def plan(
     others: Sequence[Path] = (),
     titles: tuple[str, ...] = ("cover", "secret"),
     into: bool = False,
+    suffix: str = ".png",
 ) -> list[Job]:
     """Returns the jobs that the paths on a command line ask for, and makes their folders.
 
@@ -50,6 +51,7 @@ def plan(
             names.
         titles: What a source, and what goes with it, are called in errors.
         into: Whether ``out`` is a folder, also where there is none yet.
+        suffix: How the names of files in a folder end.
 
     Raises:
         WICFileError: If a pattern matches nothing, a folder holds no image, two files would get
@@ -67,7 +69,7 @@ def plan(
         raise WICFileError(
             f"Expected a folder to write several images to; got {out}, the name of a file."
         )
-    inputs = _named(sources, out)
+    inputs = _named(sources, out, suffix)
     for index, each in enumerate(companions):
         if not others[index].is_dir():
             companions[index] = each * len(inputs)
@@ -96,7 +98,7 @@ def make_folder(path: Path) -> None:
         raise WICFileError(f"{path} cannot be made: {error.strerror or error}.") from error
 
 
-def _named(sources: Sequence[Path], out: Path) -> dict[Path, Path]:
+def _named(sources: Sequence[Path], out: Path, suffix: str) -> dict[Path, Path]:
     """The files that become one each in the folder ``out``, by its name there."""
     insides: list[tuple[Path, Path]] = []  # the path, and the name below the source
     for source in sources:
@@ -106,11 +108,12 @@ def _named(sources: Sequence[Path], out: Path) -> dict[Path, Path]:
             insides.append((source, Path(source.name)))
     ends: dict[Path, set[Path]] = {}
     for _, inside in insides:
-        ends.setdefault(inside.with_suffix(".png"), set()).add(inside)
+        ends.setdefault(inside.with_suffix(suffix), set()).add(inside)
     inputs: dict[Path, Path] = {}
     for path, inside in insides:
-        short = inside.with_suffix(".png")
-        name = out / (short if len(ends[short]) == 1 else inside.with_name(f"{inside.name}.png"))
+        short = inside.with_suffix(suffix)
+        long = inside.with_name(f"{inside.name}{suffix}")
+        name = out / (short if len(ends[short]) == 1 else long)
         if name in inputs:
             raise WICFileError(
                 f"{inputs[name]} and {path} would both be written as {name}; rename one, or run "

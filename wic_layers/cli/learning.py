@@ -58,7 +58,8 @@ COMMANDS = (
         "bicubic reduction, and borders of the scale's pixels are left out. Hiding: the images "
         "that follow are the secrets. Decolorization: the grey picture is judged against the "
         "lightness L*. Bits per pixel are those of the PNG, in bicubic's row those of the bicubic "
-        "reduction.",
+        "reduction. With --through, what comes back after JPEG and the like, beside bicubic's, "
+        "and the bytes of each file; with --generations, what is left after many times.",
     ),
     Command(
         "train",

@@ -51,7 +51,7 @@ def _inspect(args: argparse.Namespace) -> int:
                 {
                     "preset": model.preset, "network": type(model).__name__,
                     "arguments": model.config, **asdict(facts), "weights": model.weights_id,
-                    "card": model.card,
+                    "through": model.through, "card": model.card,
                 }
             )
         )  # fmt: skip
@@ -64,6 +64,7 @@ def _inspect(args: argparse.Namespace) -> int:
         "operations": f"{forward} kFLOP per input pixel, {back} on the way back",
         "receptive field": f"{facts.receptive_field} pixels wide and high",
         "weights": model.weights_id or "none here: a random start",
+        **({"trained through": ", ".join(model.through)} if model.through else {}),
         **model.card,
     }
     width = max(map(len, rows))

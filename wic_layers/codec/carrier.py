@@ -1,4 +1,4 @@
-"""Carrier: what a forward picture becomes before it runs back; EightBit: the pixels of a file.
+"""Carrier: what a forward picture becomes before it runs back; EightBit, Lossy: by which file.
 
 Training, evaluation and files share it: whatever a network makes goes through one of these before
 anything is brought back from it.
@@ -7,13 +7,17 @@ anything is brought back from it.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
+from wic_layers.codec.attacks import Attack, attacks
+from wic_layers.codec.smooth import smoothed
+from wic_layers.errors import WICArgumentError
 from wic_layers.layer.quantization import quantize, quantize_by_noise
 
-__all__ = ["CARRIER", "Carrier", "EightBit"]
+__all__ = ["CARRIER", "Carrier", "EightBit", "Lossy", "carrier_of"]
 
 
 class Carrier(ABC):
@@ -48,6 +52,71 @@ class EightBit(Carrier):
 
     def through(self, x: Tensor) -> Tensor:
         return quantize_by_noise(x) if self.noise else quantize(x)
+
+
+class Lossy(Carrier):
+    """Pixels of 8 bits after JPEG, WebP, a resize or a chain of them, of which each picture draws.
+
+    :meth:`through` has the pixels of the real codec and the gradient of a stand-in
+    (:func:`~wic_layers.codec.smooth.smoothed`). With that of rounding, as if nothing else had
+    happened, as much of x2 came back, from a small picture that was 7 dB worse
+    (``benchmarks/carriers.py gradient``).
+
+    Args:
+        choices: What may happen; each picture draws one, and a number where there is a range.
+
+    Raises:
+        WICArgumentError: If there is none, or one loses a part of the picture.
+
+    Example:
+        >>> Lossy(attacks(["jpeg:75-95"])).through(torch.rand(2, 3, 16, 16)).shape
+        torch.Size([2, 3, 16, 16])
+    """
+
+    def __init__(self, choices: Sequence[Attack]) -> None:
+        if not choices or any(attack.cuts for attack in choices):
+            raise WICArgumentError(
+                f"Expected what leaves a picture whole, such as jpeg:75-95; got "
+                f"{', '.join(map(str, choices)) or 'none'}."
+            )
+        self.choices = tuple(choices)
+
+    def pixels(self, x: Tensor) -> Tensor:
+        plain = EightBit().pixels(x.detach())
+        pictures = plain.reshape(-1, *plain.shape[-3:]).cpu()
+        through = _attacked(pictures, self._drawn(len(pictures)))
+        return through.view(plain.shape).to(plain.device)
+
+    @torch.compiler.disable
+    def through(self, x: Tensor) -> Tensor:
+        drawn = self._drawn(len(x))
+        real = _attacked(EightBit().pixels(x.detach()).cpu(), drawn).to(x) / 255
+        if not x.requires_grad:
+            return real
+        soft = smoothed(quantize(x), drawn)
+        return real + (soft - soft.detach())  # the numbers of the real one, exactly
+
+    def _drawn(self, count: int) -> list[Attack]:
+        numbers = torch.randint(len(self.choices), (count,)).tolist()
+        return [self.choices[number].drawn() for number in numbers]
+
+
+def _attacked(pictures: Tensor, several: Sequence[Attack]) -> Tensor:
+    """The pixels of pictures (B, C, H, W), uint8, after the attack of each."""
+    pairs = zip(pictures, several, strict=True)
+    return torch.stack([attack(picture).pixels for picture, attack in pairs])
+
+
+def carrier_of(texts: Sequence[str]) -> Carrier:
+    """Returns what ``--through`` stands for: 8 bits alone where it says nothing.
+
+    Args:
+        texts: See :func:`~wic_layers.codec.attacks.attacks`.
+
+    Raises:
+        WICArgumentError: If a text stands for nothing, or loses a part of the picture.
+    """
+    return Lossy(attacks(texts)) if texts else CARRIER
 
 
 CARRIER = EightBit()

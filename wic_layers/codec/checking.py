@@ -171,16 +171,19 @@ def spread(size: tuple[int, int]) -> list[tuple[int, int]]:
     return [(row * TILE, column * TILE) for row, column in cells]
 
 
-def doubted(task: Task, picture: Tensor, images: Sequence[Tensor]) -> str | None:
+def doubted(
+    task: Task, picture: Tensor, images: Sequence[Tensor], *, may_be_lossy: bool = False
+) -> str | None:
     """Returns a sentence if a picture looks as if it could not bring its images back, else None.
 
     Args:
         task: The task that it was run backwards for.
         picture: What was run backwards, uint8 (out_channels, H, W).
         images: What came back from it, each uint8 (3, h, w).
+        may_be_lossy: Whether the network was trained for pictures that were JPEG files.
     """
     # at the same size, the picture of a photograph that was a JPEG file shows that one's steps
-    if task.scale > 1 and went_through_jpeg(picture):
+    if task.scale > 1 and not may_be_lossy and went_through_jpeg(picture):
         return (
             "The picture looks as if it had been a JPEG file, which destroys what it holds: what "
             "came back has lost details, or is something else."

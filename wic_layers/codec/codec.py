@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeAlias, TypedDict, TypeVar, get_args
+from typing import TypeVar, get_args
 
 import torch
 from torch import Tensor, nn
 
 from wic_layers.codec.beside import Beside, read_photos
+from wic_layers.codec.carrier import CARRIER, Carrier
 from wic_layers.codec.checking import Check, Written, doubted, judge, runs_to_judge
 from wic_layers.codec.mark import Mark, Sizes, digest
+from wic_layers.codec.options import Model, Options, PathLike
 from wic_layers.codec.parts import Part, join
+from wic_layers.codec.returning import write_images
 from wic_layers.codec.running import backward_pixels, check_size, forward_pixels, load_network
 from wic_layers.codec.sentences import refuse_paths
 from wic_layers.codec.source import read_source
+from wic_layers.codec.surviving import trained_through
+from wic_layers.codec.target import Target
 from wic_layers.codec.tiles import Progress
 from wic_layers.codec.work import in_notebook, part
 from wic_layers.errors import WICArgumentError, warn
@@ -31,9 +35,8 @@ from wic_layers.pictures import (
     check_output,
     is_grey,
     pad_to,
-    read_carrier,
+    psnr,
     size_of,
-    write_png,
 )
 from wic_layers.pictures.names import numbered
 from wic_layers.tasks.base import Task
@@ -48,19 +51,6 @@ _RUNS_OF_A_STEP = 3
 """Runs of a network that a step of ``refine`` takes as long as."""
 
 T = TypeVar("T")
-PathLike: TypeAlias = str | Path
-Model: TypeAlias = str | Path | nn.Module | None
-
-
-class Options(TypedDict, total=False):
-    """What all functions of :mod:`wic_layers.tasks` take by name; see :class:`Codec`."""
-
-    model: Model
-    device: str | torch.device | None
-    tile: int | None
-    fast: bool
-    progress: Progress | None
-    max_pixels: int | None
 
 
 class Codec:
@@ -166,7 +156,7 @@ class Codec:
         pixels = [read(image, task.title_of(index)) for index, image in enumerate(images)]
         size = pixels[0][0].numel() if pixels else 0
         with in_notebook(task.commands[0], size, enabled=self.progress is None):
-            picture, *_ = self._forward(pixels, refine, fit=fit)
+            picture, *_ = self._forward(task, self.network, pixels, refine, fit=fit)
         return as_kind(picture, images[0])
 
     def decode(self, picture: T, sizes: Sizes | None = None, *, grey: bool = False) -> list[T]:
@@ -202,7 +192,7 @@ class Codec:
             images = backward_pixels(
                 task, network, pixels, sizes, tile=self.tile, progress=self.progress
             )
-        doubt = doubted(task, pixels, images)
+        doubt = doubted(task, pixels, images, may_be_lossy=trained_through(network))
         if doubt is not None:
             warn(doubt)
         return [as_kind(as_grey(image) if grey else image, picture) for image in images]
@@ -221,6 +211,7 @@ class Codec:
         check: Check = "some",
         keep_metadata: bool = False,
         reduce_depth: bool = False,
+        quality: int | None = None,
     ) -> Written:
         """Makes one image file of several, as :meth:`encode` does.
 
@@ -231,7 +222,8 @@ class Codec:
         Args:
             images: The image files, or pixels that were read of them, uint8 (3, H, W); where
                 transparency counts, (4, H, W) with opacity last.
-            out: The PNG to write.
+            out: The PNG to write; or the JPEG, ending in .jpg, with weights that were trained for
+                it: without a model, those of the package.
             refine: See :meth:`encode`.
             fit: See :meth:`encode`.
             marked: Say in a chunk of the file what made it. Without it the file holds pixels only,
@@ -243,12 +235,13 @@ class Codec:
                 camera) and density, beside the pixels; of ``down`` and ``gray``. By default it
                 does not leave your hands.
             reduce_depth: Take the upper 8 bits of images that have 16.
+            quality: Of a JPEG, 90 by default.
 
         Returns:
             What was written, with the PSNR of the file and of the images that come back from it.
 
         Raises:
-            WICFileError: If a file cannot be read or written.
+            WICFileError: If a file cannot be read or written, a JPEG with other weights too.
             WICArgumentError: As :meth:`encode`; if ``check`` is another word; or if something
                 should travel beside the pixels of a file that is not marked, or of another task.
             WICShapeError: As :meth:`encode`.
@@ -256,8 +249,8 @@ class Codec:
         if check not in get_args(Check):
             raise WICArgumentError(f"Expected check 'all', 'some' or 'none'; got {check!r}.")
         paths = [image for image in images if not isinstance(image, Tensor)]
-        target = check_output(out, inputs=paths, force=force)
-        task, network = self._load(self.tasks, self.model)
+        target = Target.of(out, paths, quality, force=force)
+        task, network = self._load(self.tasks, target.model_for(self.tasks, self.model))
         beside, pixels = read_photos(
             task, images, keep_metadata=keep_metadata, reduce_depth=reduce_depth,
             max_pixels=self.max_pixels,
@@ -276,34 +269,38 @@ class Codec:
             picture = pad_to(pixels[0][:1], task.padded(sizes[0]))
         else:
             with part(share * forward):
-                picture, x, originals, sizes = self._forward(pixels, refine, fit=fit)
+                picture, x, originals, sizes = self._forward(
+                    task, network, pixels, refine, fit=fit, carrier=target.carrier
+                )
         written = Written(
-            target, size_of(picture), size_of(pixels[0]), network.weights_id, returns=sizes,
+            target.path, size_of(picture), size_of(pixels[0]), network.weights_id, returns=sizes,
             is_stored=is_stored, carries=tuple(part.name for part in parts),
         )  # fmt: skip
         if task.restored_count < task.images:  # secrets beside a cover
             pairs = zip(originals, pixels[1:], strict=True)
             reduced = [None if new is old else size_of(old) for new, old in pairs]
             written = replace(written, reduced_from=tuple(reduced))
-        mark = Mark(
-            task.name, network.preset, written.weights or "", written.returns, written.size,
-            digest(picture), tuple(map(is_grey, originals)),
-        )  # fmt: skip
-        chunk = join([Part.of("mark", mark.dumps().encode()), *parts]) if marked else None
+
+        def chunk_of(stored: Tensor) -> bytes:
+            mark = Mark(
+                task.name, network.preset, written.weights or "", written.returns, written.size,
+                digest(stored), tuple(map(is_grey, originals)),
+            )  # fmt: skip
+            return join([Part.of("mark", mark.dumps().encode()), *parts])
+
         with part(_WRITING):
-            write_png(beside.shown_with(picture, task.scale), target, chunk=chunk, force=force)
+            target.write(picture, task.scale, beside, chunk_of if marked else None)
         if check == "none":
             return written
-        if is_stored:
-            return replace(written, psnr=math.inf, psnr_back=(math.inf,))
         # judged as whoever gets the file will see it
-        picture = as_channels(
-            read_carrier(target, max_pixels=self.max_pixels)[0], task.out_channels, str(target)
-        )
+        arrived = target.read(task.out_channels, self.max_pixels)
+        if is_stored:
+            same = psnr(arrived, picture)
+            return replace(written, psnr=same, psnr_back=(same,))
         originals = [image[:1] if is_grey(image) else image for image in originals]
         with part(share * judging):
             return judge(
-                written, task, network, x, originals, picture,
+                written, task, network, x, originals, arrived,
                 check=check, tile=self.tile, progress=self.progress,
             )  # fmt: skip
 
@@ -321,7 +318,8 @@ class Codec:
         The file says its task and its network; those that this codec has must agree with it.
 
         Args:
-            path: The PNG, every pixel as it was written.
+            path: The PNG, every pixel as it was written; or a JPEG or WebP, where the network was
+                trained for such files.
             out: The PNG to write; where several images come back, -1, -2, ... is added to its
                 name.
             sizes: The (width, height) of each image that comes back. A marked file says them; if
@@ -365,28 +363,29 @@ class Codec:
                 images = backward_pixels(
                     task, network, picture, sizes, tile=self.tile, progress=self.progress
                 )
-        doubt = doubted(task, picture, images) if source.mark is None else None
-        metadata = beside.metadata if keep_metadata else None
-        written = []
-        # the first one last: where it is, the others are too, wherever this was ended
-        for image, was_grey, target in reversed(list(zip(images, grey, targets, strict=True))):
-            shown = as_grey(image) if was_grey and len(image) > 1 else image
-            with part(_WRITING / len(images)):
-                write_png(beside.restored_with(shown), target, metadata=metadata, force=force)
-            weights = None if network is None else network.weights_id
-            omitted = () if keep_metadata else beside.metadata.names
-            written.append(
-                Written(
-                    target, size_of(image), size_of(picture), weights, doubt=doubt, omitted=omitted
-                )
-            )
-        return written[::-1]
+        doubt = None
+        if source.mark is None:
+            may_be_lossy = network is not None and trained_through(network)
+            doubt = doubted(task, picture, images, may_be_lossy=may_be_lossy)
+        elif source.is_changed:
+            doubt = f"{path} was saved again since it was made, so that less comes back."
+        known = Written(Path(out), (0, 0), size_of(picture), getattr(network, "weights_id", None))
+        return write_images(
+            images, targets, grey, beside, replace(known, doubt=doubt),
+            share=_WRITING, keep_metadata=keep_metadata, force=force,
+        )  # fmt: skip
 
     def _forward(
-        self, pixels: Sequence[Tensor], refine: int, *, fit: bool
+        self,
+        task: Task,
+        network: Network,
+        pixels: Sequence[Tensor],
+        refine: int,
+        *,
+        fit: bool,
+        carrier: Carrier = CARRIER,
     ) -> tuple[Tensor, Tensor, list[Tensor], tuple[tuple[int, int], ...]]:
         """The picture, what went into the network, and the images that come back, with sizes."""
-        task, network = self._load(self.tasks, self.model)
         images = task.prepare(*pixels, fit=fit)
         x = task.packed(*images)
         originals = images[-task.restored_count :]
@@ -394,6 +393,7 @@ class Codec:
             originals = originals[: len(pixels)]
         sizes = tuple(map(size_of, originals))
         picture = forward_pixels(
-            task, network, x, sizes, tile=self.tile, progress=self.progress, refine=refine
-        )
+            task, network, x, sizes, tile=self.tile, progress=self.progress, refine=refine,
+            carrier=carrier,
+        )  # fmt: skip
         return picture, x, originals, sizes

@@ -2,7 +2,8 @@
 
 Each is a :class:`~wic_layers.codec.Codec` for one call; its
 :meth:`~wic_layers.codec.Codec.encode_files` and :meth:`~wic_layers.codec.Codec.decode_file` say
-what all of them take and raise. Those on images stand in :mod:`wic_layers.codec.verbs`.
+what all of them take and raise; ``quality`` is that of a JPEG, which weights that were trained for
+it write. Those on images stand in :mod:`wic_layers.codec.verbs`.
 """
 
 from __future__ import annotations
@@ -50,6 +51,7 @@ def hide_file(
     force: bool = False,
     check: Check = "some",
     reduce_depth: bool = False,
+    quality: int | None = None,
     **options: Unpack[Options],
 ) -> Written:
     """Hides one to four image files in another one; see :func:`hide`."""
@@ -57,7 +59,7 @@ def hide_file(
         raise TypeError("Expected secrets as a list of files, such as [secret]; got one path.")
     return Codec(Hiding(len(secrets)), **options).encode_files(
         [cover, *secrets], out, refine=refine, fit=fit, marked=marked, force=force, check=check,
-        reduce_depth=reduce_depth,
+        reduce_depth=reduce_depth, quality=quality,
     )  # fmt: skip
 
 
@@ -83,12 +85,13 @@ def down_file(
     check: Check = "some",
     keep_metadata: bool = False,
     reduce_depth: bool = False,
+    quality: int | None = None,
     **options: Unpack[Options],
 ) -> Written:
     """Makes an image file smaller, so that :func:`up_file` can bring it back; see :func:`down`."""
     return Codec(rescaling(scale), **options).encode_files(
         [photo], out, refine=refine, force=force, check=check, keep_metadata=keep_metadata,
-        reduce_depth=reduce_depth,
+        reduce_depth=reduce_depth, quality=quality,
     )  # fmt: skip
 
 
@@ -118,12 +121,13 @@ def gray_file(
     check: Check = "some",
     keep_metadata: bool = False,
     reduce_depth: bool = False,
+    quality: int | None = None,
     **options: Unpack[Options],
 ) -> Written:
     """Makes a grey image file, so that :func:`color_file` can bring its colours back."""
     return Codec(COLORING, **options).encode_files(
         [photo], out, refine=refine, force=force, check=check, keep_metadata=keep_metadata,
-        reduce_depth=reduce_depth,
+        reduce_depth=reduce_depth, quality=quality,
     )  # fmt: skip
 
 

@@ -124,8 +124,14 @@ class Mark:
             )
 
     def check(
-        self, task: Task, pixels: Tensor, source: str | Path, sizes: Sizes | None = None
-    ) -> None:
+        self,
+        task: Task,
+        pixels: Tensor,
+        source: str | Path,
+        sizes: Sizes | None = None,
+        *,
+        may_differ: bool = False,
+    ) -> bool:
         """Checks what a file says against its pixels and what a user says.
 
         Args:
@@ -133,15 +139,20 @@ class Mark:
             pixels: What the file holds, uint8 (3, H, W) or (1, H, W).
             source: The file, for errors.
             sizes: The (width, height) of each image that comes back, as a user says it.
+            may_differ: Whether the network was trained for pixels that differ.
+
+        Returns:
+            Whether the pixels are those that were written.
 
         Raises:
-            WICFileError: If the pixels are not those that were written.
+            WICFileError: If they are not, and may not differ.
             WICArgumentError: If the sizes do not agree.
         """
         self.check_size(size_of(pixels), source)
         with suppress(WICShapeError):
             pixels = as_channels(pixels, task.out_channels)
-        if digest(pixels) != self.digest:
+        is_as_written = digest(pixels) == self.digest
+        if not is_as_written and not may_differ:
             raise WICFileError(
                 f"The pixels of {source} are not those that were written: it was edited or went "
                 f"through lossy compression, which destroys what it holds."
@@ -153,6 +164,7 @@ class Mark:
             raise WICArgumentError(
                 f"--size {asked} does not agree with {source}, which says {stated}; leave it out."
             )
+        return is_as_written
 
     def model_for(self, source: str | Path) -> str:
         """Returns the preset of the weights that made the file.

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from wic_layers.codec.carrier import CARRIER
+from wic_layers.codec.carrier import CARRIER, Carrier
 from wic_layers.models import Network
 from wic_layers.tasks.base import Task
 
@@ -26,6 +26,8 @@ def refine(
     y: Tensor,
     steps: int,
     mask: Tensor | None = None,
+    *,
+    carrier: Carrier = CARRIER,
 ) -> Tensor:
     """Returns a forward picture from which more comes back, and which looks as before.
 
@@ -44,6 +46,7 @@ def refine(
         steps: Steps of descent; each takes the time of about three runs of the network.
         mask: 1 for what is part of the images that come back, 0 for what is cut off, (B, 3 *
             images, H, W); all of it when None.
+        carrier: What the picture will go through.
 
     Returns:
         The improved picture, of the shape of ``y``; ``y`` itself where nothing better was found.
@@ -51,7 +54,7 @@ def refine(
     reference, originals = task.reference(x), torch.cat(task.restored(x), dim=1)
 
     def errors(picture: Tensor) -> tuple[Tensor, Tensor]:
-        rounded = CARRIER.through(picture)
+        rounded = carrier.through(picture)
         back = torch.cat(task.restored(network.inverse(rounded)), dim=1)
         off = (back - originals).square()
         of_back = off.mean() if mask is None else (off * mask).sum() / mask.sum().clamp(min=1)

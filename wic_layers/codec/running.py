@@ -9,7 +9,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from wic_layers.codec.carrier import CARRIER
+from wic_layers.codec.carrier import CARRIER, Carrier
 from wic_layers.codec.refining import refine as improved
 from wic_layers.codec.tiles import Progress, Tiling
 from wic_layers.codec.work import counted, part
@@ -174,6 +174,7 @@ def forward_pixels(
     progress: Progress | None = None,
     rounded: bool = True,
     refine: int = 0,
+    carrier: Carrier = CARRIER,
 ) -> Tensor:
     """Runs a network forward on 8-bit images.
 
@@ -191,6 +192,7 @@ def forward_pixels(
         refine: Steps that improve the picture for this very image; see
             :func:`~wic_layers.codec.refining.refine`. Tiles then are no longer the same as the
             whole, as each is improved for itself.
+        carrier: What the picture will go through, for ``refine``.
 
     Returns:
         The forward picture on the CPU, uint8 (out_channels, H / scale, W / scale). If not
@@ -213,7 +215,7 @@ def forward_pixels(
             y = network(packed)
             if refine:
                 mask = piece[inputs:][None].to(y) if is_masked else None
-                y = improved(task, network, packed, y, refine, mask)
+                y = improved(task, network, packed, y, refine, mask, carrier=carrier)
         return _as_pixels(y[0]) if rounded else y[0].float().cpu()
 
     network = in_evaluation_mode(network)

@@ -7,7 +7,7 @@ import csv
 import io
 import math
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
@@ -19,6 +19,8 @@ from wic_layers._files import check_place, write_whole
 from wic_layers._text import printable, said
 from wic_layers.codec.running import load_network
 from wic_layers.errors import WICArgumentError, WICFileError
+from wic_layers.evaluation.attacked import attack_table, evaluate_attacked, fixed_attacks
+from wic_layers.evaluation.generations import evaluate_generations, generation_table
 from wic_layers.evaluation.metrics import METRICS, Row
 from wic_layers.evaluation.protocol import FLOAT, evaluate, least_side, mean_rows, reduce_by
 from wic_layers.pictures import find_images, read_image, size_of
@@ -43,6 +45,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="first make every image that many times smaller, which hides JPEG's halved chroma",
     )
     add("--csv", type=Path, metavar="FILE", help="write a row for every comparison too")
+    add(
+        "--through",
+        nargs="+",
+        default=[],
+        metavar="ATTACK",
+        help="judge what comes back after each: jpeg:90,75,50,30 (quality; jpeg444: with whole "
+        "chroma), webp:80, h264:23 (rate factor of a single frame), resize:0.5, fit:1280 (longest "
+        "side), crop:0.5 (share of each side that is left), or chains, fit:1280+jpeg:75; such "
+        "rows stand in place of the others",
+    )
+    add(
+        "--generations",
+        type=int,
+        metavar="N",
+        help="run every image forward and back N times, in place of the other figures",
+    )
     add("--tile", metavar="N", type=int, help="side of the tiles in which large images are run")
     add("--refine", metavar="N", type=int, default=0, help="as of the commands that are judged")
     add("--device", default="cpu", help="where to run, such as cuda")
@@ -54,6 +72,12 @@ def run(args: argparse.Namespace, bar: ProgressBar) -> int:
     """Prints a table for every folder; the bar shows how far it is."""
     if args.reduce < 1:
         raise WICArgumentError(f"Expected --reduce of at least 1; got {args.reduce}.")
+    if args.generations is not None and (args.through or args.generations < 1 or args.refine):
+        raise WICArgumentError(
+            f"Expected --generations of at least 1, without --through and --refine; got "
+            f"{args.generations}."
+        )
+    attacks = fixed_attacks(args.through)
     files = {folder: find_images(folder) for folder in args.folders}
     if args.csv is not None:
         inputs = [path for paths in files.values() for path in paths]
@@ -66,23 +90,35 @@ def run(args: argparse.Namespace, bar: ProgressBar) -> int:
     lines: list[dict[str, object]] = []
     for folder, paths in files.items():
         names, images = _large_enough(task, paths, args.reduce)
-        rows = []
-        results = evaluate(task, network, images, tile=args.tile, refine=args.refine)
+        rows: list[Any] = []
+        results: Iterator[Any]
+        if args.generations is not None:
+            results = evaluate_generations(task, network, images, args.generations, tile=args.tile)
+        elif attacks:
+            results = evaluate_attacked(
+                task, network, images, attacks, tile=args.tile, refine=args.refine
+            )
+        else:
+            results = evaluate(task, network, images, tile=args.tile, refine=args.refine)
         with bar(len(images)) as shown:
             for name in names:
                 with shown.file(name):
                     rows.append(next(results))
         reduced = f" reduced by {args.reduce}" if args.reduce > 1 else ""
         title = printable(f"{folder.resolve().name}{reduced}, {len(images)} images")
-        print(f"\n{table(title, mean_rows(rows))}", flush=True)
+        if args.generations is not None:
+            text = generation_table(title, rows)
+        else:
+            text = (attack_table if attacks else table)(title, mean_rows(rows))
+        print(f"\n{text}", flush=True)
         for name, each in zip(names, rows, strict=True):
             lines += [{"folder": str(folder), "image": name, **asdict(row)} for row in each]
     if args.csv is not None:
-        text = io.StringIO(newline="")
-        writer = csv.DictWriter(text, list(lines[0]))
+        content = io.StringIO(newline="")
+        writer = csv.DictWriter(content, list(lines[0]))
         writer.writeheader()
         writer.writerows(lines)
-        write_whole(args.csv, text.getvalue().encode(), replace=args.force)
+        write_whole(args.csv, content.getvalue().encode(), replace=args.force)
     return 0
 
 

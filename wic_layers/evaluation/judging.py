@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from wic_layers.codec.carrier import CARRIER
+from wic_layers.codec.carrier import CARRIER, Carrier
 from wic_layers.models import Network
 from wic_layers.models.inspection import in_evaluation_mode
 from wic_layers.pictures import psnr
@@ -22,7 +22,7 @@ def capped_psnr(a: Tensor, b: Tensor) -> float:
 
 
 class Judgement:
-    """What a network makes of the held-out images, through 8 bits.
+    """What a network makes of the held-out images, through 8 bits or more.
 
     For hiding, what comes back is judged by the secrets alone.
 
@@ -31,6 +31,7 @@ class Judgement:
         task: What it is for.
         x: Packed images (B, C, H, W).
         decodings: How often the same pictures are run backwards.
+        carrier: What they go through; what it leaves to chance is the same for every network.
 
     Attributes:
         forward: The forward pictures, rounded to 8 bits, in [0, 1].
@@ -42,13 +43,26 @@ class Judgement:
     """
 
     @torch.no_grad()
-    def __init__(self, model: Network, task: Task, x: Tensor, decodings: int = 1) -> None:
+    def __init__(
+        self,
+        model: Network,
+        task: Task,
+        x: Tensor,
+        decodings: int = 1,
+        *,
+        carrier: Carrier = CARRIER,
+    ) -> None:
         network = in_evaluation_mode(model)
         self.forward = CARRIER.through(network(x))
         self.reference = CARRIER.through(task.reference(x))
         self.original = torch.cat(task.restored(x), dim=1)
+        arriving = self.forward
+        if carrier is not CARRIER:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(0)
+                arriving = carrier.through(self.forward)
         self.decoded = [
-            torch.cat(task.restored(CARRIER.through(network.inverse(self.forward))), dim=1)
+            torch.cat(task.restored(CARRIER.through(network.inverse(arriving))), dim=1)
             for _ in range(decodings)
         ]
         self.psnr_forward = capped_psnr(self.forward, self.reference)

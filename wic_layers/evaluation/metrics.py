@@ -35,6 +35,7 @@ class Row:
         bits: Bits per pixel of the picture's PNG, where it is the forward picture; else None.
         identical: How many of the comparisons found no difference. Their PSNR is infinite; a mean
             is of the others, unless there are none.
+        size: Bytes of the file of the picture that is judged, where that counts; else None.
     """
 
     what: str
@@ -44,9 +45,17 @@ class Row:
     ssim_y: float | None = None
     bits: float | None = None
     identical: int = 0
+    size: float | None = None
 
 
-def compare(what: str, picture: Tensor, original: Tensor, *, bits: float | None = None) -> Row:
+def compare(
+    what: str,
+    picture: Tensor,
+    original: Tensor,
+    *,
+    bits: float | None = None,
+    size: float | None = None,
+) -> Row:
     """Compares two pictures (C, H, W): uint8, or float in [0, 1].
 
     SSIM takes a Gaussian window of 11 x 11, sigma 1.5, where it lies within the picture; smaller
@@ -60,7 +69,7 @@ def compare(what: str, picture: Tensor, original: Tensor, *, bits: float | None 
         weights = a.new_tensor(_WEIGHTS_OF_Y)[:, None, None]
         x, y = (_OFFSET_OF_Y + (picture * weights).sum(0, keepdim=True) for picture in (a, b))
         luma = psnr(x, y, peak=255.0), _ssim(x, y, 255.0)
-    return Row(what, *rgb, *luma, bits, int(math.isinf(rgb[0])))
+    return Row(what, *rgb, *luma, bits, int(math.isinf(rgb[0])), size)
 
 
 def _ssim(a: Tensor, b: Tensor, peak: float) -> float:

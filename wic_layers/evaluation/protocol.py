@@ -25,7 +25,16 @@ from wic_layers.pictures import (
 )
 from wic_layers.tasks import Task
 
-__all__ = ["FLOAT", "evaluate", "least_side", "mean_of_finite", "mean_rows", "reduce_by"]
+__all__ = [
+    "FLOAT",
+    "bicubic",
+    "evaluate",
+    "least_side",
+    "mean_of_finite",
+    "mean_rows",
+    "reduce_by",
+    "samples",
+]
 
 FLOAT = ", float"
 """The end of the names of rows without rounding."""
@@ -64,6 +73,16 @@ def evaluate(
     Raises:
         WICArgumentError: If there are fewer images than a sample is made of.
     """
+    for inputs in samples(task, images):
+        yield list(_judge(task, network, inputs, tile, refine))
+
+
+def samples(task: Task, images: Sequence[Tensor]) -> Iterator[list[Tensor]]:
+    """Yields, for every image, the images that go into a network; see :func:`evaluate`.
+
+    Raises:
+        WICArgumentError: If there are fewer images than a sample is made of.
+    """
     if len(images) < task.sources:
         raise WICArgumentError(
             f"Expected at least {task.sources} images to judge {task.name}, which takes as many "
@@ -81,7 +100,7 @@ def evaluate(
             other = images[(index + step) % len(images)]
             turned = other if other.shape == image.shape else other.transpose(1, 2)
             inputs.append(turned[:, : image.shape[1], : image.shape[2]].contiguous())
-        yield list(_judge(task, network, inputs, tile, refine))
+        yield inputs
 
 
 def _compose(task: Task, images: Sequence[Tensor]) -> list[Tensor]:
@@ -127,7 +146,7 @@ def _judge(
     if task.scale > 1:
         # of a clip it is the middle frame that stands first
         large = task.pack(*(image[None] for image in inputs))[0, :3]
-        reference = _bicubic(large, (width, height))
+        reference = bicubic(large, (width, height))
     else:
         reference = reference_pixels(task, x)[:, :height, :width]
     pixels = width * height
@@ -137,7 +156,7 @@ def _judge(
         restored = backward_pixels(task, network, picture, sizes, tile=tile)
     yield from compare_each(restored, originals, "")
     if task.scale > 1:
-        enlarged = _bicubic(reference, sizes[0])
+        enlarged = bicubic(reference, sizes[0])
         plain = 8 * len(encode_png(reference)) / pixels
         yield compare(f"{back} by bicubic", inner(enlarged), inner(large), bits=plain)
     # the same without rounding
@@ -178,7 +197,7 @@ def mean_rows(images: Sequence[Sequence[Row]]) -> list[Row]:
     rows = []
     for column in zip(*images, strict=True):
         values: dict[str, float | None] = {}
-        for name in (*METRICS, "bits"):
+        for name in (*METRICS, "bits", "size"):
             numbers = [getattr(row, name) for row in column]
             values[name] = None if None in numbers else mean_of_finite(numbers)
         identical = sum(row.identical for row in column)
@@ -192,7 +211,7 @@ def mean_of_finite(numbers: Sequence[float]) -> float:
     return sum(finite) / len(finite) if finite else math.inf
 
 
-def _bicubic(image: Tensor, size: tuple[int, int]) -> Tensor:
+def bicubic(image: Tensor, size: tuple[int, int]) -> Tensor:
     """Resizes pixels (C, H, W), uint8, to (width, height) by Pillow's BICUBIC."""
     picture = as_kind(image, Image.new("RGB", (1, 1)))
     resized = picture.resize(size, Image.Resampling.BICUBIC)
@@ -203,4 +222,4 @@ def reduce_by(image: Tensor, factor: int) -> Tensor:
     """Returns an image (3, H, W), uint8, that many times smaller, by Pillow's BICUBIC."""
     width, height = size_of(image)
     small = (max(width // factor, 1), max(height // factor, 1))
-    return _bicubic(image, small) if factor > 1 else image
+    return bicubic(image, small) if factor > 1 else image

@@ -61,6 +61,8 @@ class Network(Stored, Chain):
         task: Name of the task that it was trained for, or None.
         weights_id: The first 16 hex digits of the SHA-256 of the file it was loaded from, or None.
         card: What that file says about its weights.
+        through: What its forward picture went through in training, such as ``"jpeg:75-95"``, so
+            that such files bring back what they hold; empty where only pixels as they are do.
         colours: The order in which its blocks see colours: ``"RGB"``, or ``"BGR"`` where its
             training saw blue first. Both ends take and give RGB all the same: a network of
             ``"BGR"`` exchanges red and blue of the pictures that come in and go out, and leaves

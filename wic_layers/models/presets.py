@@ -49,7 +49,13 @@ _SHAPES: Mapping[str, tuple[int, int, int]] = {
 
 
 def _row(
-    network: str, task: str, purpose: str, *, weights: bool = False, **changes: object
+    network: str,
+    task: str,
+    purpose: str,
+    *,
+    weights: bool = False,
+    recipe: Arguments | None = None,
+    **changes: object,
 ) -> Preset:
     """A network of its paper's size, with what it has other than the constructor's defaults."""
     shape = dict(zip(("in_channels", "out_channels", "scale"), _SHAPES[task], strict=True))
@@ -57,12 +63,21 @@ def _row(
         del shape["scale"]  # theirs is always 1
     # by name, as it is in the files of weights
     usual = {"completion": "zero"} if network in ("WIN", "WINNaive") else {}
-    return Preset(task, network, {**shape, **usual, **changes}, {}, purpose, weights)
+    return Preset(task, network, {**shape, **usual, **changes}, recipe or {}, purpose, weights)
 
 
 def _default(network: str, task: str) -> Preset:
     """What a task takes by itself: smaller than another row by a rule, with trained weights."""
     return _row(network, task, "the task's own", weights=True)
+
+
+# qualities of what cameras, messengers and pages write
+_JPEG = {"through": ("jpeg:30-95",)}
+
+
+def _through_jpeg(task: str) -> Preset:
+    """WIN-Naive whose pictures may be JPEG files."""
+    return _row("WINNaive", task, "its files may be JPEG", recipe=_JPEG)
 
 
 _TABLE: Mapping[str, Preset] = {
@@ -91,6 +106,13 @@ _TABLE: Mapping[str, Preset] = {
     "rescaling-x4-plain-naive-small": _default("WINNaive", "rescaling-x4"),
     "decolorization-naive": _row("WINNaive", "decolorization", "the paper's size"),
     "decolorization-naive-small": _default("WINNaive", "decolorization"),
+    # the same for pictures that go through JPEG, which cost more of the picture
+    "hiding-1-jpeg-naive": _through_jpeg("hiding-1"),
+    "hiding-1-jpeg-naive-small": _through_jpeg("hiding-1"),
+    "rescaling-x2-jpeg-naive": _through_jpeg("rescaling-x2"),
+    "rescaling-x2-jpeg-naive-small": _through_jpeg("rescaling-x2"),
+    "decolorization-jpeg-naive": _through_jpeg("decolorization"),
+    "decolorization-jpeg-naive-small": _through_jpeg("decolorization"),
     "stereo-naive": _row("WINNaive", "stereo", "as large as the paper's"),
     "stereo-naive-small": _default("WINNaive", "stereo"),
     "zoom-x2-naive": _row("WINNaive", "zoom-x2", "as large as the paper's"),
@@ -183,7 +205,7 @@ _SMALLER: Mapping[str, Mapping[str, Arguments]] = {
     "IICNet": {"-small": {"couplings": 3, "features": 8, "growth": 16}},
 }
 # couplings of small ones where the rule does not hold: by a measurement; in each of two stages
-_COUPLINGS = {"rescaling-x2-naive": 6, "irn-x4": 2, "dlv-irn-x4": 2}
+_COUPLINGS = {"rescaling-x2-naive": 6, "rescaling-x2-jpeg-naive": 6, "irn-x4": 2, "dlv-irn-x4": 2}
 
 
 def _presets() -> Iterator[tuple[str, Preset]]:
@@ -197,7 +219,7 @@ def _presets() -> Iterator[tuple[str, Preset]]:
                 if size == "-small" and name in _COUPLINGS:
                     arguments["couplings"] = _COUPLINGS[name]
                 full_name = f"{name}{version}{size}"
-                recipe = _recipe(row.network, row.task, arguments)
+                recipe = {**_recipe(row.network, row.task, arguments), **row.recipe}
                 preset = _TABLE.get(full_name) or replace(row, has_weights=False)
                 yield full_name, replace(preset, arguments=arguments, recipe=recipe)
 

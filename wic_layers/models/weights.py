@@ -85,6 +85,7 @@ class Stored(nn.Module):
         self.weights_id: str | None = None
         self.card: dict[str, str] = {}
         self.colours: Colours = "RGB"
+        self.through: tuple[str, ...] = ()
 
     @classmethod
     def from_pretrained(cls, name: str | Path, *, revision: str | None = None) -> Self:
@@ -154,6 +155,7 @@ class Stored(nn.Module):
             "network": type(self).__name__,
             "arguments": self.config,
             "colours": check_colours(self.colours),
+            **({"through": list(self.through)} if self.through else {}),
             "sha256": hashlib.sha256(blob).hexdigest(),
             "card": dict(self.card if card is None else card),
         }
@@ -230,6 +232,7 @@ def _card(config: Mapping[str, Any], parameters: int, stored: str) -> str:
         "network": f"{config['network']}, {parameters:,} parameters",
         "file": f"{TENSORS}, {stored}",
         "SHA-256": config["sha256"],
+        **({"trained through": ", ".join(config["through"])} if "through" in config else {}),
         **config["card"],
     }
     licence = str(config["card"].get("licence", "other")).lower()
@@ -277,6 +280,9 @@ def describe(name: str | Path, revision: str | None = None) -> tuple[dict[str, A
     if missing:
         raise WICFileError(f"{path} is damaged: it lacks {', '.join(missing)}.")
     wrong = [key for key, kinds in _KINDS.items() if not isinstance(config[key], kinds)]
+    through = config.get("through", [])
+    if not isinstance(through, list) or not all(isinstance(each, str) for each in through):
+        wrong.append("through")
     if wrong:
         raise WICFileError(f"{path} is damaged: {', '.join(wrong)} of another kind.")
     return config, tensors
@@ -325,6 +331,7 @@ def read(name: str | Path, networks: Mapping[str, type[_Stored]], revision: str 
     model.task = config["task"]
     model.weights_id = sha256[:16]
     model.card = {str(key): str(value) for key, value in config["card"].items()}
+    model.through = tuple(config.get("through", ()))
     return model.eval()
 
 

@@ -12,10 +12,17 @@ from wic_layers.pictures.reading import (
     read_carrier_head,
     read_image,
     read_layer,
+    refuse_lossy,
 )
 from wic_layers.pictures.transparency import fill_hidden, reduce_opacity
 from wic_layers.pictures.video import is_clip, read_frames
-from wic_layers.pictures.writing import check_output, encode_png, write_png
+from wic_layers.pictures.writing import (
+    check_output,
+    decoded_jpeg,
+    encode_png,
+    write_jpeg,
+    write_png,
+)
 
 __all__ = [
     "CHUNK",
@@ -27,6 +34,7 @@ __all__ = [
     "as_pixels",
     "check_output",
     "check_pixels",
+    "decoded_jpeg",
     "encode_png",
     "fill_hidden",
     "find_images",
@@ -44,6 +52,8 @@ __all__ = [
     "read_layer",
     "read_metadata",
     "reduce_opacity",
+    "refuse_lossy",
     "size_of",
+    "write_jpeg",
     "write_png",
 ]

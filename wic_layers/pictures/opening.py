@@ -15,7 +15,7 @@ from types import ModuleType
 from typing import IO, TYPE_CHECKING
 
 from wic_layers.errors import WICDependencyError, WICError, WICFileError
-from wic_layers.pictures import png, tiff
+from wic_layers.pictures import jpeg, png, tiff
 from wic_layers.pictures.names import is_heic
 from wic_layers.pictures.silence import mute_decoders, quiet
 
@@ -97,7 +97,8 @@ def opened(
         max_pixels: See :func:`check_pixels`.
 
     Yields:
-        The image, whose pixels are not read yet; and the content of a PNG's chunk of our own.
+        The image, whose pixels are not read yet; and the content of our own, of a PNG's chunk or
+        a JPEG's segments.
 
     Raises:
         WICFileError: If the file cannot be read; also for whatever is raised while it is open.
@@ -155,6 +156,8 @@ def _open(
         if page:
             image.seek(page)
             check_pixels(image.size, name, max_pixels)
+    if image.format in ("JPEG", "MPO"):
+        return image, jpeg.own_content(image)
     return image, chunks.own
 
 

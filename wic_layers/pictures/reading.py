@@ -29,6 +29,7 @@ __all__ = [
     "read_carrier_head",
     "read_image",
     "read_layer",
+    "refuse_lossy",
 ]
 
 _OPAQUE_MODES = frozenset({"1", "L", "P", "RGB", "RGBX", "YCbCr"})
@@ -88,14 +89,18 @@ class CarrierHead(NamedTuple):
 
     Attributes:
         size: Its (width, height).
-        chunk: The content of a PNG's chunk of our own, or None.
+        chunk: The content of our own, of a PNG's chunk or a JPEG's segments, or None.
+        lossy: The name of its format if it was compressed with loss, JPEG or WEBP; else empty.
     """
 
     size: tuple[int, int]
     chunk: bytes | None
+    lossy: str = ""
 
 
-def read_carrier_head(path: str | Path, *, max_pixels: int | None = None) -> CarrierHead:
+def read_carrier_head(
+    path: str | Path, *, max_pixels: int | None = None, lossy: bool = False
+) -> CarrierHead:
     """Reads what a file says of itself whose very pixels count, and no pixels.
 
     Raises:
@@ -103,22 +108,22 @@ def read_carrier_head(path: str | Path, *, max_pixels: int | None = None) -> Car
         WICDependencyError: If Pillow is not installed.
     """
     with opened(path, max_pixels) as (image, chunk):
-        _check_lossless(image, path)
-        return CarrierHead(image.size, chunk)
+        return CarrierHead(image.size, chunk, _check_lossless(image, path, lossy=lossy))
 
 
 def read_carrier(
-    path: str | Path, *, max_pixels: int | None = None
+    path: str | Path, *, max_pixels: int | None = None, lossy: bool = False
 ) -> tuple[Tensor, bytes | None]:
     """Reads a file whose very pixels count: a PNG, or what was saved of it without loss.
 
     Args:
         path: The file: PNG, BMP, TIFF or lossless WebP.
         max_pixels: As of :func:`read_image`.
+        lossy: Take JPEG and lossy WebP too, for networks that were trained for them.
 
     Returns:
-        Pixels (3, H, W) or (1, H, W), uint8, as they are stored; and the content of the chunk of
-        our own, which a PNG may have, or None. Where there is one, opacity is left out: it is for
+        Pixels (3, H, W) or (1, H, W), uint8, as they are stored; and the content of our own, which
+        a PNG or a JPEG may have, or None. Where there is one, opacity is left out: it is for
         viewers.
 
     Raises:
@@ -126,7 +131,7 @@ def read_carrier(
         WICDependencyError: If Pillow is not installed.
     """
     with opened(path, max_pixels) as (image, chunk):
-        _check_lossless(image, path)
+        _check_lossless(image, path, lossy=lossy)
         eight = in_eight_bits(image, path, max_pixels)
         pixels, _ = pixels_of(eight, str(path), carrier=True, layer=chunk is not None)
         return pixels, chunk
@@ -170,19 +175,26 @@ def has_halved_chroma(path: str | Path) -> bool:
         return is_lossy_webp(file)
 
 
-def _check_lossless(image: Image.Image, path: str | Path) -> None:
-    """Refuses files whose pixels are not those that were written."""
+def _check_lossless(image: Image.Image, path: str | Path, *, lossy: bool) -> str:
+    """Refuses files whose pixels are not those that were written, or says by which format."""
     compression = getattr(image, "tag_v2", {}).get(tiff.COMPRESSION, 1)
     is_lossy = image.format not in _LOSSLESS or compression in (6, 7, 34892)
     if image.format == "WEBP" or compression == 50001:
         start = 0 if image.format == "WEBP" else image.tag_v2.get(273, (0,))[0]  # type: ignore[attr-defined]
         with Path(path).open("rb") as file:
             is_lossy = is_lossy_webp(file, start)
-    if is_lossy:
-        raise WICFileError(
-            f"{path} is a {image.format} file; expected the PNG as it was written, or saved "
-            f"without loss, since lossy compression destroys what it holds."
-        )
+    name = "JPEG" if image.format == "MPO" else str(image.format)
+    if is_lossy and not (lossy and name in ("JPEG", "WEBP")):
+        raise WICFileError(refuse_lossy(path, str(image.format)))
+    return name if is_lossy else ""
+
+
+def refuse_lossy(path: str | Path, name: str) -> str:
+    """Returns what to say of a file whose pixels are not those that were written."""
+    return (
+        f"{path} is a {name} file; expected the PNG as it was written, or saved without loss, "
+        f"since lossy compression destroys what it holds."
+    )
 
 
 # -------------------------------------------------------------------------------- what it holds

@@ -12,6 +12,8 @@ from torch import Tensor
 
 from wic_layers._files import check_place, write_whole
 from wic_layers.errors import WICFileError
+from wic_layers.pictures.colour import tensor_of
+from wic_layers.pictures.jpeg import encode_jpeg
 from wic_layers.pictures.metadata import Metadata
 from wic_layers.pictures.names import LOSSY_SUFFIXES
 from wic_layers.pictures.opening import import_pillow
@@ -20,11 +22,15 @@ from wic_layers.pictures.png import CHUNK
 if TYPE_CHECKING:
     from PIL import Image
 
-__all__ = ["check_output", "encode_png", "to_pil", "write_png"]
+__all__ = ["check_output", "decoded_jpeg", "encode_png", "to_pil", "write_jpeg", "write_png"]
 
 
 def check_output(
-    path: str | Path, *, inputs: Iterable[str | Path] = (), force: bool = False
+    path: str | Path,
+    *,
+    inputs: Iterable[str | Path] = (),
+    force: bool = False,
+    jpeg: bool = False,
 ) -> Path:
     """Checks that an image may be written to ``path``, before the work that makes it.
 
@@ -32,6 +38,7 @@ def check_output(
         path: The file to write; must end in ``.png``, in a folder that exists.
         inputs: Files that are read; none of them may be overwritten, whatever ``force`` says.
         force: Whether a file that exists may be replaced.
+        jpeg: Whether it may end in ``.jpg`` or ``.jpeg`` too.
 
     Returns:
         The path.
@@ -41,6 +48,8 @@ def check_output(
     """
     target = Path(path)
     suffix = target.suffix.lower()
+    if jpeg and suffix in (".jpg", ".jpeg"):
+        return check_place(target, inputs=inputs, force=force)
     if suffix in LOSSY_SUFFIXES:
         raise WICFileError(
             f"{target} would be written with lossy compression, which destroys what is hidden and "
@@ -107,6 +116,41 @@ def encode_png(
     return buffer.getvalue()
 
 
+def write_jpeg(
+    pixels: Tensor,
+    path: str | Path,
+    quality: int,
+    *,
+    own: bytes | None = None,
+    force: bool = False,
+) -> None:
+    """Writes an image as JPEG, all at once, as :func:`write_png` does.
+
+    Args:
+        pixels: (3, H, W) or (1, H, W), uint8.
+        path: The file to write.
+        quality: From 1 to 100.
+        own: Content of our own, see :mod:`wic_layers.codec.parts`.
+        force: Whether a file that exists may be replaced.
+
+    Raises:
+        WICFileError: As :func:`check_output`, if writing fails, or if a side is longer than JPEG
+            takes. Nothing is left behind.
+    """
+    target = check_output(path, force=force, jpeg=True)
+    if max(pixels.shape[1:]) > _LONGEST:
+        raise WICFileError(f"Expected sides of at most {_LONGEST} for {path}, as JPEG has them.")
+    write_whole(target, encode_jpeg(to_pil(pixels), quality, own=own), replace=force)
+
+
+def decoded_jpeg(pixels: Tensor, quality: int) -> Tensor:
+    """Returns what a JPEG of an image holds, uint8 of its shape."""
+    content = encode_jpeg(to_pil(pixels), quality)
+    with import_pillow().open(io.BytesIO(content)) as image:
+        return tensor_of(image).clone()
+
+
+_LONGEST = 65500  # pixels, of libjpeg
 _MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 
 

@@ -73,8 +73,8 @@ def read(path: Path, settings: Settings, photographs: str, device: torch.device)
         raise WICError(f"{path} is of another version of wic-layers and cannot be resumed.")
     with resuming(path):
         stored = _part(state, "settings", dict)
-    # a loss that was not there yet had no weight
-    stored = {term.name: term.weight for term in OPTIONAL} | stored
+    # a loss that was not there yet had no weight, and pictures went through 8 bits alone
+    stored = {term.name: term.weight for term in OPTIONAL} | {"through": []} | stored
     changed = [n for n, value in settings.decisive().items() if stored.get(n) != value]
     if changed:
         raise WICError(f"{path} was made with another {named(changed)}; resume with the same.")

@@ -316,6 +316,7 @@ def fit(model: Network, task: Task, settings: Settings, args: argparse.Namespace
         finally:
             if monitor is not None:
                 monitor.close()
+    result.through = settings.through
     if not fabric.is_global_zero:
         return None
     card = {"data": f"{len(chosen)} images", "steps": f"{settings.steps}"}

@@ -94,6 +94,10 @@ class Training:
                 f"Expected one process on CUDA to capture a graph of the step; got "
                 f"{fabric.world_size} on {fabric.device.type}. Leave out --graph."
             )
+        if settings.graph and settings.through:
+            raise WICArgumentError(
+                "Expected no --graph with --through, as codecs run on the CPU; leave one out."
+            )
         self.model, self.task, self.images, self.settings = model, task, images, settings
         self.folder, self.fabric, self.warn = folder, fabric, warn
         self.held_out = held_out.to(fabric.device)
@@ -219,7 +223,9 @@ class Training:
         judgement, failure = None, ""
         if self.fabric.is_global_zero:
             try:
-                judgement = Judgement(self.result, self.task, self.held_out)
+                judgement = Judgement(
+                    self.result, self.task, self.held_out, carrier=self.settings.carrier
+                )
             except IllConditionedError as error:
                 failure = f"a kernel cannot be inverted: {error}"
             else:

@@ -12,6 +12,7 @@ from types import ModuleType
 from typing import Any, get_args, get_type_hints
 
 from wic_layers._files import read_small, write_whole
+from wic_layers.codec.carrier import Carrier, carrier_of
 from wic_layers.errors import (
     WICArgumentError,
     WICFileError,
@@ -122,6 +123,13 @@ class Settings(_Weights):
     rounding: str = _is(
         "straight-through", "what stands for the 8 bits of a file", choices=tuple(ROUNDINGS)
     )
+    through: tuple[str, ...] = _is(
+        (), "what pictures go through before they come back, of which each crop draws one: "
+        "jpeg:75-95 (jpeg444: with whole chroma), webp:60-90, resize:0.5-1, or a chain, "
+        "resize:0.5-1+jpeg:75-95; such files then bring back (default: the preset's, or 8 bits "
+        "alone, which is --through without a word)",
+        nargs="*", metavar="ATTACK",
+    )  # fmt: skip
     shift_target: str = _is("reference", "what L_shift completes", choices=("reference", "output"))
     returned: str = _is(
         "all", "what comes back is judged by all images, or by those wanted (HiNet)",
@@ -204,6 +212,7 @@ class Settings(_Weights):
             raise WICArgumentError(
                 f"Expected reduce auto or of at least 1; got {shortened(self.reduce)}."
             )
+        carrier_of(self.through)  # raises if there is no such thing
         if len(self.weights) != 4:
             raise WICArgumentError(f"Expected four weights; got {quoted(self.weights)}.")
         if not all(0 <= weight < math.inf for weight in self.weights) or not any(self.weights):
@@ -221,11 +230,18 @@ class Settings(_Weights):
             + (self.learning_rate - self.final_rate) * (1 + math.cos(math.pi * done)) / 2
         )
 
+    @property
+    def carrier(self) -> Carrier:
+        """What a forward picture becomes before it runs back, in judging."""
+        return carrier_of(self.through)
+
     def objective(self, task: Task) -> Objective:
         """Returns what is minimised for a task."""
-        parts = ("forward", "reverse", "rounding", "shift_target", "returned", "w")
+        parts = ("forward", "reverse", "shift_target", "returned", "w")
         names = (*parts, *(term.name for term in OPTIONAL))
-        return Objective(task, self.weights, **{name: getattr(self, name) for name in names})
+        rounding = self.carrier.through if self.through else self.rounding
+        values = {name: getattr(self, name) for name in names}
+        return Objective(task, self.weights, rounding=rounding, **values)
 
     def as_dict(self) -> Values:
         """Returns the settings as YAML and checkpoints hold them."""

@@ -130,7 +130,7 @@ def run(args: argparse.Namespace) -> int:
     }
     decodings = 1 if argument == "channel_squeeze" else _DECODINGS
     rows = {
-        name: Judgement(network, task, fitted.held_out, decodings)
+        name: Judgement(network, task, fitted.held_out, decodings, carrier=settings.carrier)
         for name, network in networks.items()
     }
     print(
