@@ -6,7 +6,7 @@ import functools
 import inspect
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, overload
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,9 @@ from wic_layers.models.weights import Stored, read
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+    from wic_layers.models.names import WINNaiveWeights, WINWeights
+    from wic_layers.models.win import WIN, WINNaive
 
 __all__ = [
     "NETWORKS",
@@ -251,6 +254,12 @@ def _preset_of(model: Network) -> str | None:
     return None
 
 
+@overload
+def from_pretrained(name: WINWeights, *, revision: str | None = None) -> WIN: ...
+@overload
+def from_pretrained(name: WINNaiveWeights, *, revision: str | None = None) -> WINNaive: ...
+@overload
+def from_pretrained(name: str | Path, *, revision: str | None = None) -> Network: ...
 def from_pretrained(name: str | Path, *, revision: str | None = None) -> Network:
     """Returns a network with trained weights, in ``eval()`` mode, on the CPU, in float32.
 
