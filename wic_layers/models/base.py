@@ -264,10 +264,11 @@ def from_pretrained(name: str | Path, *, revision: str | None = None) -> Network
     """Returns a network with trained weights, in ``eval()`` mode, on the CPU, in float32.
 
     Args:
-        name: A preset whose weights come with the package (see
-            :func:`~wic_layers.models.packaged_weights`), a folder that ``save_pretrained`` wrote
-            or its ``model.safetensors``, or ``"hub:owner/name"`` on the Hugging Face hub, which is
-            asked without the user's token first.
+        name: A preset with weights: those that come with the package (see
+            :func:`~wic_layers.models.packaged_weights`), or large ones that a wheel leaves out,
+            which are downloaded and have to be those that the wheel describes. Or a folder that
+            ``save_pretrained`` wrote, or its ``model.safetensors``, or ``"hub:owner/name"`` on the
+            Hugging Face hub, which is asked without the user's token first.
         revision: Branch, tag or commit on the hub.
 
     Returns:
