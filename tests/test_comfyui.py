@@ -112,7 +112,7 @@ def test_down_and_up_of_a_batch_with_opacity(comfy):
 def test_hide_and_reveal_of_several_secrets(comfy):
     cover, secret = image_of(PHOTO[:48, :64]), image_of(PHOTO[16:48, 32:72])
     opaque = torch.ones(1, 48, 64, 1)
-    opaque[:, :8] = 0.5
+    opaque[:, :8] = 0.6
     (stego,) = run(
         comfy, "WICHide", cover=torch.cat((cover, opaque), 3), secret=secret, secret_3=secret
     )
@@ -135,7 +135,7 @@ def test_refining_works_in_inference_mode(comfy):
     photo = image_of(PHOTO[:32, :32])
     plain, better = (
         run(comfy, "WICUp", image=run(comfy, "WICDown", image=photo, refine=steps)[0])[0]
-        for steps in (0, 4)
+        for steps in (0, 8)
     )
     gain = psnr(saved(better)[0], PHOTO[:32, :32]) - psnr(saved(plain)[0], PHOTO[:32, :32])
     assert gain > 0

@@ -71,7 +71,7 @@ def test_up_works_there(registry):
     assert not model.facts["supports_half"]
     back = model(small[None].float() / 255)
     expected = tasks.up(small, model=PRESET)
-    assert torch.equal((255 * back[0]).round().byte(), expected)
+    assert int(((255 * back[0]).round() - expected).abs().max()) <= 1  # on the edge of two
 
 
 def test_only_networks_of_presets_are_taken_for_ours(registry):

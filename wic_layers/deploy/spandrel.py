@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from functools import lru_cache
+from contextlib import suppress
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from wic_layers.errors import needing
+from wic_layers.errors import WICArgumentError, needing
 from wic_layers.layer.quantization import quantize
 from wic_layers.models.base import NETWORKS, Network
+from wic_layers.models.building import Shapes, outlined
 from wic_layers.models.presets import PRESETS
 from wic_layers.tasks.registry import RESCALING
 
@@ -28,8 +30,6 @@ __all__ = ["ID", "install", "preset_of"]
 
 ID = "wic-layers"
 """What the architecture is called among others."""
-
-Signature = frozenset[tuple[str, tuple[int, ...]]]
 
 _OURS = re.compile(r"\d+\.(?:inner\.\d+\.)?[FGH]\.conv[1-5]\.weight")
 _TASKS = {task.name: task for task in RESCALING}
@@ -64,7 +64,7 @@ def preset_of(state: Mapping[str, Any]) -> str | None:
         return None
     if not all(isinstance(value, Tensor) for value in state.values()):
         return None
-    return _presets().get(_signature(state))
+    return _find(frozenset(_shapes(state).items()))
 
 
 def _spandrel() -> ModuleType:
@@ -111,27 +111,31 @@ def _architecture(spandrel: Any) -> Any:
 
 def _up(model: Network, picture: Tensor) -> Tensor:
     """The photograph of a picture that had 8 bits before a program made numbers of it."""
-    return model.inverse(quantize(picture.clamp(0, 1)))
+    return model.inverse(quantize(picture))
 
 
-def _signature(state: Mapping[str, Tensor]) -> Signature:
-    return frozenset((key, tuple(value.shape)) for key, value in state.items())
+def _shapes(state: Mapping[str, Tensor]) -> Shapes:
+    return {key: tuple(value.shape) for key, value in state.items()}
 
 
-@lru_cache(maxsize=1)
-def _presets() -> dict[Signature, str]:
-    """A preset for each set of names and shapes, where that leaves nothing open."""
-    names: dict[Signature, list[str]] = {}
-    for name in PRESETS.names():
-        preset = PRESETS[name]
-        is_ours = preset.network in ("WIN", "WINNaive", "IRN")
-        if not is_ours or preset.task not in _TASKS or name.endswith(("-z", "-z-small")):
-            continue
-        with torch.random.fork_rng(devices=[]), torch.device("meta"):
-            outline = NETWORKS[preset.network].from_preset(name)
-        names.setdefault(_signature(outline.state_dict()), []).append(name)
-    return {
-        signature: those[0]
-        for signature, those in names.items()
-        if all(PRESETS[each].arguments == PRESETS[those[0]].arguments for each in those)
-    }
+@lru_cache(maxsize=8)
+def _find(signature: frozenset[tuple[str, tuple[int, ...]]]) -> str | None:
+    shapes = dict(signature)
+    for name in _candidates():
+        build = partial(NETWORKS[PRESETS[name].network].from_preset, name)
+        with suppress(WICArgumentError), torch.random.fork_rng(devices=[]):
+            if _shapes(outlined(build, shapes).state_dict()) == shapes:
+                return name
+    return None
+
+
+def _candidates() -> list[str]:
+    """Presets that are ours, with a WIC; those that have weights first."""
+    names = [
+        name
+        for name in PRESETS.names()
+        if PRESETS[name].task in _TASKS
+        and PRESETS[name].network in ("WIN", "WINNaive", "IRN")
+        and not PRESETS[name].arguments.get("random_z")
+    ]
+    return sorted(names, key=lambda name: not PRESETS[name].has_weights)
