@@ -7,7 +7,7 @@ OUT ?= quick-start
 RECORD ?= build/behaviour
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: demo test lint types units coverage wheel mutants fuzz behaviour host-suites flows integrations clean
+.PHONY: demo test lint types pyright units coverage wheel dist mutants fuzz behaviour host-suites flows integrations clean
 
 demo: $(VENV)/demo.stamp
 	$(BIN)/python examples/quick_start.py --out $(OUT)
@@ -40,8 +40,23 @@ integrations: $(VENV)/dev.stamp
 # the built wheel, in an environment of its own and away from the checkout
 wheel: $(VENV)/dev.stamp
 	rm -rf build/wheel && mkdir -p build/wheel
-	$(BIN)/python -m build --wheel --outdir build/wheel . > build/wheel/build.log
+	$(BIN)/python -m build --wheel --outdir build/wheel . > build/wheel.log
 	$(BIN)/python tests/check_wheel.py build/wheel --torch $(TORCH)
+
+# what is uploaded, wheel and sdist, each extra in an environment of its own; takes some minutes
+dist: $(VENV)/dev.stamp
+	rm -rf build/dist && mkdir -p build/dist
+	$(BIN)/python -m build --outdir build/dist . > build/dist.log
+	$(BIN)/pip install -q 'twine>=6' && $(BIN)/twine check --strict build/dist/*
+	for kind in whl tar.gz; do \
+	  mkdir -p build/dist/$$kind && cp build/dist/*.$$kind build/dist/$$kind/ && \
+	  $(BIN)/python tests/check_wheel.py build/dist/$$kind --torch $(TORCH) --extras || exit 1; \
+	done
+
+# the types that a user's editor shows, by pyright, which needs an environment of its own
+pyright: $(VENV)/dev.stamp
+	$(PYTHON) -m venv build/pyright && build/pyright/bin/pip install -q 'pyright[nodejs]>=1.1.400'
+	build/pyright/bin/pyright --pythonpath $(BIN)/python
 
 # the code broken in one place at a time, on copies: the tests named for each place must notice
 mutants: $(VENV)/dev.stamp

@@ -30,7 +30,7 @@ TERMINAL = (
     ),
     Mutant(
         "a card ends its head",
-        "wic_layers/models/weights.py",
+        "wic_layers/models/card.py",
         "licence = json.dumps(licence)",
         "pass",
         f"{_TESTS}::test_a_card_is_what_it_says",

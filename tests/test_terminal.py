@@ -24,7 +24,7 @@ from wic_layers.cli import command
 from wic_layers.codec import codec as codec_module
 from wic_layers.codec import work
 from wic_layers.models import WINNaive
-from wic_layers.models.weights import _card
+from wic_layers.models.card import card_of
 from wic_layers.pictures import read_image, size_of, write_png
 from wic_layers.training.recipe import Settings
 from wic_layers.training.shown import Shown
@@ -394,9 +394,9 @@ def test_a_card_is_what_it_says(wic, weights):
     folder = Path(weights) / "r"
     config = json.loads((folder / "config.json").read_text())
     config["card"] = {"licence": "MIT\n---\nforged", "note\x1b": "\x1b[31mred|\nrow"}
-    head = _card(config, 1, "all").split("---\n")[1]
+    head = card_of(config, 1, "all").split("---\n")[1]
     assert head == 'library_name: wic-layers\nlicense: "mit\\n---\\nforged"\n'
-    assert r"| note\x1b | \x1b[31mred\|\nrow |" in _card(config, 1, "all")
+    assert r"| note\x1b | \x1b[31mred\|\nrow |" in card_of(config, 1, "all")
     Path("own").mkdir()
     for name in ("model.safetensors",):
         Path("own", name).write_bytes((folder / name).read_bytes())

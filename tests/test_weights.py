@@ -17,6 +17,8 @@ from safetensors.torch import load_file, save_file
 
 import wic_layers
 from wic_layers import cli
+from wic_layers.cli import presets
+from wic_layers.codec import mark as marks
 from wic_layers.errors import WICArgumentError, WICDependencyError, WICFileError
 from wic_layers.layer.conv import WIC
 from wic_layers.models import (
@@ -27,7 +29,9 @@ from wic_layers.models import (
     WINNaive,
     from_pretrained,
     packaged_weights,
+    weights,
 )
+from wic_layers.models import hub as hubs
 from wic_layers.models.weights import describe
 from wic_layers.testing import check
 
@@ -479,6 +483,48 @@ def test_there_and_back_through_the_hub(stored, hub):
     flip(pushed / TENSORS, 0.5)
     with pytest.raises(WICFileError, match="Fetch it again"):
         from_pretrained("hub:some-one/x2.tiny")
+
+
+def test_weights_that_a_wheel_leaves_out_are_those_or_none(stored, hub, tmp_path, monkeypatch):
+    """Of a preset the wheel holds the JSON: what the hub gives has to have its SHA-256."""
+    _, folder = stored
+    described = tmp_path / "described" / "rescaling-x2"
+    described.mkdir(parents=True)
+    shutil.copy(folder / JSON, described)
+    places = {"rescaling-x2": described}
+    for module in (weights, marks, presets):
+        monkeypatch.setattr(module, "described_weights", lambda: places)
+        monkeypatch.setattr(module, "packaged_weights", dict)
+    presets.check_usable("rescaling-x2", ["rescaling-x2"])
+    with pytest.raises(WICFileError, match=r"large ones out\. They are in the repo"):
+        from_pretrained("rescaling-x2")
+    assert hub.calls == []  # nobody holds them yet, and no stranger is asked
+    monkeypatch.setattr(hubs, "OWNER", "some-one")
+    there = hub.root / "some-one/wic-layers-rescaling-x2"
+    shutil.copytree(folder, there)
+    back = from_pretrained("rescaling-x2", revision="v1")
+    assert back.weights_id == from_pretrained(folder).weights_id
+    assert hub.calls == [
+        {
+            "name": "some-one/wic-layers-rescaling-x2",
+            "revision": "v1",
+            "allow_patterns": [TENSORS],
+            "token": False,
+        }
+    ]
+    with_tensors(there, lambda state: {key: 2 * value for key, value in state.items()})
+    with pytest.raises(WICFileError, match="is damaged or not of its config"):
+        from_pretrained("rescaling-x2")
+    hub.error = ConnectionError("no route to huggingface.co")
+    address = "https://huggingface.co/some-one/wic-layers-rescaling-x2"
+    with pytest.raises(WICFileError, match=f"no route to .* connection, .* from {address} into"):
+        from_pretrained("rescaling-x2")
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    with pytest.raises(WICDependencyError, match=rf"They are at {address}\. .*wic-layers\[hub\]"):
+        from_pretrained("rescaling-x2")
+    mark = marks.Mark("rescaling-x2", "rescaling-x2", "0" * 16, ((4, 4),), (2, 2), "", (False,))
+    with pytest.raises(WICFileError, match="--preset rescaling-x2 fetches them, or pass"):
+        mark.model_for("small.png")
 
 
 @pytest.mark.parametrize("error", [OSError, ValueError, Refused])

@@ -10,6 +10,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from wic_layers import blocks as blocks
+    from wic_layers import errors as errors
+    from wic_layers import hosts as hosts
+    from wic_layers import layer as layer
     from wic_layers.errors import WICError
     from wic_layers.hosts import WellPosed, swap_1x1
     from wic_layers.layer.conv import WIC

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import secrets
+import sys
+import time
+import unicodedata
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
@@ -17,7 +20,9 @@ __all__ = [
     "check_regular",
     "is_temporary",
     "protecting",
+    "put_in_place",
     "read_small",
+    "same_name",
     "was_written",
     "write_whole",
     "writing",
@@ -26,8 +31,13 @@ __all__ = [
 _PREFIX, _SUFFIX = ".wic-", ".tmp"
 _WRITTEN = "was written just now, from another file"
 
-# files of the command at hand by their resolved paths, and what is wrong with writing them
-_PROTECTED: ContextVar[dict[Path, str] | None] = ContextVar("protected", default=None)
+# Windows replaces no file that another program has open, such as a scanner for a moment
+_WAITS = (0.05, 0.1, 0.2, 0.4, 0.8) if os.name == "nt" else ()
+# to these systems names are the same that differ in case, or in how an accent is written
+_IGNORES_CASE = sys.platform in ("win32", "darwin")
+
+# files of the command at hand by their resolved names, and what is wrong with writing them
+_PROTECTED: ContextVar[dict[str, str] | None] = ContextVar("protected", default=None)
 
 
 @contextmanager
@@ -37,9 +47,7 @@ def protecting(inputs: Iterable[str | Path]) -> Iterator[None]:
     One command makes many files, each from some of its inputs: none may take the place of what
     another one reads or has written, whatever ``force`` says.
     """
-    # realpath takes links in a loop, which Path.resolve refuses before Python 3.13
-    paths = [Path(os.path.realpath(path)) for path in inputs]
-    token = _PROTECTED.set(dict.fromkeys(paths, "is an input too"))
+    token = _PROTECTED.set(dict.fromkeys(map(_resolved, inputs), "is an input too"))
     try:
         yield
     finally:
@@ -82,7 +90,7 @@ def _check(target: Path, inputs: list[Path], *, force: bool) -> None:
         same = resolved == other.resolve()
         if same or (exists and other.exists() and target.samefile(other)):
             raise WICFileError(f"{target} is an input too; choose another name for the output.")
-    wrong = (_PROTECTED.get() or {}).get(resolved)
+    wrong = (_PROTECTED.get() or {}).get(_resolved(target))
     if wrong is not None:
         raise WICFileError(f"{target} {wrong}; choose another name for the output.")
     if os.path.lexists(target) and not force:
@@ -93,7 +101,34 @@ def _check(target: Path, inputs: list[Path], *, force: bool) -> None:
 
 def was_written(path: str | Path) -> bool:
     """Whether the command at hand has written a file, which then is whole."""
-    return (_PROTECTED.get() or {}).get(Path(os.path.realpath(path))) == _WRITTEN
+    return (_PROTECTED.get() or {}).get(_resolved(path)) == _WRITTEN
+
+
+def same_name(path: str | Path) -> str:
+    """Returns a text that is equal for all spellings that the system takes for one file."""
+    name = str(path)
+    return unicodedata.normalize("NFC", name).casefold() if _IGNORES_CASE else name
+
+
+def _resolved(path: str | Path) -> str:
+    # realpath takes links in a loop, which Path.resolve refuses before Python 3.13
+    return same_name(os.path.realpath(path))
+
+
+def put_in_place(source: Path, target: Path) -> None:
+    """Moves a file or folder to a name in the same folder, where a file may be.
+
+    Raises:
+        OSError: If that cannot be done; on Windows, also after a while.
+    """
+    for seconds in _WAITS:
+        try:
+            os.replace(source, target)
+        except PermissionError:
+            time.sleep(seconds)
+        else:
+            return
+    os.replace(source, target)
 
 
 def is_temporary(name: str) -> bool:
@@ -128,12 +163,12 @@ def writing(target: Path, *, replace: bool = True) -> Iterator[IO[bytes]]:
         with temporary.open("xb") as file:
             yield file
         if replace:
-            os.replace(temporary, target)
+            put_in_place(temporary, target)
         else:
             _put(temporary, target)
         written = _PROTECTED.get()
         if written is not None:
-            written[target.resolve()] = _WRITTEN
+            written[_resolved(target)] = _WRITTEN
     except OSError as error:
         if isinstance(error, WICFileError):
             raise
@@ -153,7 +188,7 @@ def _put(temporary: Path, target: Path) -> None:
         except OSError:  # a file system without links
             target.open("xb").close()
             try:
-                os.replace(temporary, target)
+                put_in_place(temporary, target)
             except BaseException:
                 target.unlink()
                 raise

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from fractions import Fraction
-from typing import Any
+from typing import Any, overload
 
 from torch import Tensor, nn
 
@@ -101,6 +101,10 @@ class Chain(InvertibleBlock):
     def __len__(self) -> int:
         return len(self._modules)
 
+    @overload
+    def __getitem__(self, index: int) -> Any: ...
+    @overload
+    def __getitem__(self, index: slice) -> Chain: ...
     def __getitem__(self, index: int | slice) -> Any:
         blocks = list(self)
         return Chain(*blocks[index]) if isinstance(index, slice) else blocks[index]

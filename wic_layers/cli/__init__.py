@@ -72,4 +72,4 @@ def _open_streams() -> None:
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             number = os.open(os.devnull, os.O_RDWR)
-            setattr(sys, name, open(number, mode, closefd=False))
+            setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from wic_layers._files import same_name
 from wic_layers.cli.words import is_pattern
 from wic_layers.errors import WICArgumentError, WICFileError
 from wic_layers.pictures import find_images, names_file
@@ -106,17 +107,19 @@ def _named(sources: Sequence[Path], out: Path, suffix: str) -> dict[Path, Path]:
             insides += [(path, path.relative_to(source)) for path in _below(source, out)]
         else:
             insides.append((source, Path(source.name)))
-    ends: dict[Path, set[Path]] = {}
+    ends: dict[str, set[Path]] = {}
     for _, inside in insides:
-        ends.setdefault(inside.with_suffix(suffix), set()).add(inside)
+        ends.setdefault(same_name(inside.with_suffix(suffix)), set()).add(inside)
     inputs: dict[Path, Path] = {}
+    taken: dict[str, Path] = {}
     for path, inside in insides:
         short = inside.with_suffix(suffix)
         long = inside.with_name(f"{inside.name}{suffix}")
-        name = out / (short if len(ends[short]) == 1 else long)
-        if name in inputs:
+        name = out / (short if len(ends[same_name(short)]) == 1 else long)
+        other = taken.setdefault(same_name(name), path)
+        if other is not path:
             raise WICFileError(
-                f"{inputs[name]} and {path} would both be written as {name}; rename one, or run "
+                f"{other} and {path} would both be written as {name}; rename one, or run "
                 f"them one after the other."
             )
         inputs[name] = path

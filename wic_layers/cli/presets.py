@@ -12,8 +12,8 @@ from typing import Any
 from wic_layers.cli.command import Command, print_line
 from wic_layers.errors import WICArgumentError
 from wic_layers.models import PRESETS, packaged_weights
+from wic_layers.models.packaged import CONFIG, TENSORS, described_weights
 from wic_layers.models.presets import Preset, find_preset
-from wic_layers.models.weights import CONFIG, TENSORS
 from wic_layers.tasks import TASKS
 
 __all__ = ["PRESETS_COMMAND", "check_usable"]
@@ -22,7 +22,7 @@ _WHERE = re.compile(r" \(RGB, through 8-bit PNG files\)")
 
 
 def check_usable(name: str, tasks: Sequence[str]) -> None:
-    """Checks that a preset has weights here.
+    """Checks that a preset has weights.
 
     Args:
         name: What was asked for.
@@ -32,7 +32,7 @@ def check_usable(name: str, tasks: Sequence[str]) -> None:
         WICArgumentError: If there is no such preset, or it has none.
     """
     there = packaged_weights()
-    if name in there:
+    if name in described_weights():  # here, or on the hub
         return
     usable = [each for each in there if PRESETS[each].task in tasks]
     instead = f"With weights for that there are {', '.join(usable)} (see `wic presets`)"

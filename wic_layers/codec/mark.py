@@ -14,6 +14,7 @@ from torch import Tensor
 
 from wic_layers.errors import WICArgumentError, WICFileError, WICShapeError
 from wic_layers.models import packaged_weights
+from wic_layers.models.packaged import described_weights
 from wic_layers.pictures import as_channels, size_of
 from wic_layers.tasks.base import Task
 
@@ -175,9 +176,12 @@ class Mark:
         if self.preset is not None and self.preset in packaged_weights():
             return self.preset
         preset = f" of {self.preset!r}" if self.preset else ""
+        instead = "pass their folder by --weights"
+        if self.preset in described_weights():  # no file of a stranger has something downloaded
+            instead = f"--preset {self.preset} fetches them, or {instead}"
         raise WICFileError(
             f"{source} was made with the weights {self.weights!r}{preset}, which are not in this "
-            f"package; pass their folder by --weights."
+            f"package; {instead}."
         )
 
     def check_weights(self, weights: str, model: object, source: str | Path) -> None:

@@ -8,7 +8,7 @@ import re
 import sys
 from collections.abc import Sequence
 from types import CellType, FunctionType
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeVar, get_args, overload
 
 import torch
 from torch import Tensor, nn
@@ -25,8 +25,13 @@ from wic_layers.layer.conv import WIC
 __all__ = ["Direction", "check_direction", "fuse", "lowered"]
 
 Direction = Literal["forward", "reverse"]
+_Model = TypeVar("_Model", bound=nn.Module)
 
 
+@overload
+def fuse(model: _Model, direction: None = None) -> _Model: ...
+@overload
+def fuse(model: nn.Module, direction: Direction) -> nn.Module: ...
 def fuse(model: nn.Module, direction: Direction | None = None) -> nn.Module:
     r"""Returns a copy of a model in which nothing is left to be inverted.
 

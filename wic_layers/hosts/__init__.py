@@ -41,3 +41,7 @@ def __getattr__(name: str) -> object:
     from wic_layers.hosts import resizing  # which takes long to import, and is needed seldom
 
     return getattr(resizing, name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

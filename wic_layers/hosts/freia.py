@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from numbers import Integral
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import torch
 from torch import Tensor, nn
@@ -35,6 +35,16 @@ Dims = Sequence[tuple[int, ...]]
 
 class _Shell(InvertibleModule):
     """What the two modules share: one tensor in, one out, and errors that name their dims."""
+
+    if TYPE_CHECKING:
+
+        def __call__(
+            self,
+            x_or_z: Iterable[Tensor],
+            c: Iterable[Tensor] | None = None,
+            rev: bool = False,  # noqa: FBT001, FBT002
+            jac: bool = True,  # noqa: FBT001, FBT002
+        ) -> tuple[tuple[Tensor], Tensor]: ...
 
     def __init__(self, dims_in: Dims, dims_c: Dims | None, fewest: int) -> None:
         super().__init__(dims_in, dims_c)

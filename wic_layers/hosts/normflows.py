@@ -7,7 +7,7 @@ to the latent; both return the log-determinant of the direction just run.
 from __future__ import annotations
 
 from numbers import Integral
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import torch
 from torch import Tensor
@@ -132,6 +132,10 @@ class WIC(Flow):
             flow = cls(in_channels=1, out_channels=1)
         flow.conv = layer
         return flow
+
+    if TYPE_CHECKING:
+
+        def __call__(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]: ...
 
     def forward(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Maps the latent to the data; ``context`` is not used.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from fractions import Fraction
-from typing import Any
+from typing import TYPE_CHECKING, Any, overload
 
 import torch
 from torch import Tensor, nn
@@ -122,6 +122,14 @@ class WellPosed(InvertibleBlock):
         self._looks_for_idle = True
         with torch.no_grad():
             self.wic.weight.copy_(torch.eye(in_channels))
+
+    if TYPE_CHECKING:
+
+        @overload
+        def __call__(self, x: Tensor, /) -> Tensor: ...
+        @overload
+        def __call__(self, *inputs: Any, rev: bool = False, **options: Any) -> Any: ...
+        def __call__(self, *inputs: Any, **options: Any) -> Any: ...
 
     def forward(self, *inputs: Any, rev: bool = False, **options: Any) -> Any:
         """Maps an input to the picture, or a picture back with ``rev=True``.

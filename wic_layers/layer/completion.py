@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -40,6 +40,10 @@ class _Sized(nn.Module):
         super().__init__()
         self.in_channels = in_channels
         self.out_channels = out_channels
+
+    if TYPE_CHECKING:
+
+        def __call__(self, y: Tensor) -> Tensor: ...
 
     def extra_repr(self) -> str:
         return f"{self.in_channels}, {self.out_channels}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from inspect import signature
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 from torch.nn.modules.module import _has_any_global_hook
@@ -19,6 +19,10 @@ class TwoWay(nn.Module):
     """
 
     _takes_rev = True
+
+    if TYPE_CHECKING:  # of any torch module a call is Any
+
+        def __call__(self, x: Tensor, rev: bool = False) -> Tensor: ...  # noqa: FBT001, FBT002
 
     def __init_subclass__(cls, **arguments: Any) -> None:
         super().__init_subclass__(**arguments)

@@ -8,8 +8,8 @@ from wic_layers.models.iicnet import IICNet
 from wic_layers.models.inspection import Inspection, inspect
 from wic_layers.models.irn import IRN
 from wic_layers.models.official import load_official, save_official
+from wic_layers.models.packaged import packaged_weights
 from wic_layers.models.presets import PRESETS, Preset
-from wic_layers.models.weights import packaged_weights
 from wic_layers.models.win import WIN, WINNaive
 
 __all__ = [

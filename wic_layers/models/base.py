@@ -6,7 +6,7 @@ import functools
 import inspect
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, overload
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +25,9 @@ from wic_layers.models.weights import Stored, read
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+    from wic_layers.models.names import WINNaiveWeights, WINWeights
+    from wic_layers.models.win import WIN, WINNaive
 
 __all__ = [
     "NETWORKS",
@@ -263,14 +266,21 @@ def _preset_of(model: Network) -> str | None:
     return None
 
 
+@overload
+def from_pretrained(name: WINWeights, *, revision: str | None = None) -> WIN: ...
+@overload
+def from_pretrained(name: WINNaiveWeights, *, revision: str | None = None) -> WINNaive: ...
+@overload
+def from_pretrained(name: str | Path, *, revision: str | None = None) -> Network: ...
 def from_pretrained(name: str | Path, *, revision: str | None = None) -> Network:
     """Returns a network with trained weights, in ``eval()`` mode, on the CPU, in float32.
 
     Args:
-        name: A preset whose weights come with the package (see
-            :func:`~wic_layers.models.packaged_weights`), a folder that ``save_pretrained`` wrote
-            or its ``model.safetensors``, or ``"hub:owner/name"`` on the Hugging Face hub, which is
-            asked without the user's token first.
+        name: A preset with weights: those that come with the package (see
+            :func:`~wic_layers.models.packaged_weights`), or large ones that a wheel leaves out,
+            which are downloaded and have to be those that the wheel describes. Or a folder that
+            ``save_pretrained`` wrote, or its ``model.safetensors``, or ``"hub:owner/name"`` on the
+            Hugging Face hub, which is asked without the user's token first.
         revision: Branch, tag or commit on the hub.
 
     Returns:

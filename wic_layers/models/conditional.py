@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -87,6 +87,15 @@ class HalfCoupling(Coupling):
         self.changes_first = changes_first
         seen, changed = self.sizes[::-1] if changes_first else self.sizes
         self.f = subnet(seen + condition, changed if changes_first else 2 * changed)
+
+    if TYPE_CHECKING:
+
+        def __call__(
+            self,
+            x: Tensor,
+            rev: bool = False,  # noqa: FBT001, FBT002
+            condition: Tensor | None = None,
+        ) -> Tensor: ...
 
     def forward(
         self,
@@ -247,6 +256,16 @@ class ConditionalSplit(InvertibleBlock):
         self.flow = flow
         self.drop = drop
         self.inner = inner
+
+    if TYPE_CHECKING:
+
+        def __call__(
+            self,
+            x: Tensor,
+            rev: bool = False,  # noqa: FBT001, FBT002
+            *,
+            with_features: bool = False,
+        ) -> Any: ...
 
     def forward(
         self,

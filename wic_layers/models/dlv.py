@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +32,15 @@ class DualLatent(Chain):
         | Enhancing Image Rescaling using Dual Latent Variables in Invertible Neural Network (Zhang
         | et al., 2022), Eq. (4) and (9), Section 3.3
     """
+
+    if TYPE_CHECKING:
+
+        def __call__(
+            self,
+            x: Tensor,
+            rev: bool = False,  # noqa: FBT001, FBT002
+            w: Tensor | None = None,
+        ) -> Tensor: ...
 
     def forward(
         self,

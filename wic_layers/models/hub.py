@@ -6,15 +6,35 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from wic_layers.errors import WICArgumentError, WICFileError, needing, quoted, shortened
+from wic_layers.errors import (
+    WICArgumentError,
+    WICDependencyError,
+    WICFileError,
+    needing,
+    quoted,
+    shortened,
+)
 
 if TYPE_CHECKING:
     from types import ModuleType
 
-__all__ = ["HUB", "download", "first_lines", "is_on_hub", "looks_like", "upload"]
+__all__ = [
+    "HUB",
+    "OWNER",
+    "download",
+    "download_preset",
+    "first_lines",
+    "is_on_hub",
+    "looks_like",
+    "repository_of",
+    "upload",
+]
 
 HUB = "hub:"
 """What stands before ``owner/name``; without it a name is that of a folder or a preset."""
+
+OWNER: str | None = None
+"""Whose account holds the packages' weights on the hub; None until they are there."""
 
 _NAME = re.compile(r"\w[\w.-]{0,95}/\w[\w.-]{0,95}")
 
@@ -61,6 +81,42 @@ def download(name: str, revision: str | None, files: list[str]) -> Path:
             return fetch(token)
     except Exception as error:  # the hub's and its HTTP client's have no base in common
         raise WICFileError(f"The hub does not give {repository}: {first_lines(error)}") from error
+
+
+def repository_of(preset: str, owner: str) -> str:
+    """The repository on the hub that holds the weights of a preset."""
+    return f"{owner}/wic-layers-{preset}"
+
+
+def download_preset(preset: str, revision: str | None, files: list[str]) -> Path:
+    """Returns a folder with files of a preset's weights that the wheel leaves out.
+
+    Args:
+        preset: Its name.
+        revision: Branch, tag or commit.
+        files: Their names.
+
+    Raises:
+        WICDependencyError: If huggingface_hub is not installed.
+        WICFileError: If they are on no hub yet, or the hub does not give them.
+    """
+    missing = f"The weights of '{preset}' are not in this package, which leaves large ones out"
+    if OWNER is None:
+        raise WICFileError(
+            f"{missing}. They are in the repository's folder wic_layers/models/weights/{preset}; "
+            "pass its path, from a checkout."
+        )
+    repository = repository_of(preset, OWNER)
+    address = f"https://huggingface.co/{repository}"
+    try:
+        return download(f"{HUB}{repository}", revision, files)
+    except WICDependencyError as error:
+        raise WICDependencyError(f"{missing}. They are at {address}. {error}") from error
+    except WICFileError as error:
+        raise WICFileError(
+            f"{missing}. {error.message.rstrip('.')}. Without a connection, copy the files from "
+            f"{address} into a folder and pass that."
+        ) from error
 
 
 def upload(name: str, folder: str, *, private: bool, token: str | None) -> str:

@@ -25,7 +25,8 @@ class Preset:
         arguments: Arguments of its constructor.
         recipe: Settings of ``wic train`` other than its defaults, as the network's paper has them.
         purpose: What it is for, in a few words.
-        has_weights: Whether trained weights come with the package.
+        has_weights: Whether there are trained weights: in the package, or, of large ones that the
+            wheel leaves out, on the hub.
     """
 
     task: str

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Mapping
-from importlib import resources
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal, TypeVar, get_args
 
@@ -15,14 +13,23 @@ from torch import Tensor, nn
 
 import wic_layers
 from wic_layers._files import check_regular, read_small, write_whole
-from wic_layers._text import printable
 from wic_layers.errors import WICArgumentError, WICFileError, named, needing, quoted, shortened
 from wic_layers.layer.completion import CompletionName
 from wic_layers.layer.conv import WIC
 from wic_layers.layer.kernel import not_finite
 from wic_layers.models.building import Shapes, differences, outlined, read_header
+from wic_layers.models.card import card_of
 from wic_layers.models.colours import Colours, check_colours
-from wic_layers.models.hub import HUB, download, first_lines, is_on_hub, looks_like, upload
+from wic_layers.models.hub import (
+    HUB,
+    download,
+    download_preset,
+    first_lines,
+    is_on_hub,
+    looks_like,
+    upload,
+)
+from wic_layers.models.packaged import CARD, CONFIG, TENSORS, described_weights, packaged_weights
 from wic_layers.models.presets import PRESETS, find_preset
 
 if TYPE_CHECKING:
@@ -37,19 +44,16 @@ __all__ = [
     "Precision",
     "Stored",
     "describe",
-    "packaged_weights",
     "read",
 ]
 
 _Stored = TypeVar("_Stored", bound="Stored")
 
-TENSORS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
 Precision = Literal["float16", "float32"]
 """How a file holds weights that are no kernels of WIC."""
 
 _FORMAT = 1
 _MOST_CONFIG = 1_000_000  # bytes
-_LICENCE = re.compile(r"[a-z0-9.+-]+")
 _KINDS: Mapping[str, tuple[type, ...]] = {
     "network": (str,),
     "arguments": (dict,),
@@ -65,12 +69,6 @@ def _safetensors() -> ModuleType:
         import safetensors
         import safetensors.torch
     return safetensors
-
-
-def packaged_weights() -> dict[str, Path]:
-    """Returns the presets whose weights come with the package, with the folder of each."""
-    folder = Path(str(resources.files("wic_layers.models"))) / "weights"
-    return {path.parent.name: path.parent for path in sorted(folder.glob(f"*/{CONFIG}"))}
 
 
 class Stored(nn.Module):
@@ -173,7 +171,7 @@ class Stored(nn.Module):
             if precision == "float32"
             else "WIC kernels in float32, all else in float16"
         )
-        write_whole(target / CARD, _card(config, parameters, stored).encode())
+        write_whole(target / CARD, card_of(config, parameters, stored).encode())
         # last, as it tells what is there
         write_whole(target / CONFIG, (json.dumps(config, indent=2) + "\n").encode())
         return target
@@ -222,33 +220,6 @@ def _narrowed(key: str, tensor: Tensor, precision: Precision) -> Tensor:
             'precision="float32".'
         )
     return stored
-
-
-def _card(config: Mapping[str, Any], parameters: int, stored: str) -> str:
-    """The model card, as the hub shows it."""
-    name = config["preset"] or config["network"]
-    rows = {
-        "task": config["task"] or "not said",
-        "network": f"{config['network']}, {parameters:,} parameters",
-        "file": f"{TENSORS}, {stored}",
-        "SHA-256": config["sha256"],
-        **({"trained through": ", ".join(config["through"])} if "through" in config else {}),
-        **config["card"],
-    }
-    licence = str(config["card"].get("licence", "other")).lower()
-    if not _LICENCE.fullmatch(licence):  # or it could end the head, and begin another
-        licence = json.dumps(licence)
-    table = "\n".join(f"| {_cell(key)} | {_cell(value)} |" for key, value in rows.items())
-    return (
-        f"---\nlibrary_name: wic-layers\nlicense: {licence}\n---\n\n# {name}\n\n"
-        f"Weights for [wic-layers](https://pypi.org/project/wic-layers/) {config['version']}.\n\n"
-        f"| | |\n|---|---|\n{table}\n"
-    )
-
-
-def _cell(value: object) -> str:
-    """A value in a table of Markdown, of one line."""
-    return printable(str(value)).replace("|", "\\|")
 
 
 def describe(name: str | Path, revision: str | None = None) -> tuple[dict[str, Any], Path]:
@@ -375,6 +346,9 @@ def _locate(name: str | Path, revision: str | None) -> tuple[Path, Path]:
         folder = packaged[str(name)]
     elif path.is_dir():
         folder = path
+    elif str(name) in (described := described_weights()):  # whose digest it is compared with
+        fetched = download_preset(str(name), revision, [TENSORS])
+        return described[str(name)], fetched / TENSORS
     elif str(name) in PRESETS:
         there = ", ".join(packaged) or "none here"
         raise WICArgumentError(

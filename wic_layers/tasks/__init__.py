@@ -73,3 +73,7 @@ def __getattr__(name: str) -> object:
     from wic_layers.codec import file_verbs, verbs
 
     return getattr(verbs if name in verbs.__all__ else file_verbs, name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from wic_layers._files import put_in_place
 from wic_layers._pickles import read_pickle, write_pickle
 from wic_layers.errors import WICError, WICFileError, named, quoted, shortened
 from wic_layers.layer.kernel import not_finite
@@ -46,7 +46,7 @@ def write(folder: Path, state: State, begin: Callable[[], None] | None = None) -
             write_pickle(state, file)
         if begin is not None:
             begin()
-        os.replace(unfinished, target)
+        put_in_place(unfinished, target)
     except OSError as error:
         with suppress(OSError):
             unfinished.unlink(missing_ok=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
@@ -22,6 +21,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from wic_layers._files import put_in_place
 from wic_layers.errors import WICArgumentError, WICFileError, WICWarning
 from wic_layers.pictures import as_kind, has_halved_chroma, read_image
 from wic_layers.tasks import Task
@@ -143,7 +143,7 @@ class Photographs:
         described = json.dumps([reduce, levels, smallest, named])
         self.digest = hashlib.sha256(described.encode()).hexdigest()[:16]
         self._folder = _decoded(paths, reduce, levels, cache or cache_folder())
-        index = json.loads((self._folder / INDEX).read_text())
+        index = json.loads((self._folder / INDEX).read_text(encoding="utf-8"))
         places = [place for place in index if min(place[2:]) >= smallest]
         if not places:
             how = "where chroma is halved" if reduce == "auto" else f"by {reduce}"
@@ -259,9 +259,11 @@ def _decoded(paths: Sequence[Path], reduce: Reduce, levels: int, cache: Path) ->
         ) from error
     try:
         _decode_into(temporary, paths, reduce, levels)
-        # where another process was faster, its folder is as good
-        with contextlib.suppress(OSError):
-            os.replace(temporary, target)
+        try:
+            put_in_place(temporary, target)
+        except OSError:
+            if not (target / INDEX).is_file():
+                raise  # another process was not faster, whose folder is as good
     except OSError as error:
         if isinstance(error, WICFileError):
             raise
@@ -301,7 +303,7 @@ def _decode_into(folder: Path, paths: Sequence[Path], reduce: Reduce, levels: in
             WICWarning,
             stacklevel=5,
         )
-    (folder / INDEX).write_text(json.dumps(index))
+    (folder / INDEX).write_text(json.dumps(index), encoding="utf-8")
 
 
 def _sizes(path: Path, reduce: Reduce, levels: int) -> list[Pixels] | WICFileError:

@@ -335,7 +335,7 @@ class Log:
         if not self.enabled:
             return
         try:
-            with self.path.open("a", encoding="utf-8") as file:
+            with self.path.open("a", encoding="utf-8", newline="\n") as file:
                 file.write(json.dumps(row) + "\n")
         except OSError as error:
             reason = error.strerror or error
