@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+
+import latex2mathml.converter
+from docutils import nodes
+from sphinx.application import Sphinx
 
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
@@ -22,7 +28,6 @@ extensions = [
     "myst_nb",
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
-    "sphinx.ext.mathjax",
     "sphinx_copybutton",
 ]
 exclude_patterns = ["_build", "_generated", "README.md", "**/.ipynb_checkpoints"]
@@ -42,9 +47,13 @@ html_extra_path = [str(pages.EXTRA)]  # the page for the browser, with its netwo
 
 myst_enable_extensions = ["colon_fence", "deflist", "dollarmath", "attrs_inline"]
 myst_heading_anchors = 4
+# a new page of docs/ is found by itself; there may be none yet
+suppress_warnings = ["toc.empty_glob"]
 
 # SITE_NOTEBOOKS=off builds the site in a minute, without running a tutorial
 nb_execution_mode = os.environ.get("SITE_NOTEBOOKS", "cache")
+if nb_execution_mode == "off":
+    suppress_warnings.append("myst-nb.lexer")
 nb_execution_cache_path = str(HERE.parent / "build" / "notebooks")
 nb_execution_timeout = 600
 nb_execution_raise_on_error = True
@@ -67,7 +76,20 @@ linkcheck_retries = 2
 linkcheck_anchors = False
 
 
-def setup(app: object) -> None:
+html_math_renderer = "mathml"  # which browsers show by themselves
+
+
+def _formula(display: str) -> Callable[[Any, Any], None]:
+    def visit(translator: Any, node: Any) -> None:
+        translator.body.append(latex2mathml.converter.convert(node.astext(), display=display))
+        raise nodes.SkipNode
+
+    return visit
+
+
+def setup(app: Sphinx) -> None:
     """Writes what is generated, and lets links of the repository lead to the site's pages."""
-    app.connect("builder-inited", lambda app: pages.generate())  # type: ignore[attr-defined]
-    app.connect("source-read", pages.on_source_read)  # type: ignore[attr-defined]
+    app.connect("builder-inited", lambda app: pages.generate())
+    app.connect("source-read", pages.on_source_read)
+    visits = ((_formula("inline"), None), (_formula("block"), None))
+    app.add_html_math_renderer("mathml", *visits)  # type: ignore[arg-type]

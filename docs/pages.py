@@ -209,8 +209,10 @@ def weights() -> str:
     head = ["network", "task", "parameters", "operations", "MB", "judged on", "picture, dB"]
     head += ["comes back, dB", "licence"]
     lines = [f"| {' | '.join(head)} |", "|---|---|--:|--:|--:|---|---|---|---|"]
-    for name, folder in packaged_weights().items():
-        task = TASKS[PRESETS[name].task]
+    order = list(TASKS)
+    there = packaged_weights()
+    for name in sorted(there, key=lambda name: order.index(PRESETS[name].task)):
+        folder, task = there[name], TASKS[PRESETS[name].task]
         model = from_pretrained(name)
         facts = inspect(model)
         operations = sum(facts.flops) / 2e3

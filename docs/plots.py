@@ -10,8 +10,8 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 
-RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
-BLUE, ORANGE, GREY, RED = "#0b5fa5", "#e08a1e", "#8a8f98", "#c0392b"
+RESULTS = Path(__file__).resolve().parents[1] / "benchmarks" / "results"
+BLUE, ORANGE, GREY, RED = "#0b5fa5", "#e08a1e", "#80868f", "#c0392b"
 
 plt.rcParams.update({
     "figure.dpi": 110, "axes.spines.top": False, "axes.spines.right": False, "font.size": 10,
@@ -34,11 +34,24 @@ def average(table: Sequence[dict[str, str]], column: str) -> float:
     return mean(float(row[column]) for row in table)
 
 
-def clouds(axis: Any, points: dict[str, tuple[float, float]], colours: dict[str, str]) -> None:
-    """One named point for each of several networks: the forward picture and what comes back."""
-    for name, (forward, back) in points.items():
-        axis.scatter(forward, back, s=60, color=colours.get(name, GREY), zorder=3)
-        axis.annotate(name, (forward, back), (6, 5), textcoords="offset points", fontsize=9)
-    axis.margins(0.25, 0.15)
-    axis.set_xlabel("forward picture, dB")
-    axis.set_ylabel("what comes back, dB")
+def dots(axis: Any, points: dict[str, tuple[float, float]]) -> None:
+    """A line for each of several networks: its forward picture, and what comes back."""
+    names = list(points)
+    for values, colour, label, above in zip(
+        zip(*points.values(), strict=True),
+        (GREY, BLUE),
+        ("forward picture", "what comes back"),
+        (-13, 6),
+        strict=True,
+    ):
+        axis.scatter(values, range(len(names)), s=45, color=colour, label=label, zorder=3)
+        for at, value in enumerate(values):
+            axis.annotate(
+                f"{value:.1f}", (value, at), (0, above), textcoords="offset points", ha="center",
+                fontsize=8, color=colour,
+            )  # fmt: skip
+    axis.set_yticks(range(len(names)), names)
+    axis.set_ylim(len(names) - 0.6, -0.7)
+    axis.margins(x=0.12)
+    axis.set_xlabel("dB")
+    axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=2, frameon=False)

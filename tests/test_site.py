@@ -14,7 +14,7 @@ from wic_layers.training import Settings
 
 DOCS = Path(__file__).parents[1] / "docs"
 CELL = re.compile(
-    r"^```\{code-cell\} python3\n(?::tags:.*\n\n)?(.*?)^```$", re.MULTILINE | re.DOTALL
+    r"^```\{code-cell\} python3\n(?::tags:[^\n]*\n\n)?(.*?)^```$", re.MULTILINE | re.DOTALL
 )
 NOTEBOOKS = [
     page for page in sorted(DOCS.rglob("*.md")) if "{code-cell}" in page.read_text("utf-8")

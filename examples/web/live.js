@@ -44,9 +44,10 @@ async function opened(task, direction) {
   const key = `${task} ${direction}`;
   if (!sessions.has(key)) {
     const bytes = await networkFor(task, direction);
+    const network = readMetadata(bytes); // now, as the runtime's worker takes the bytes
     await runtime();
     const session = await ort.InferenceSession.create(bytes, {executionProviders: ["wasm"]});
-    sessions.set(key, {network: readMetadata(bytes), session});
+    sessions.set(key, {network, session});
   }
   return sessions.get(key);
 }
@@ -204,9 +205,10 @@ async function bringBack(picture, name, original) {
   const saved = saving(await encodePng(image), `${name.replace(/\.png$/i, "")}-back.png`);
   const same = original && image.channels === original.channels;
   const note = same ? `${psnr(image, original).toFixed(2)} dB, from the PNG alone.` : "";
-  const left = original ?? (reverse.task === "rescaling-x2" || reverse.task === "decolorization" ? picture : image);
-  document.getElementById("results").append(
-    compared([left, image], [original ? "original" : "the PNG", "comes back"], note, saved));
+  // the PNG beside it only where it looks like it: of other proportions it would be stretched
+  const isAlike = Math.abs(picture.width * image.height / (picture.height * image.width) - 1) < 0.02;
+  const [left, title] = original ? [original, "original"] : isAlike ? [picture, "the PNG"] : [image, "comes back"];
+  document.getElementById("results").append(compared([left, image], [title, "comes back"], note, saved));
 }
 
 let queue = Promise.resolve();
