@@ -65,11 +65,11 @@ def denied(folder: Path) -> tuple[list[str], list[str]]:
     """The links elsewhere that a server denied, and those that nobody answered."""
     wrong, silent = [], []
     for line in (folder / "output.json").read_text(encoding="utf-8").splitlines():
-        found = json.loads(line)
-        if found["status"] not in ("broken", "timeout"):
+        entry = json.loads(line)
+        if entry["status"] not in ("broken", "timeout"):
             continue
-        text = f"{found['filename']}: {found['uri']} ({found['info'] or found['code']})"
-        (wrong if found["code"] in (404, 410) else silent).append(text)
+        text = f"{entry['filename']}: {entry['uri']} ({entry['info'] or entry['code']})"
+        (wrong if entry["code"] in (404, 410) else silent).append(text)
     return wrong, silent
 
 
