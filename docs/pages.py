@@ -181,9 +181,12 @@ def _plain(text: str) -> str:
 def settings() -> str:
     """Every setting of ``wic train``, from the class that holds them."""
     from wic_layers.training import Settings
+    from wic_layers.training.terms import OPTIONAL
 
     lines = ["| setting | flag | default | |", "|---|---|---|---|"]
-    for field in dataclasses.fields(Settings):
+    fields = dataclasses.fields(Settings)
+    losses = {term.name for term in OPTIONAL}  # weights of losses that few networks have come last
+    for field in sorted(fields, key=lambda field: field.name in losses):
         own = field.metadata
         flag = own["flag"] or f"--{field.name.replace('_', '-')}"
         shown = field.default if own["shown"] is None else own["shown"]

@@ -28,7 +28,7 @@ async function convert(session, network, images) {
   }
   const feeds = Object.fromEntries(session.inputNames.map((name, index) => {
     const {width, height, pixels} = images[index];
-    return [name, new ort.Tensor("uint8", pixels, [height, width, 3])];
+    return [name, new ort.Tensor("uint8", pixels.slice(), [height, width, 3])]; // the runtime's worker takes it
   }));
   const {data, dims: [height, width, channels = 1]} = (await session.run(feeds))[session.outputNames[0]];
   const picture = {width, height, channels, pixels: new Uint8Array(data)};
