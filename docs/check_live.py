@@ -50,8 +50,10 @@ def wait(browser: Browser, seconds: float = 300) -> str:
 
 
 def shoot(browser: Browser, folder: Path | None, name: str) -> None:
-    """Writes what the browser shows."""
+    """Writes what the browser shows, with what came back."""
     if folder is not None:
+        browser.do("/window/rect", width=900, height=1300)
+        browser.run("document.querySelector('figure').scrollIntoView();")
         folder.mkdir(parents=True, exist_ok=True)
         shot = browser("GET", f"/session/{browser.session}/screenshot")
         (folder / f"{name}.png").write_bytes(base64.b64decode(shot))

@@ -112,6 +112,9 @@ function clear() {
 async function take(index, file) {
   if (!file) return;
   const place = document.querySelectorAll("#inputs label div")[index];
+  const list = new DataTransfer(); // one that was dropped shows like one that was chosen
+  list.items.add(file);
+  document.getElementById(`file-${index}`).files = list.files;
   if (MODES[mode].direction === "reverse") {
     const bytes = new Uint8Array(await file.arrayBuffer());
     const picture = await decodePng(bytes);
