@@ -48,13 +48,10 @@ html_extra_path = [str(pages.EXTRA)]  # the page for the browser, with its netwo
 
 myst_enable_extensions = ["colon_fence", "deflist", "dollarmath", "attrs_inline"]
 myst_heading_anchors = 4
-# a new page of docs/ is found by itself; there may be none yet
-suppress_warnings = ["toc.empty_glob"]
 
 # SITE_NOTEBOOKS=off builds the site in a minute, without running a tutorial
 nb_execution_mode = os.environ.get("SITE_NOTEBOOKS", "cache")
-if nb_execution_mode == "off":
-    suppress_warnings.append("myst-nb.lexer")
+suppress_warnings = ["myst-nb.lexer"] if nb_execution_mode == "off" else []
 nb_execution_cache_path = str(HERE.parent / "build" / "notebooks")
 nb_execution_timeout = 600
 nb_execution_raise_on_error = True
