@@ -32,7 +32,6 @@ extensions = [
 ]
 exclude_patterns = ["_build", "_generated", "README.md", "**/.ipynb_checkpoints"]
 templates_path: list[str] = []
-smartquotes_action = "qe"  # quotes and dots; "--" is how options begin
 
 # furo: light and dark, narrow and wide, by one small stylesheet
 html_theme = "furo"

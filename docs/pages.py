@@ -175,7 +175,8 @@ def _arguments(parser: argparse.ArgumentParser) -> Iterator[str]:
 
 def _plain(text: str) -> str:
     """A text of the command line as Markdown, which would read signs in it."""
-    return re.sub(r"([*_<>\[\]|])", r"\\\1", text)
+    escaped = re.sub(r"([*_<>\[\]|])", r"\\\1", text)
+    return re.sub(r"(?<![\w-])(--[a-z][a-z-]*)", r"`\1`", escaped)
 
 
 def settings() -> str:

@@ -33,6 +33,7 @@ def test_all_commands_and_settings_are_generated(pages):
     commands, settings = pages.commands(), pages.settings()
     assert re.findall(r"^## wic (.*)$", commands, re.MULTILINE) == [each.name for each in COMMANDS]
     assert "`--refine N`\n: improve the result" in commands
+    assert "reveal then needs `--preset` and `--size`" in commands
     rows = re.findall(r"^\| `(\w+)` \|", settings, re.MULTILINE)
     assert rows[0] == "preset"
     assert sorted(rows) == sorted(field.name for field in fields(Settings))
