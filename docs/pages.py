@@ -210,24 +210,24 @@ def weights() -> str:
     from wic_layers.models import PRESETS, from_pretrained, inspect, packaged_weights
     from wic_layers.tasks import TASKS
 
-    head = ["network", "task", "parameters", "operations", "MB", "judged on", "picture, dB"]
-    head += ["comes back, dB", "licence"]
-    lines = [f"| {' | '.join(head)} |", "|---|---|--:|--:|--:|---|---|---|---|"]
+    head = ["network", "task", "judged on", "picture, dB", "comes back, dB"]
+    head += ["parameters", "operations", "MB", "licence"]
+    lines = [f"| {' | '.join(head)} |", "|---|---|---|---|---|--:|--:|--:|---|"]
     order = list(TASKS)
     there = packaged_weights()
     for name in sorted(there, key=lambda name: order.index(PRESETS[name].task)):
         folder, task = there[name], TASKS[PRESETS[name].task]
-        model = from_pretrained(name)
-        facts = inspect(model)
-        operations = sum(facts.flops) / 2e3
+        facts = inspect(from_pretrained(name))
         config: dict[str, Any] = json.loads((folder / "config.json").read_bytes())
+        card = config["card"]
         size = (folder / "model.safetensors").stat().st_size / 1e6
-        own = [f"`{name}`", f"`{task.commands[0]}`: {task.name}", f"{facts.parameters:,}"]
-        own += [f"{operations:,.0f}", f"{size:.1f}"]
-        for row, (place, picture, back) in enumerate(judged(config["card"].get("PSNR", ""))):
-            cells = own if row == 0 else [""] * len(own)
-            licence = config["card"].get("licence", "") if row == 0 else ""
-            lines.append(f"| {' | '.join([*cells, place, picture, back, licence])} |")
+        first = [f"`{name}`", f"`{task.commands[0]}`: {task.name}"]
+        last = [f"{facts.parameters:,}", f"{sum(facts.flops) / 2e3:,.0f}", f"{size:.1f}"]
+        last.append(card.get("licence", ""))
+        for row, figures in enumerate(judged(card.get("PSNR", ""))):
+            if row:  # the next set of the same network
+                first, last = [""] * len(first), [""] * len(last)
+            lines.append(f"| {' | '.join([*first, *figures, *last])} |")
     return "\n".join(lines) + "\n"
 
 
