@@ -7,7 +7,7 @@ OUT ?= quick-start
 RECORD ?= build/behaviour
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: demo test lint types pyright units coverage wheel dist mutants fuzz behaviour host-suites flows integrations clean
+.PHONY: demo test lint types pyright units coverage wheel dist docs docs-live runtime newcomers mutants fuzz behaviour host-suites flows integrations clean
 
 demo: $(VENV)/demo.stamp
 	$(BIN)/python examples/quick_start.py --out $(OUT)
@@ -58,6 +58,31 @@ pyright: $(VENV)/dev.stamp
 	$(PYTHON) -m venv build/pyright && build/pyright/bin/pip install -q 'pyright[nodejs]>=1.1.400'
 	build/pyright/bin/pyright --pythonpath $(BIN)/python
 
+# the site: warnings are errors, notebooks are run (SITE_NOTEBOOKS=off leaves that out), links and spelling are checked
+SITE ?= build/docs
+docs: $(VENV)/docs.stamp
+	-test -d examples/web/vendor || $(MAKE) runtime
+	OMP_NUM_THREADS=2 $(BIN)/python -m sphinx -W --keep-going -q -b html docs $(SITE)
+	-SITE_NOTEBOOKS=off $(BIN)/python -m sphinx -q -b linkcheck docs build/links
+	$(BIN)/python docs/check_links.py $(SITE) --external build/links
+	$(BIN)/codespell --skip '*.csv,*.jsonl,*.svg' docs/*.md docs/*/*.md README.md CHANGELOG.md integrations benchmarks/README.md
+	@echo "See $(SITE)/index.html; to serve it: python3 -m http.server -d $(SITE)"
+
+# the page of the site that runs in the browser, in a real Chromium
+docs-live: $(VENV)/docs.stamp
+	$(BIN)/python docs/check_live.py $(SITE)
+
+# what the browser page runs on, from npm; without it the page takes it from a network of copies
+runtime:
+	mkdir -p build/runtime examples/web/vendor
+	cd build/runtime && npm pack --silent onnxruntime-web@1.30.0 && tar -xzf onnxruntime-web-1.30.0.tgz
+	cp build/runtime/package/dist/ort.wasm.min.js build/runtime/package/dist/ort-wasm-simd-threaded.mjs \
+		build/runtime/package/dist/ort-wasm-simd-threaded.wasm examples/web/vendor/
+
+# the site's three first pages, typed in empty environments
+newcomers:
+	$(PYTHON) docs/newcomers.py
+
 # the code broken in one place at a time, on copies: the tests named for each place must notice
 mutants: $(VENV)/dev.stamp
 	$(BIN)/python tests/mutants.py
@@ -87,6 +112,10 @@ $(VENV)/demo.stamp: $(VENV)/torch.stamp pyproject.toml
 
 $(VENV)/dev.stamp: $(VENV)/torch.stamp pyproject.toml
 	$(BIN)/pip install -q -e '.[dev]'
+	touch $@
+
+$(VENV)/docs.stamp: $(VENV)/torch.stamp pyproject.toml
+	$(BIN)/pip install -q -e '.[docs]'
 	touch $@
 
 clean:

@@ -7,7 +7,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 CLOSE_YOUR_OWN = ROOT / "integrations" / "CLOSE_YOUR_OWN.md"
-PAGES = [ROOT / "README.md", CLOSE_YOUR_OWN, *sorted((ROOT / "docs").glob("*.md"))]
+SITE = [page for page in sorted((ROOT / "docs").rglob("*.md")) if "_generated" not in page.parts]
+PAGES = [ROOT / "README.md", CLOSE_YOUR_OWN, *SITE]
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 
 

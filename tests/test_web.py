@@ -27,8 +27,10 @@ from PIL.PngImagePlugin import PngInfo
 from skimage import data
 
 from wic_layers import tasks
+from wic_layers.codec.mark import Mark
 from wic_layers.codec.parts import Part, join, split
 from wic_layers.pictures import CHUNK, encode_png, read_carrier, write_png
+from wic_layers.tasks import TASKS
 
 PAGE = Path(__file__).parents[1] / "examples" / "web"
 RUNTIME = PAGE / "vendor" / "ort.wasm.min.js"
@@ -415,3 +417,61 @@ def test_parts_are_read_as_the_command_line_reads_them(tmp_path):
         else:
             (read,) = in_node(READ, out)
             assert message is None or message in read["error"]
+
+
+CONVERT = """
+const {encodePng} = require(process.argv[1] + "/pictures.js");
+const {convert} = require(process.argv[1] + "/forward.js");
+(async () => {
+  const [out, network, sizes] = process.argv.slice(2, 5).map((text, index) =>
+    index ? JSON.parse(text) : text);
+  class Tensor { constructor(type, data, dims) { Object.assign(this, {data, dims}); } }
+  globalThis.ort = {Tensor};
+  const images = sizes.map(([width, height], image) => ({width, height, channels: 3,
+    pixels: Uint8Array.from({length: 3 * width * height}, (_, index) => (image + index) * 37)}));
+  const grey = network.task === "decolorization";
+  const session = {
+    inputNames: images.map((_, index) => `image_${index}`), outputNames: ["picture"],
+    run: async (feeds) => {
+      const [height, width] = feeds.image_0.dims;
+      const length = width * height * (grey ? 1 : 3);
+      const pixels = Uint8Array.from({length}, (_, index) => index * 11);
+      return {picture: {data: pixels, dims: grey ? [height, width] : [height, width, 3]}};
+    },
+  };
+  try {
+    const picture = await convert(session, network, images);
+    require("fs").writeFileSync(out, Buffer.from(await (await encodePng(picture)).arrayBuffer()));
+    console.log(JSON.stringify(picture.mark));
+  } catch (error) {
+    console.log(JSON.stringify({error: error.message, kind: error.constructor.name}));
+  }
+})();
+"""
+
+
+@pytest.mark.skipif(NODE is None, reason="needs Node")
+def test_what_the_page_writes_is_marked_as_the_command_line_marks_it(tmp_path):
+    """Its files are read by the command line: parts, sizes and the digest of the pixels."""
+    out = tmp_path / "out.png"
+    said = {
+        "direction": "forward",
+        "preset": "hiding-1-naive-small",
+        "weights": "0123456789abcdef",
+    }
+    for task, sizes in (("hiding-1", [[6, 4], [5, 3]]), ("decolorization", [[6, 4]])):
+        network = json.dumps({**said, "task": task})
+        written = in_node(CONVERT, out, network, json.dumps(sizes))
+        pixels, chunk = read_carrier(out)
+        mark = Mark.loads(split(chunk)["mark"])
+        assert json.loads(mark.dumps()) == written
+        mark.check(TASKS[task], pixels, out)
+        assert (mark.sizes, mark.pixels, mark.grey) == (
+            tuple(map(tuple, sizes[-1:])),
+            (6, 4),
+            (False,),
+        )
+    network = json.dumps({**said, "task": "hiding-1"})
+    refused = in_node(CONVERT, out, network, json.dumps([[5, 4], [6, 4]]))
+    assert "no larger than the cover" in refused["error"]
+    assert refused["kind"] == "Refusal"

@@ -107,6 +107,17 @@ function readParts(content) {
   return parts;
 }
 
+/** The content of a chunk with parts that must be known, by name. */
+function writeParts(parts) {
+  const bytes = [FORMAT];
+  for (const [name, content] of Object.entries(parts)) {
+    const length = new Uint8Array(4);
+    new DataView(length.buffer).setUint32(0, content.length);
+    bytes.push(1, VERSIONS[name], name.length, ...new TextEncoder().encode(name), ...length, ...content);
+  }
+  return new Uint8Array(bytes);
+}
+
 function readMark(content) {
   try {
     return JSON.parse(new TextDecoder().decode(content));
@@ -161,9 +172,10 @@ function plain(rows, kind, palette, transparency, leaveOut) {
 
 /**
  * Writes an 8-bit PNG: grey or RGB, with opacity where there is one.
+ * @param {object} image the picture; its mark, where there is one, goes into a wic-layers chunk
  * @returns {Promise<Blob>} the file
  */
-async function encodePng({width, height, channels = 3, pixels, alpha = null}) {
+async function encodePng({width, height, channels = 3, pixels, alpha = null, mark = null}) {
   const step = channels + (alpha ? 1 : 0), stride = step * width + 1;
   const raw = new Uint8Array(stride * height);
   for (let row = 0; row < height; row++) {
@@ -180,7 +192,9 @@ async function encodePng({width, height, channels = 3, pixels, alpha = null}) {
   view.setUint32(4, height);
   header.set([8, (channels === 3 ? 2 : 0) + (alpha ? 4 : 0), 0, 0, 0], 8);
   const data = await through(new CompressionStream("deflate"), raw);
-  const chunks = [["IHDR", header], ["IDAT", data], ["IEND", new Uint8Array()]].map(([type, body]) => chunk(type, body));
+  const own = mark === null ? [] : [["wiCl", writeParts({mark: new TextEncoder().encode(JSON.stringify(mark))})]];
+  const chunks = [["IHDR", header], ...own, ["IDAT", data], ["IEND", new Uint8Array()]]
+    .map(([type, body]) => chunk(type, body));
   return new Blob([new Uint8Array(SIGNATURE), ...chunks], {type: "image/png"});
 }
 

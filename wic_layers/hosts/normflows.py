@@ -141,7 +141,7 @@ class WIC(Flow):
         """Maps the latent to the data; ``context`` is not used.
 
         Returns:
-            Data (B, in_channels, *spatial) and log_det (B,).
+            Data ``(B, in_channels, *spatial)`` and log_det (B,).
         """
         return self.conv.with_log_det(z, rev=True, log_det=self.log_det)
 
@@ -149,7 +149,7 @@ class WIC(Flow):
         """Maps the data to the latent; ``context`` is not used.
 
         Returns:
-            Latent (B, out_channels, *spatial) and log_det (B,).
+            Latent ``(B, out_channels, *spatial)`` and log_det (B,).
         """
         return self.conv.with_log_det(z, log_det=self.log_det)
 

@@ -30,7 +30,7 @@ from wic_layers.training.terms import OPTIONAL, WEIGHTS
 __all__ = ["Settings"]
 
 
-# Muon at AdamW's rate trains deep networks badly: see "Which optimizer" in benchmarks/README.md
+# Muon at AdamW's rate trains deep networks badly: see docs/findings/optimizers.md
 _RATES = {"adamw": 2e-3, "muon": 5e-4}
 
 _MOST_WHOLE = 2**63 - 1  # what torch and numpy take
