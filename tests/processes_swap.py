@@ -1,7 +1,4 @@
-"""Run by torchrun (test_swap_modes.py): trains swapped models in two processes, and saves them."""
-
-import sys
-from pathlib import Path
+"""What test_swap_modes.py runs in two processes: trains swapped models, and saves them."""
 
 import torch
 from swapping import batch, built, latent, moved, named, objective
@@ -26,9 +23,8 @@ class Run(nn.Module):
         return self.case.inverse(self.model, x) if rev else objective(self.case, self.model, x)
 
 
-def main(how, folder):
+def train(how, folder):
     """Two steps, each process on its half of the batch, and a sample."""
-    torch.set_num_threads(1)
     distributed.init_process_group("gloo")
     rank = distributed.get_rank()
     for name in NAMES:
@@ -56,7 +52,3 @@ def main(how, folder):
         }
         torch.save({**state, "sample": sample}, folder / f"{name}-{rank}.pt")
     distributed.destroy_process_group()
-
-
-if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]))

@@ -1,9 +1,7 @@
-"""Run by torchrun (test_training_processes.py): trains, and saves gradients and weights."""
+"""What test_training_processes.py runs in several processes: trains, saves gradients, weights."""
 
 import contextlib
 import os
-import sys
-from pathlib import Path
 
 import photographs
 import torch
@@ -14,9 +12,8 @@ from wic_layers.training import Photographs, Training, guard, make_fabric
 from wic_layers.training import loop as engine
 
 
-def main(folder, out, *words):
+def train(folder, out, *words):
     """Trains a few steps on ``folder``; ``words``: muon, shard, stop, resume."""
-    torch.set_num_threads(1)
     gradients, made = [], []
     slowed, optimizer = guard.Guard._slowed, engine.make_optimizer
 
@@ -62,7 +59,3 @@ def main(folder, out, *words):
         {"gradients": gradients, "model": model.state_dict(), "held": held},
         out / f"result-{fabric.global_rank}.pt",
     )
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]), *sys.argv[3:])

@@ -1,11 +1,10 @@
 """Blocks are called as modules in both directions, so that hooks run and weights are current."""
 
 import copy
-import socket
 
+import processes
 import pytest
 import torch
-import torch.multiprocessing as mp
 from cases import BLOCKS, NETWORKS, shaken
 from torch import nn
 from torch._dynamo.testing import CompileCounterWithBackend
@@ -314,14 +313,11 @@ SHARDED = [
 ]
 
 
-def _process(rank, port):
+def _process():
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 
-    torch.set_num_threads(1)
-    torch.distributed.init_process_group(
-        "gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2
-    )
+    torch.distributed.init_process_group("gloo")
     mesh = init_device_mesh("cpu", (2,))
     for name, is_part, memory in SHARDED:
         torch.manual_seed(0)  # the same in both processes
@@ -338,6 +334,7 @@ def _process(rank, port):
     torch.distributed.destroy_process_group()
 
 
+@processes.needs_fork
 @pytest.mark.ddp
 @pytest.mark.slow
 @pytest.mark.skipif(
@@ -345,7 +342,4 @@ def _process(rank, port):
     reason="needs torch 2.6 with torch.distributed",
 )
 def test_every_block_can_be_sharded():
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    mp.spawn(_process, args=(port,), nprocs=2)
+    processes.together(2, _process)

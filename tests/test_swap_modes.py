@@ -1,11 +1,9 @@
 """Swapped models in what runs them: compile, autocast, torch.func, replicas, processes."""
 
 import importlib
-import os
-import subprocess
-import sys
-from pathlib import Path
 
+import processes
+import processes_swap
 import pytest
 import torch
 from swapping import (
@@ -24,12 +22,10 @@ from torch._dynamo.testing import CompileCounterWithBackend
 from torch.func import functional_call, grad, stack_module_state, vmap
 from torch.optim.swa_utils import AveragedModel
 
-import wic_layers
 from wic_layers import swap_1x1
 from wic_layers.hosts.answering import kernel_of
 from wic_layers.hosts.engine import HostKernel
 
-HERE = Path(__file__).parent
 FREE, LU, WAVES = (
     "(x, logdet, reverse), free",
     "forward, reverse(y), LU",
@@ -321,19 +317,13 @@ def test_a_moving_average_follows():
         require_close(case.inverse(averages[0], z), case.inverse(averages[1], z), 1e-4)
 
 
+@processes.needs_fork
 @pytest.mark.ddp
 @pytest.mark.slow
 @pytest.mark.skipif(not torch.distributed.is_available(), reason="needs torch.distributed")
 @pytest.mark.parametrize("how", ["ddp", "fsdp"])
 def test_two_processes_have_the_gradients_of_one(how, tmp_path):
-    environment = {
-        **os.environ, "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": os.pathsep.join([str(Path(wic_layers.__file__).parents[1]), str(HERE)]),
-    }  # fmt: skip
-    words = ["torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    command = [sys.executable, "-m", *words, str(HERE / "processes_swap.py"), how, str(tmp_path)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
+    processes.together(2, processes_swap.train, how, tmp_path)
     for name in (FREE, LU):
         case = named(name)
         model = moved(case, built(case))  # unswapped

@@ -6,8 +6,10 @@ import sys
 from pathlib import Path
 
 import photographs
+import processes
 import pytest
 import torch
+from processes_training import train
 
 import wic_layers
 from wic_layers.models import from_pretrained
@@ -15,23 +17,9 @@ from wic_layers.models import from_pretrained
 pytestmark = [
     pytest.mark.ddp,
     pytest.mark.slow,
+    processes.needs_fork,
     pytest.mark.skipif(not torch.distributed.is_available(), reason="needs torch.distributed"),
 ]
-HERE = Path(__file__).parent
-
-
-def run(*words, processes=2):
-    environment = {
-        **os.environ, "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": os.pathsep.join([str(Path(wic_layers.__file__).parents[1]), str(HERE)]),
-    }  # fmt: skip
-    launcher = ["torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
-    done = subprocess.run(
-        [sys.executable, "-m", *(launcher if processes else []), *map(str, words)],
-        env=environment, capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    return done
 
 
 @pytest.fixture(scope="module")
@@ -43,12 +31,12 @@ def folder(tmp_path_factory):
 def results(folder, tmp_path_factory):
     """What one process and two, and two that share the optimizer's state, come to."""
     root, found = tmp_path_factory.mktemp("results"), {}
-    for name, processes, words in [
+    for name, count, words in [
         ("one", 1, ()), ("two", 2, ()), ("shared", 2, ("shard",)),
         ("two, muon", 2, ("muon",)), ("shared, muon", 2, ("muon", "shard")),
     ]:  # fmt: skip
-        run(HERE / "processes_training.py", folder, root / name, *words, processes=processes)
-        found[name] = [torch.load(root / name / f"result-{rank}.pt") for rank in range(processes)]
+        processes.together(count, train, folder, root / name, *words)
+        found[name] = [torch.load(root / name / f"result-{rank}.pt") for rank in range(count)]
     return found
 
 
@@ -73,10 +61,9 @@ def test_a_shared_optimizer_takes_the_same_steps(results, optimizer):
 
 
 def test_a_shared_optimizer_resumes(folder, results, tmp_path):
-    script = HERE / "processes_training.py"
-    run(script, folder, tmp_path / "cut", "shard", "stop")
+    processes.together(2, train, folder, tmp_path / "cut", "shard", "stop")
     assert (tmp_path / "cut" / "checkpoint.pt").is_file()
-    run(script, folder, tmp_path / "cut", "shard", "resume")
+    processes.together(2, train, folder, tmp_path / "cut", "shard", "resume")
     found = torch.load(tmp_path / "cut" / "result-0.pt")
     for name, tensor in results["shared"][0]["model"].items():
         assert torch.equal(found["model"][name], tensor), name
@@ -85,13 +72,18 @@ def test_a_shared_optimizer_resumes(folder, results, tmp_path):
 @pytest.mark.parametrize("launched", ["torchrun", "by itself"])
 def test_the_command_in_two_processes(folder, tmp_path, launched):
     out = tmp_path / "run"
-    more = ("--devices", 2) if launched == "by itself" else ()
-    done = run(
-        "-m" if launched == "torchrun" else "wic_layers",
-        *(["wic_layers"] if launched == "torchrun" else []),
+    launcher = ["torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m"]
+    words = [
+        sys.executable, "-m", *(launcher if launched == "torchrun" else []), "wic_layers",
         "train", "rescaling-x2-tiny", "--data", folder, "-o", out, "--steps", 2, "--crop", 32,
-        "--batch", 2, "--held-out", 1, "--accelerator", "cpu", *more,
-        processes=2 if launched == "torchrun" else 0,
+        "--batch", 2, "--held-out", 1, "--accelerator", "cpu",
+        *(["--devices", 2] if launched == "by itself" else []),
+    ]  # fmt: skip
+    root = str(Path(wic_layers.__file__).parents[1])
+    done = subprocess.run(
+        [*map(str, words)], env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": root},
+        capture_output=True, text=True, timeout=300,
     )  # fmt: skip
+    assert done.returncode == 0, done.stderr
     assert done.stdout.count(f"--weights {out}") == 1
     assert from_pretrained(out).preset == "rescaling-x2-tiny"
