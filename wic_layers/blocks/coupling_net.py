@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import count, takewhile
-from typing import TypeVar, cast
+from typing import TYPE_CHECKING, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -80,6 +80,10 @@ class CouplingNet(nn.Module):
     def lower(self, x: Tensor, parameters: list[tuple[Tensor, Tensor]]) -> Tensor:
         """The result of weights and biases in a precision of their own, in that of ``x``."""
         raise NotImplementedError
+
+    if TYPE_CHECKING:
+
+        def __call__(self, x: Tensor) -> Tensor: ...
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps (B, in_channels, H, W) to (B, out_channels, H, W)."""

@@ -29,6 +29,7 @@ def card_of(config: Mapping[str, Any], parameters: int, stored: str) -> str:
         "network": f"{config['network']}, {parameters:,} parameters",
         "file": f"{TENSORS}, {stored}",
         "SHA-256": config["sha256"],
+        **({"trained through": ", ".join(config["through"])} if "through" in config else {}),
         **config["card"],
     }
     licence = str(config["card"].get("licence", "other")).lower()
