@@ -172,7 +172,7 @@ def main() -> None:
     args = parser.parse_args()
     pictures, judged = photographs(args.side)
     print("transform          parameters   bits   PSNR | round  bits   PSNR  changed latents")
-    for name, build in (("right-invertible", RightInvertible), ("strided", lambda: Strided(45))):
+    for name, build in (("right-invertible", RightInvertible), ("strided", lambda: Strided(102))):
         torch.manual_seed(0)
         codec = Codec(build())
         seconds = train(codec, pictures, args.steps, args.weight)
