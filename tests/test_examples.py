@@ -5,25 +5,35 @@ import subprocess
 import sys
 from pathlib import Path
 
+import processes
 import pytest
 from PIL import Image
 
+pytestmark = [pytest.mark.slow, processes.needs_fork]
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
+@pytest.fixture(autouse=True)
+def _copies(monkeypatch):
+    """The commands that an example starts are copies too."""
+    honest = subprocess.run
+
+    def start(command, **more):
+        if command[:3] != [sys.executable, "-m", "wic_layers"]:
+            return honest(command, **more)
+        done = processes.wic(*command[3:], folder=more["cwd"])
+        done.check_returncode()
+        return done
+
+    monkeypatch.setattr(subprocess, "run", start)
+
+
 def run(name, folder, *arguments):
-    done = subprocess.run(
-        [sys.executable, EXAMPLES / name, *arguments],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=300,
-    )
+    done = processes.script(EXAMPLES / name, *arguments, folder=folder)
+    assert done.returncode == 0, done.stderr
     return done.stdout
 
 
-@pytest.mark.slow
 def test_freia_channel_change(tmp_path):
     for needed in ("FrEIA", "skimage"):
         pytest.importorskip(needed)
@@ -33,7 +43,6 @@ def test_freia_channel_change(tmp_path):
     assert Image.open(tmp_path / "a.png").size == (2 * 320 + 160 + 20, 320)
 
 
-@pytest.mark.slow
 def test_normflows_glow(tmp_path):
     for needed in ("normflows", "skimage", "matplotlib"):
         pytest.importorskip(needed)
@@ -47,7 +56,6 @@ def test_normflows_glow(tmp_path):
     assert (tmp_path / "b" / "b.png").is_file()
 
 
-@pytest.mark.slow
 def test_packing(tmp_path):
     pytest.importorskip("skimage")
     printed = run("packing.py", tmp_path, "--out", "p", "--tasks", "stereo", "clip-3-x2")
@@ -59,7 +67,6 @@ def test_packing(tmp_path):
         assert min(picture.size) > 300
 
 
-@pytest.mark.slow
 def test_limits(tmp_path):
     pytest.importorskip("skimage")
     run("limits.py", tmp_path, "--out", "l")
@@ -67,7 +74,6 @@ def test_limits(tmp_path):
         assert min(picture.size) > 300
 
 
-@pytest.mark.slow
 def test_injective_flow(tmp_path):
     for needed in ("normflows", "sklearn", "matplotlib"):
         pytest.importorskip(needed)

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import processes
 import pytest
 import torch
 from PIL import Image
@@ -98,17 +99,13 @@ def test_the_readmes_python_runs(name, tmp_path, monkeypatch):
         exec(compile(block, name, "exec"), {})
 
 
+@processes.needs_fork
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["irn", "hinet", "dlv", "iicnet"])
 def test_examples_run(name, tmp_path):
     pytest.importorskip("skimage")
-    done = subprocess.run(
-        [
-            sys.executable, "-m", f"integrations.{name}.example", "--steps", "3",
-            "--out", tmp_path / "a.png",
-        ],
-        cwd=INTEGRATIONS.parent, capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
+    words = ("--steps", 3, "--out", tmp_path / "a.png")
+    done = processes.module(f"integrations.{name}.example", *words, folder=ROOT)
     assert done.returncode == 0, done.stderr
     expected = "dB; a pixel changes by" if name == "dlv" else "| upgraded, after 3 steps |"
     assert expected in done.stdout

@@ -62,15 +62,15 @@ def assert_equal(a, b):
 @pytest.mark.slow
 @pytest.mark.no_cover
 def test_a_short_training_learns(images, tmp_path):
-    """400 steps gain at least 15 dB in both pictures, and what comes back passes bicubic's."""
+    """200 steps gain at least 15 dB in both pictures, and what comes back passes bicubic's."""
     whole = torch.tensor(images[0][60:188, 60:188]).permute(2, 0, 1)[None] / 255
     task = TASKS["rescaling-x2"]
     enlarged = torch.nn.functional.interpolate(
         task.reference(whole), scale_factor=2, mode="bicubic"
     )
     bicubic = psnr(quantize(enlarged), whole)
-    chosen = settings(steps=400, batch=4, warmup=20, learning_rate=2e-3, every=400)
-    model = network(size="small")
+    chosen = settings(steps=200, batch=4, warmup=20, learning_rate=4e-3, every=200)
+    model = start()
     before = Judgement(model, task, whole)
     fit(images, tmp_path / "run", chosen, model=model)
     after = Judgement(model, task, whole)
@@ -164,9 +164,18 @@ def test_a_stopped_training_resumes_to_the_same_weights(images, tmp_path, killed
     assert whole == cut
 
 
-def _train_on(images, folder, chosen, resume):
+def _train_on(images, folder, chosen, resume, told, most):
+    """Tells of every step; after ``most`` of them it only waits to be killed."""
     torch.set_num_threads(1)
-    fit(images, folder, chosen, model=start(), resume=resume)
+    taken = []
+
+    def report(step, *_):
+        told.send(step)
+        taken.append(step)
+        if len(taken) == most:
+            time.sleep(300)
+
+    fit(images, folder, chosen, model=start(), resume=resume, report=report)
 
 
 @pytest.mark.slow
@@ -175,8 +184,10 @@ def test_killed_at_twenty_random_moments(images, tmp_path):
     """SIGKILL, wherever it hits: the training goes on from a whole checkpoint to the same end."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    chosen = settings(steps=600, crop=16, batch=1, every=5)
+    chosen = settings(steps=150, crop=16, batch=1, every=2)
+    began = time.perf_counter()
     expected = fit(images, tmp_path / "whole", chosen, model=start())
+    two_steps = 2 * (time.perf_counter() - began) / 150  # and a checkpoint
     torch.set_num_threads(threads)
     folder, chance = tmp_path / "cut", random.Random(0)
     folder.mkdir()
@@ -188,21 +199,30 @@ def test_killed_at_twenty_random_moments(images, tmp_path):
             at = torch.load(folder / engine.CHECKPOINT, weights_only=True)["guard"]["steps"]
             assert at >= resumed_from
             resumed_from = at
-        process = context.Process(target=_train_on, args=(images, folder, chosen, resume))
+        ours, theirs = context.Pipe(duplex=False)
+        most = 6 if kills < 20 else None
+        process = context.Process(
+            target=_train_on, args=(images, folder, chosen, resume, theirs, most)
+        )
         process.start()
-        process.join(0.1 + 0.3 * chance.random() if kills < 20 else 300)
-        if not process.is_alive():
+        theirs.close()
+        if kills == 20:
+            process.join(300)
             break
+        for _ in range(chance.randrange(1, 5)):
+            assert ours.poll(300)
+            ours.recv()
+        time.sleep(two_steps * chance.random())
         os.kill(process.pid, signal.SIGKILL)
         process.join()
         kills += 1
         time.sleep(0.01)
     assert process.exitcode == 0
-    assert kills == 20
+    assert resumed_from > 20
     state = torch.load(folder / engine.CHECKPOINT, weights_only=True)
     for name, tensor in expected.state_dict().items():
         assert torch.equal(state["model"][name], tensor), name
-    assert [row["step"] for row in rows_of(folder)] == list(range(5, 601, 5))
+    assert [row["step"] for row in rows_of(folder)] == list(range(2, 151, 2))
 
 
 def poison(monkeypatch, step, times):
