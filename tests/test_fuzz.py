@@ -15,7 +15,7 @@ from strangers.drawing import mutated
 from wic_layers import cli
 from wic_layers.models import WIN
 
-FILES = 600
+FILES = 250
 
 
 @pytest.fixture(scope="module")
