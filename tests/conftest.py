@@ -1,5 +1,6 @@
 """A seed of its own for every test, hypothesis without chance or deadlines, and ``wic``."""
 
+import functools
 import os
 
 import pytest
@@ -38,6 +39,16 @@ def _own_pickles():
     with pytest.MonkeyPatch.context() as patch:
         if _pickles.why_not_safe(torch.__version__):
             patch.setattr(_pickles, "why_not_safe", lambda version: "")
+        yield
+
+
+@pytest.fixture(scope="session")
+def one_registry():
+    """torch reads its hundreds of operators for ONNX once, and not for every file again."""
+    exporter = pytest.importorskip("torch.onnx._internal.exporter._registration")
+    read_once = functools.cache(exporter.ONNXRegistry.from_torchlib)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(exporter.ONNXRegistry, "from_torchlib", staticmethod(read_once))
         yield
 
 

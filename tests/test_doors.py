@@ -205,7 +205,7 @@ def changed(state, *path, to=None):
 
 
 def test_a_checkpoint_that_is_damaged_inside_says_what_is_wrong(tmp_path):
-    from fuzz import Trainings
+    from strangers.networks import Trainings
 
     door = Trainings(tmp_path)
     state = door.state

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -21,12 +22,13 @@ from torch import nn
 
 from wic_layers import cli
 from wic_layers.codec.running import forward_pixels
-from wic_layers.deploy import export, export_onnx, export_program, fuse
+from wic_layers.deploy import OPSET, export, export_onnx, export_program, fuse
 from wic_layers.errors import WICArgumentError, WICDependencyError, WICError, WICFileError
 from wic_layers.models import IRN, WIN, WINNaive
 from wic_layers.tasks import TASKS
 
 pytest.importorskip("onnxruntime")
+pytestmark = pytest.mark.usefixtures("one_registry")
 
 
 class Tiny:
@@ -173,9 +175,18 @@ def test_errors(call, error, match):
 
 
 def test_nothing_is_left_where_writing_fails(tmp_path, monkeypatch):
+    """Whatever was to be written: an empty graph in place of the network's."""
+
     def full(*_):
         raise OSError(28, "No space left on device")
 
+    ports = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.UINT8, ["a", "b", 3])
+             for name in ("photo", "small")]  # fmt: skip
+    node = onnx.helper.make_node("Identity", ["photo"], ["small"])
+    graph = onnx.helper.make_graph([node], "graph", ports[:1], ports[1:])
+    empty = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", OPSET)])
+    monkeypatch.setattr(export, "_program", lambda *_: None)
+    monkeypatch.setattr(torch.onnx, "export", lambda *_, **__: SimpleNamespace(model_proto=empty))
     monkeypatch.setattr(os, "replace", full)
     monkeypatch.setattr(os, "link", full)
     with pytest.raises(WICFileError, match="cannot be written: No space left"):

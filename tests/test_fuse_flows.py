@@ -159,6 +159,7 @@ DECODERS = {
 }  # fmt: skip
 
 
+@pytest.mark.usefixtures("one_registry")
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "precision"),
@@ -215,6 +216,7 @@ def wrong():
 """
 
 
+@pytest.mark.usefixtures("one_registry")
 @pytest.mark.slow
 @pytest.mark.no_cover
 def test_the_command_exports_a_model_of_a_python_file(tmp_path, monkeypatch, capsys):

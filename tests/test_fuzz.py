@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from fuzz import mutated
 from PIL import Image
 from skimage import data
+from strangers.drawing import mutated
 
 from wic_layers import cli
 from wic_layers.models import WIN
 
-FILES = 600
+FILES = 250
 
 
 @pytest.fixture(scope="module")

@@ -256,8 +256,13 @@ def judged(task, network, images):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("channel_squeeze", [False, True])
-@pytest.mark.parametrize("name", ["stereo", "zoom-x2", "layers", "clip-3-x2"])
+@pytest.mark.parametrize(
+    ("name", "channel_squeeze"),
+    [
+        ("stereo", False), ("stereo", True), ("zoom-x2", True), ("layers", False),
+        ("clip-3-x2", False), ("clip-3-x2", True),
+    ],
+)  # fmt: skip
 def test_a_network_learns_its_task(name, channel_squeeze, tmp_path):
     """Small weights of its own for a real picture; the stereo pair is from a camera."""
     task = TASKS[name]

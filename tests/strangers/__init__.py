@@ -1,0 +1,1 @@
+"""Files of strangers, by the doors that they come through; see ``make fuzz``."""
