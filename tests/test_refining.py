@@ -10,7 +10,8 @@ from skimage import data
 from torch import nn
 
 from wic_layers import cli, tasks
-from wic_layers.codec.refining import MOMENTUM, RATE, refine
+from wic_layers.cli.command import refining_steps
+from wic_layers.codec.refining import BEST, MOMENTUM, RATE, refine
 from wic_layers.codec.running import (
     backward_pixels,
     forward_pixels,
@@ -134,3 +135,11 @@ def test_a_small_secret_is_not_given_for_its_padding(place):
     tiled = forward_pixels(task, network, x, [(16, 16)], refine=5, tile=64)
     (back,) = backward_pixels(task, network, tiled, [(16, 16)])
     assert psnr(back, secret) > found[0] + 0.1
+
+
+def test_best_is_a_number_of_steps_and_other_words_are_refused(capsys):
+    assert refining_steps("best") == BEST == 24
+    assert refining_steps("3") == 3
+    with pytest.raises(SystemExit):
+        cli.main(["down", "a.png", "-o", "small.png", "--refine", "more"])
+    assert "a number of steps, or best; got 'more'" in capsys.readouterr().err

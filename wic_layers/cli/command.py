@@ -23,6 +23,7 @@ __all__ = [
     "complain",
     "path",
     "print_line",
+    "refining_steps",
     "sentence_of",
 ]
 
@@ -66,6 +67,24 @@ def path(text: str) -> Path:
     if not text:  # such as a variable of a shell that is not set; Path("") would be this folder
         raise argparse.ArgumentTypeError("expected a path; got an empty text")
     return Path(text)
+
+
+def refining_steps(text: str) -> int:
+    """Returns the number of steps that a word stands for, ``best`` too.
+
+    Raises:
+        argparse.ArgumentTypeError: If it stands for none.
+    """
+    from wic_layers.codec.refining import BEST
+
+    if text == "best":
+        return BEST
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"expected a number of steps, or best; got {text!r}"
+        ) from None
 
 
 class Output(argparse.Action):

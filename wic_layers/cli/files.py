@@ -11,12 +11,13 @@ from pathlib import Path
 
 from wic_layers.cli.batch import convert_all, write_all
 from wic_layers.cli.beside import say_left_out
-from wic_layers.cli.command import Command, Output, path, print_line
+from wic_layers.cli.command import Command, Output, path, print_line, refining_steps
 from wic_layers.cli.jobs import Job, make_folder, plan
 from wic_layers.cli.presets import check_usable
 from wic_layers.cli.reporting import as_json, backward_line, forward_line, times
 from wic_layers.codec import Codec, Options, Written
 from wic_layers.codec.file_verbs import pack_clip
+from wic_layers.codec.refining import BEST
 from wic_layers.codec.surviving import preset_through
 from wic_layers.errors import WICArgumentError
 from wic_layers.pictures import is_clip
@@ -79,10 +80,10 @@ class Conversion:
             "--weights", metavar="FOLDER", type=path, help="weights to use instead of a preset's"
         )
         if self.is_forward:
-            add("--refine", metavar="N", type=int, default=0,
-                help="improve the result for this image in N steps, such as 20: more comes back, "
-                "and it looks as before; each takes about three times as long as the network "
-                "(default 0)")  # fmt: skip
+            add("--refine", metavar="N", type=refining_steps, default=0,
+                help=f"improve the result for this image in N steps, or best ({BEST}, after which "
+                "nothing is gained): more comes back, and it looks as before; each takes about "
+                "three times as long as the network (default 0)")  # fmt: skip
             add("--check", choices=("all", "some", "none"), default="some",
                 help="how much of a result is run backwards to say what comes back: all, some "
                 "tiles where it has more than two megapixels (default), or none")  # fmt: skip
