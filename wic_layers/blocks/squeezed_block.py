@@ -16,7 +16,7 @@ class SqueezedBlock(CouplingNet):
 
     Squares of ``factor`` by ``factor`` pixels are made channels, and the result's channels squares
     again. So it has several times the parameters of a :class:`~wic_layers.blocks.DenseBlock` with
-    as many operations, sees farther, and learns more in equal time (``benchmarks/structures.py``).
+    as many operations, and sees farther; ``benchmarks/structures.py`` compares what both learn.
     Sides that ``factor`` does not divide are filled with zeros.
 
     Args:
