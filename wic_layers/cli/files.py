@@ -82,7 +82,7 @@ class Conversion:
         if self.is_forward:
             add("--refine", metavar="N", type=refining_steps, default=0,
                 help=f"improve the result for this image in N steps, or best ({BEST}, after which "
-                "nothing is gained): more comes back, and it looks as before; each takes about "
+                "little is gained): more comes back, and it looks as before; each takes about "
                 "three times as long as the network (default 0)")  # fmt: skip
             add("--check", choices=("all", "some", "none"), default="some",
                 help="how much of a result is run backwards to say what comes back: all, some "

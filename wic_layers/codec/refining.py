@@ -14,7 +14,7 @@ from wic_layers.tasks.base import Task
 __all__ = ["BEST", "refine"]
 
 BEST = 24
-"""Steps after which no more is gained (``benchmarks/refining.py``)."""
+"""Steps after which little is gained (``benchmarks/refining.py``)."""
 
 RATE, MOMENTUM = 0.03 / 255, 0.9  # a step's root mean square, falling to none; Nesterov's
 CLOSENESS = 2.0  # how much a forward picture that moves away from its reference counts
