@@ -1,6 +1,8 @@
 """What is public: the names that ``dir()`` and editors show, and the types of weights' names."""
 
 import importlib
+import subprocess
+import sys
 from typing import get_args
 
 import pytest
@@ -59,3 +61,11 @@ def test_names_of_weights_have_the_type_of_their_network():
         assert sorted(get_args(names)) == sorted(expected)
     others = {PRESETS[name].network for name in PRESETS if PRESETS[name].has_weights}
     assert others <= of.keys()
+
+
+def test_a_command_does_not_wait_for_torchs_compiler():
+    """It takes 70 MB and seconds to load, and files need nothing of it."""
+    loaded = (
+        "import sys, wic_layers.cli, wic_layers.tasks; sys.exit('torch._dynamo' in sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", loaded], check=True, timeout=60)

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch._compile import _disable_dynamo
 
 from wic_layers.codec.attacks import Attack, attacks
 from wic_layers.codec.smooth import smoothed
@@ -87,7 +88,7 @@ class Lossy(Carrier):
         through = _attacked(pictures, self._drawn(len(pictures)))
         return through.view(plain.shape).to(plain.device)
 
-    @torch.compiler.disable
+    @_disable_dynamo  # as torch.compiler.disable, which would load the compiler here and now
     def through(self, x: Tensor) -> Tensor:
         drawn = self._drawn(len(x))
         real = _attacked(EightBit().pixels(x.detach()).cpu(), drawn).to(x) / 255
