@@ -67,7 +67,7 @@ class Codec:
             default the first task's own preset, and for files what they say.
         device: Where a network that is loaded runs; the CPU by default.
         tile: Side of the tiles, in pixels of the large picture, in which an image is run; by
-            default as large as a quarter of a gigabyte allows. Tiles overlap by what the
+            default as large as 200 megabytes allow. Tiles overlap by what the
             network sees, so that they change nothing but the memory that is needed.
         fast: Run the couplings of a network that is loaded in bfloat16, about twice as fast where
             the machine has it.

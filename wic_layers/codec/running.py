@@ -184,8 +184,8 @@ def forward_pixels(
         x: The images as :meth:`~wic_layers.tasks.Task.packed` gives them, uint8 (C, H, W).
         sizes: The (width, height) of each image that comes back, for ``refine``; all of it when
             None.
-        tile: Side of the tiles in pixels of the large picture; by default as large as a
-            quarter of a gigabyte allows. See :class:`~wic_layers.codec.tiles.Tiling`.
+        tile: Side of the tiles in pixels of the large picture; by default as large as
+            200 megabytes allow. See :class:`~wic_layers.codec.tiles.Tiling`.
         progress: Called after every tile.
         rounded: Whether the picture is rounded to 8 bits, as every file is; without, it is what
             papers judge that have no file.

@@ -23,7 +23,8 @@ Progress: TypeAlias = Callable[[int, int], None]
 """Called after every tile with the number of tiles that are done and of all."""
 
 _WHOLE = 2 * 3 * 2**24  # a side that no image has
-_MOST_BYTES = 2**28  # of activations at once, where no tile is asked for
+_MOST_BYTES = 3 * 2**26  # of activations at once, where no tile is asked for
+_MOST_WITH_GRADIENTS = 2**32  # tiles far smaller than what they have to see take for ever
 
 
 @dataclass(frozen=True)
@@ -74,8 +75,8 @@ class Tiling:
             if tile < 1:
                 raise WICArgumentError(f"Expected a tile of at least 1 pixel a side; got {tile}.")
             return cls(_up_to(tile, multiple), overlap, task.scale)
-        if with_gradients:  # tiles that are far smaller than what they have to see take for ever
-            most = 16 * _MOST_BYTES / _bytes_with_gradients(network, task.channels[0])
+        if with_gradients:
+            most = _MOST_WITH_GRADIENTS / _bytes_with_gradients(network, task.channels[0])
         else:
             most = _MOST_BYTES / _bytes_per_pixel(network, task.channels[0])
         if area <= most:
