@@ -1,5 +1,6 @@
 """What travels beside pixels: the chunk and its parts, opacity, metadata; and grey photographs."""
 
+import base64
 import importlib
 from dataclasses import replace
 from importlib.util import find_spec
@@ -405,3 +406,23 @@ def test_a_phones_folder_goes_there_and_back_by_two_commands(photos, weights, ca
     for name in pictures:
         back = read_layer(photos / "back" / Path(name).with_suffix(".png"))
         assert size_of(back) == size_of(read_layer(photos / "phone" / name))
+
+
+# 64 x 64 pixels of 10 bits, grey, written by SVT-AV1
+TEN_BITS = (
+    "0000WW^{RQVRmU|00000VRmU|ZE0pPZE0a<O+hh20002_ZDn*}000000000lXk=`10000000000aA{+700000000"
+    "0000000P-$ayb#i4$VQyq>WpV%j000hfX>@G>000000RR919%*cEV*mgE07L))0RRC20003100AKY000{R001ayX"
+    ">Mi!000000RR918fk83WdZ;I000310AY48F+*=`Z*l+t003%faB^?}002vAaAR)(000zeb8uw<00000002M$002M"
+    "$000nhX?SS>000033JMAU000bOb}>VN089V?000wXZ)|dIV{CW;0ssO40ssI202gU+ZD9Za00000009621OWnr1O"
+    "Na4BW+}1bP5Up00087|BYWb2r>;20J;JTEKxxK00;ns"
+)
+
+
+def test_avif_of_ten_bits_is_not_cut_without_a_word(tmp_path):
+    eight, ten = tmp_path / "8.avif", tmp_path / "10.avif"
+    Image.new("RGB", (16, 12), (200, 90, 20)).save(eight, quality=90)
+    ten.write_bytes(base64.b85decode(TEN_BITS))
+    assert read_image(eight).shape == (3, 12, 16)
+    with pytest.raises(WICFileError, match="more than 8 bits per channel"):
+        read_image(ten)
+    assert read_image(ten, reduce_depth=True).shape == (3, 64, 64)

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 __all__ = ["check_depth", "in_eight_bits"]
 
+_HEAD = 2**16  # bytes of a file, in which its description stands
+
 
 def check_depth(image: Image.Image, name: str) -> None:
     """Refuses an image of more than 8 bits."""
@@ -24,6 +26,8 @@ def check_depth(image: Image.Image, name: str) -> None:
         is_deep = max(tags.get(tiff.BITS, (8,))) > 8
     elif image.format == "PNG":  # Pillow would cut it to 8 bits without a word
         is_deep = any(";16" in str(tile[3]) for tile in getattr(image, "tile", ()))
+    elif image.format == "AVIF":  # and there
+        is_deep = _is_deep_avif(getattr(image, "filename", "") or name)
     else:  # pillow-heif would, too
         is_deep = image.info.get("bit_depth", 8) > 8
     if is_deep or image.mode.startswith(("I", "F")):
@@ -31,6 +35,17 @@ def check_depth(image: Image.Image, name: str) -> None:
             f"{name} has more than 8 bits per channel, which would be lost; take the upper 8 of "
             f"them by --reduce-depth (reduce_depth=True), or convert it first."
         )
+
+
+def _is_deep_avif(path: str) -> bool:
+    """Whether an AVIF file has 10 or 12 bits, by a flag in its box ``av1C``."""
+    try:
+        with open(path, "rb") as file:
+            head = file.read(_HEAD)
+    except OSError:  # such as one that was read from memory
+        return False
+    flags = head[head.find(b"av1C") :][6:7]
+    return b"av1C" in head and bool(flags) and bool(flags[0] & 0x40)
 
 
 def in_eight_bits(
@@ -48,7 +63,8 @@ def in_eight_bits(
     try:
         check_depth(image, str(path))
     except WICFileError:
-        is_reduced = _take_byte(image, is_high=True)
+        has_bytes = image.format in ("PNG", "TIFF")  # others reach Pillow with 8 bits
+        is_reduced = has_bytes and _take_byte(image, is_high=True)
         if reduce_depth:
             # Pillow itself has left out the lower bytes of what it holds in such a mode
             if not is_reduced and image.mode.startswith(("I", "F")):
