@@ -84,7 +84,7 @@ def test_hide_and_reveal_files(photographs):
     assert np.array_equal(np.asarray(back), pixels(elsewhere / "out.png"))
     done = wic("hide", "cover.png", "secret.png", "-o", "stego.jpg", folder=photographs)
     assert done.returncode == 2
-    assert "lossy compression, which destroys what is hidden" in done.stderr
+    assert "lossy compression, which destroys what it holds" in done.stderr
 
 
 @pytest.mark.parametrize(("scale", "least"), [("2", 33), ("4", 25)])

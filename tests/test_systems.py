@@ -12,8 +12,7 @@ from wic_layers.cli import jobs
 from wic_layers.errors import WICFileError
 
 PACKAGE = Path(__file__).parents[1] / "wic_layers"
-OTHERS = ("os.open", "Image.open", "pillow.open", "av.open")
-_OTHERS = ("os.open", "Image.open", "pillow.open", "av.open")
+OTHERS = ("os.open", "Image.open", "pillow.open", "import_pillow().open", "av.open")
 
 
 @pytest.fixture

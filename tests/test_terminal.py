@@ -22,7 +22,7 @@ from wic_layers import tasks
 from wic_layers._text import abridged, printable
 from wic_layers.cli import command
 from wic_layers.codec import codec as codec_module
-from wic_layers.codec import work
+from wic_layers.codec import returning, target, work
 from wic_layers.models import WINNaive
 from wic_layers.models.card import card_of
 from wic_layers.pictures import read_image, size_of, write_png
@@ -184,7 +184,7 @@ def test_a_batch_that_goes_on(wic):
 
 def test_several_images_of_a_file_are_there_when_the_first_is(wic, monkeypatch):
     wic("hide a.png b.png b.png -o s.png --weights h2")
-    write = codec_module.write_png
+    write = returning.write_png
 
     def interrupted(image, target, **keywords):
         if target.name == "t-1.png":
@@ -192,7 +192,7 @@ def test_several_images_of_a_file_are_there_when_the_first_is(wic, monkeypatch):
         write(image, target, **keywords)
 
     with monkeypatch.context() as patch:
-        patch.setattr(codec_module, "write_png", interrupted)
+        patch.setattr(returning, "write_png", interrupted)
         assert wic("reveal s.png -o t.png --weights h2")[0] == 130
     assert [name for name in os.listdir() if name.startswith("t-")] == ["t-2.png"]
     Path("t-2.png").unlink()
@@ -266,13 +266,13 @@ def test_one_bar_for_all_files(wic, monkeypatch):
     Path("in/b.png").write_text("no image")
     Image.fromarray(data.coffee()[:160, :240]).save("in/c.png")
     Image.fromarray(data.coffee()[:16, :24]).save("in/d.png")
-    terminal, write = Terminal(), codec_module.write_png
+    terminal, write = Terminal(), target.write_png
 
     def warning(*args, **keywords):
         print("from a library", file=sys.stderr)
         write(*args, **keywords)
 
-    monkeypatch.setattr(codec_module, "write_png", warning)
+    monkeypatch.setattr(target, "write_png", warning)
     monkeypatch.setattr(sys, "stderr", terminal)
     code, *_ = wic("down in -o out")
     assert sys.stderr is terminal
