@@ -70,11 +70,13 @@ class Wide(nn.Module):
         return 2 * (2 + self.depth * (self.size // 2)) + 1
 
     def forward(self, x: Tensor) -> Tensor:
-        features = self.first(nn.functional.pixel_unshuffle(x, 2))
+        height, width = x.shape[-2:]
+        filled = nn.functional.pad(x, (0, width % 2, 0, height % 2))
+        features = self.first(nn.functional.pixel_unshuffle(filled, 2))
         features = features.contiguous(memory_format=torch.channels_last)
         for spatial, mix in zip(self.spatial, self.mix, strict=True):
             features = features + mix(spatial(features))
-        return nn.functional.pixel_shuffle(self.last(features), 2)
+        return nn.functional.pixel_shuffle(self.last(features), 2)[..., :height, :width]
 
 
 class Skipped(SqueezedBlock):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from itertools import count, takewhile
 from typing import TYPE_CHECKING, TypeVar, cast
 
@@ -46,6 +47,20 @@ class CouplingNet(nn.Module):
         self.slope = slope
         self._inference_dtype: torch.dtype | None = None
         self._cache = KernelCache()  # of weights in that dtype
+
+    def add_convolutions(
+        self, widths: Sequence[tuple[int, int]], start: Callable[[Tensor], object]
+    ) -> None:
+        """Adds convolutions of so many inputs and results; the last one is zero at the start.
+
+        ``start`` draws the weights of the others.
+        """
+        for index, (inputs, outputs) in enumerate(widths, start=1):
+            conv = nn.Conv2d(inputs, outputs, 3, padding=1)
+            (start if index < len(widths) else nn.init.zeros_)(conv.weight)
+            if conv.bias is not None:
+                nn.init.zeros_(conv.bias)
+            self.add_module(f"conv{index}", conv)
 
     @property
     def reach(self) -> int:

@@ -39,18 +39,11 @@ class DenseBlock(CouplingNet):
         self, in_channels: int, out_channels: int, growth: int = 32, slope: float = 0.2
     ) -> None:
         super().__init__(slope)
-        for index in range(1, 6):
-            width = in_channels + (index - 1) * growth
-            conv = nn.Conv2d(width, growth if index < 5 else out_channels, 3, padding=1)
-            if index < 5:
-                nn.init.xavier_normal_(conv.weight)
-                with torch.no_grad():
-                    conv.weight.mul_(0.1)
-            else:
-                nn.init.zeros_(conv.weight)
-            if conv.bias is not None:
-                nn.init.zeros_(conv.bias)
-            self.add_module(f"conv{index}", conv)
+        widths = [
+            (in_channels + index * growth, growth if index < 4 else out_channels)
+            for index in range(5)
+        ]
+        self.add_convolutions(widths, _start_small)
 
     @property
     def reach(self) -> int:
@@ -101,6 +94,12 @@ class DenseBlock(CouplingNet):
         features = _pad_channels(features, _block_size(x.device.type, dtype))
         out, _ = _convolved(features, self.slope, parameters, F.leaky_relu_)
         return out[:, : self.convolutions()[-1].out_channels].to(x.dtype)
+
+
+def _start_small(weight: Tensor) -> None:
+    nn.init.xavier_normal_(weight)
+    with torch.no_grad():
+        weight.mul_(0.1)
 
 
 def _parameters(convolutions: list[nn.Conv2d]) -> list[Tensor]:

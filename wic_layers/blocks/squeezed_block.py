@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from functools import partial
+from itertools import pairwise
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -54,15 +57,7 @@ class SqueezedBlock(CouplingNet):
         self.cell = factor
         inputs, outputs = in_channels * factor**2, out_channels * factor**2
         widths = [inputs, *[width] * (depth - 1), outputs]
-        for index in range(1, depth + 1):
-            conv = nn.Conv2d(widths[index - 1], widths[index], 3, padding=1)
-            if index < depth:
-                nn.init.kaiming_normal_(conv.weight, slope)
-            else:
-                nn.init.zeros_(conv.weight)
-            if conv.bias is not None:
-                nn.init.zeros_(conv.bias)
-            self.add_module(f"conv{index}", conv)
+        self.add_convolutions(list(pairwise(widths)), partial(nn.init.kaiming_normal_, a=slope))
 
     @property
     def reach(self) -> int:
