@@ -15,7 +15,7 @@ import yaml
 from PIL import Image
 
 from wic_layers.errors import WICArgumentError, WICError, WICFileError
-from wic_layers.models import PRESETS, WIN, from_pretrained
+from wic_layers.models import PRESETS, WIN, WINNaive, from_pretrained
 from wic_layers.pictures import find_images
 from wic_layers.tasks import TASKS
 from wic_layers.training import Objective, Photographs, Settings
@@ -79,8 +79,19 @@ def test_command_starts_from_weights(folder, tmp_path):
     tuned = from_pretrained(out).state_dict()
     for name, tensor in from_pretrained(weights).state_dict().items():
         assert torch.equal(tuned[name], tensor), name
-    with pytest.raises(WICArgumentError, match=r"--start with weights of hiding-2-tiny.*-1-tiny"):
+    with pytest.raises(WICArgumentError, match=r"--start with .* as hiding-2-tiny, .*-1-tiny"):
         command("hiding-2-tiny", *given, "--force")
+
+
+def test_weights_start_the_same_network_through_jpeg(folder, tmp_path):
+    start = WINNaive.from_preset("rescaling-x2-naive-tiny")
+    weights, out = start.save_pretrained(tmp_path / "weights"), tmp_path / "run"
+    given = ("--data", folder, *FEW, "--start", weights, "--through", "--lr", 0)
+    assert command("rescaling-x2-jpeg-naive-tiny", "-o", out, *given) == 0
+    tuned = from_pretrained(out)
+    assert tuned.preset == "rescaling-x2-jpeg-naive-tiny"
+    for name, tensor in from_pretrained(weights).state_dict().items():
+        assert torch.equal(tuned.state_dict()[name], tensor), name
 
 
 @pytest.mark.parametrize(

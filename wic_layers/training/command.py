@@ -166,11 +166,11 @@ def _network(settings: Settings, *, resume: bool) -> Network:
     model.colours = check_colours(settings.colours or "RGB")
     if settings.start is not None and not resume:  # else all weights come from the checkpoint
         start = from_pretrained(settings.start)
-        if (start.preset, start.config) != (model.preset, model.config):
+        if (type(start), start.task, start.config) != (type(model), model.task, model.config):
             raise WICArgumentError(
-                f"Expected --start with weights of {settings.preset}, with the same completion; "
-                f"{settings.start} holds those of {start.preset or 'a changed preset'} with "
-                f"{start.config.get('completion')!r}."
+                f"Expected --start with weights of the same task and structure as "
+                f"{settings.preset}, with the same completion; {settings.start} holds those of "
+                f"{start.preset or 'a changed preset'} with {start.config.get('completion')!r}."
             )
         if start.colours != model.colours:
             raise WICArgumentError(
