@@ -1,10 +1,13 @@
 """What ``--refine`` brings: steps against PSNR and time, for x2, hiding and decolorization.
 
     python benchmarks/refining.py FOLDER [--steps 6 12 24 48] [--crop 128] [--most 6]
+    python benchmarks/refining.py FOLDER --limits --most 3
 
 The middle of every picture in FOLDER; the next one is hidden in it. PSNR in RGB through 8 bits, of
 the forward picture against its reference and of what comes back; mean of the pictures, and the
 least and the most that one of them gains. Time in runs of the network forward, alternating.
+``--limits`` asks of x2 what it is that limits it: the rounding, the picture's closeness to its
+reference, the steps, where they start, or else what the network's way back can make at all.
 """
 
 from __future__ import annotations
@@ -13,10 +16,13 @@ import argparse
 import statistics
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from wic_layers.codec import refining
+from wic_layers.codec.carrier import CARRIER
 from wic_layers.codec.running import (
     backward_pixels,
     forward_pixels,
@@ -27,6 +33,24 @@ from wic_layers.pictures import as_pixels, find_images, psnr, read_image, size_o
 from wic_layers.tasks import TASKS
 
 NAMES = ("rescaling-x2", "hiding-1", "decolorization")
+
+
+class Unrounded:
+    """A picture with all digits of its pixels."""
+
+    through = staticmethod(lambda x: x)
+    pixels = staticmethod(lambda x: x.clamp(0, 1) * 255)
+
+
+# what limits it: the picture's way, its closeness, and steps, of so many times their usual length
+LIMITS: dict[str, tuple[Any, float, int, float, bool]] = {
+    "as it is": (CARRIER, refining.CLOSENESS, 24, 1.0, False),
+    "the picture may be anything": (CARRIER, 0.0, 24, 1.0, False),
+    "the same, more and longer steps": (CARRIER, 0.0, 150, 2.0, False),
+    "no rounding": (Unrounded, refining.CLOSENESS, 24, 1.0, False),
+    "neither, more and longer steps": (Unrounded, 0.0, 150, 2.0, False),
+    "the same, rounded, from bicubic's picture": (CARRIER, 0.0, 150, 2.0, True),
+}
 
 
 def middle(path: Path, side: int) -> Tensor:
@@ -43,10 +67,14 @@ def main() -> None:
     parser.add_argument("--steps", type=int, nargs="+", default=[6, 12, 24, 48])
     parser.add_argument("--crop", type=int, default=128)
     parser.add_argument("--most", type=int, default=6, help="number of pictures")
+    parser.add_argument("--limits", action="store_true", help="what limits it, of x2")
     args = parser.parse_args()
     torch.set_num_threads(1)
     crops = [middle(path, args.crop) for path in find_images(args.folder)]
     crops = crops[:: max(len(crops) // args.most, 1)][: args.most]
+    if args.limits:
+        compare_limits(crops)
+        return
     print("| network | steps | forward picture | what comes back | gained by one | time |")
     print("|---|---|---|---|---|---|")
     for name in NAMES:
@@ -74,6 +102,34 @@ def main() -> None:
                 f"| {min(gains):.2f} to {max(gains):.2f} | {statistics.median(times):.0f} |",
                 flush=True,
             )
+
+
+def compare_limits(crops: list[Tensor]) -> None:
+    """Prints both pictures before and after, each time with another limit taken away."""
+    task, network = load_network([TASKS["rescaling-x2"]], None)
+    usual = refining.CLOSENESS, refining.RATE
+    print("| | forward picture | refined | what comes back | refined |")
+    print("|---|---|---|---|---|")
+    for title, (carrier, closeness, steps, length, from_reference) in LIMITS.items():
+        refining.CLOSENESS, refining.RATE = closeness, length * usual[1]
+        figures = []
+        for crop in crops:
+            x = crop[None].float() / 255
+            with torch.no_grad():
+                reference = task.reference(x)
+                y = reference if from_reference else network(x)
+            refined = refining.refine(task, network, x, y, steps, carrier=carrier)
+            for picture in (y, refined):
+                seen = carrier.pixels(picture).float() / 255
+                with torch.no_grad():
+                    back = network.inverse(seen).clamp(0, 1)
+                figures.append((psnr(seen, reference), psnr(back, x)))
+        means = [
+            statistics.mean(min(one[which], 99.0) for one in figures[state::2])
+            for which in (0, 1) for state in (0, 1)
+        ]  # fmt: skip
+        print(f"| {title} | {' | '.join(f'{mean:.2f}' for mean in means)} |", flush=True)
+    refining.CLOSENESS, refining.RATE = usual
 
 
 if __name__ == "__main__":

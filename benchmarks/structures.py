@@ -39,7 +39,7 @@ from wic_layers.training import Photographs, Settings
 from wic_layers.training.command import pack_middles, split_off
 
 TRIALS = trials.Trials("structures")
-STEPS, BATCH, CROP = 600, 4, 96
+STEPS, BATCH, CROP = 800, 4, 64
 WEIGHTS = {"rescaling-x2": (12.0, 24.0), "hiding-1": (1.0, 2.0)}
 SETS = ("Set5", "Set14", "BSD100", "held out")
 DENSE = "dense blocks"
@@ -115,7 +115,7 @@ def structures() -> dict[str, tuple[int, Subnet]]:
 def build(name: str, task: Task) -> Network:
     """WIN-Naive with Haar of a task, with other networks inside its couplings."""
     number, subnet = structures()[name]
-    inputs, outputs = task.channels
+    inputs, outputs = task.channels[:2]
     model = WINNaive(inputs, outputs, scale=task.scale, couplings=number, growth=1, haar=True)
     for place, block in model.named_children():
         if isinstance(block, AffineCoupling):
@@ -148,7 +148,7 @@ def run(args: argparse.Namespace) -> None:
     chosen, held_out_paths = split_off(find_images(args.photos), 4)
     images = Photographs(chosen, levels=3, smallest=CROP + 32)
     for row in TRIALS.missing(plan(), args.hours):
-        if args.task not in (None, row["task"]):
+        if args.task not in (None, row["task"]) or row["structure"] not in args.structures:
             continue
         task = TASKS[row["task"]]
         held_out = pack_middles(task, Photographs(held_out_paths, smallest=task.multiple))
@@ -249,6 +249,8 @@ def plot(task: str, rows: list[tuple[str, float, list[dict[str, Any]]]]) -> None
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--task", choices=list(WEIGHTS))
+    names = list(structures())
+    parser.add_argument("--structures", nargs="+", choices=names, default=names)
 
 
 if __name__ == "__main__":
