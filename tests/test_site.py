@@ -13,6 +13,7 @@ from wic_layers.cli.program import COMMANDS
 from wic_layers.training import Settings
 
 DOCS = Path(__file__).parents[1] / "docs"
+RESULTS = DOCS.parent / "benchmarks" / "results"
 CELL = re.compile(
     r"^```\{code-cell\} python3\n(?::tags:[^\n]*\n\n)?(.*?)^```$", re.MULTILINE | re.DOTALL
 )
@@ -47,6 +48,37 @@ def test_cards_become_rows_for_each_set(pages):
     card += " (RGB, through 8-bit PNG files)"
     assert pages.judged(card) == [("BSD100 reduced by 2, 50 pairs", "39.00", "34.06, 34.16")]
     assert pages.judged("good: on all") == [("", "good: on all", "")]
+
+
+def test_tables_of_the_findings_are_those_of_the_benchmarks(pages, monkeypatch):
+    """The cells of every article run; a table has the columns that it names, in their order."""
+    matplotlib = pytest.importorskip("matplotlib")
+    matplotlib.use("Agg")
+    monkeypatch.chdir(DOCS / "findings")
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    tables = {}
+    for page in sorted((DOCS / "findings").glob("*.md")):
+        names = {}
+        for cell in CELL.findall(page.read_text(encoding="utf-8")):
+            *lines, last = ast.parse(cell).body
+            exec(compile(ast.Module(lines, []), page.name, "exec"), names)
+            if isinstance(last, ast.Expr):
+                shown = eval(compile(ast.Expression(last.value), page.name, "eval"), names)
+                if hasattr(shown, "_repr_markdown_"):
+                    tables.setdefault(page.stem, []).append(shown)
+            else:
+                exec(compile(ast.Module([last], []), page.name, "exec"), names)
+    importlib.import_module("matplotlib.pyplot").close("all")
+    assert {name: len(own) for name, own in tables.items()} == {
+        "attacker": 1, "carriers": 3, "completions": 2, "optimizers": 1, "random-z": 1,
+        "structure": 1,
+    }  # fmt: skip
+    (own,) = tables["random-z"]
+    heads, _, first, *_ = own.splitlines()
+    assert heads.endswith("| seeds | picture | what comes back | spread | time |")
+    written = (RESULTS / "integrations-equal.md").read_text(encoding="utf-8")
+    cells = next(line.split(" | ") for line in written.splitlines() if "z drawn, as" in line)
+    assert first.split(" | ") == ["| IRN x2", *cells[1:8], cells[-1]]
 
 
 def test_links_lead_to_the_pages_that_show_a_file(pages):
