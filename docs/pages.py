@@ -1,7 +1,7 @@
 """Pages of the site that are made from the code, and links between the repository and the site.
 
 ``generate`` writes parts of pages into ``docs/_generated``: the commands of ``wic``, the settings
-of ``wic train``, the table of weights. Pages include them.
+of ``wic train``, the table of weights, what survives JPEG. Pages include them.
 
 A page of the site that consists of one link to a Markdown file of the repository shows that file;
 links to the file from any page then lead to the page.
@@ -109,7 +109,8 @@ def generate() -> None:
     """Writes all that is generated; a file that stays the same is left as it is."""
     GENERATED.mkdir(exist_ok=True)
     live()
-    for name, text in (("commands", commands()), ("settings", settings()), ("weights", weights())):
+    parts = {"commands": commands(), "settings": settings(), "weights": weights()}
+    for name, text in (parts | {"carriers": carriers()}).items():
         path = GENERATED / f"{name}.md"
         if not path.exists() or path.read_text(encoding="utf-8") != text:
             path.write_text(text, encoding="utf-8")
@@ -177,6 +178,14 @@ def _plain(text: str) -> str:
     """A text of the command line as Markdown, which would read signs in it."""
     escaped = re.sub(r"([*_<>\[\]|])", r"\\\1", text)
     return re.sub(r"(?<![\w-])(--[a-z][a-z-]*)", r"`\1`", escaped)
+
+
+def carriers() -> str:
+    """What survives JPEG, as its benchmark wrote it, one heading lower."""
+    path = ROOT / "benchmarks" / "results" / "carriers.md"
+    if not path.exists():
+        return "Networks that were trained equally are not measured yet: the commands are below.\n"
+    return re.sub(r"^## ", "### ", path.read_text(encoding="utf-8"), flags=re.MULTILINE)
 
 
 def settings() -> str:
