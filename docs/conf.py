@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Callable
@@ -42,6 +43,10 @@ html_theme_options = {
     "light_css_variables": {"color-brand-primary": "#0b5fa5", "color-brand-content": "#0b5fa5"},
     "dark_css_variables": {"color-brand-primary": "#7cc0ff", "color-brand-content": "#7cc0ff"},
 }
+# exporters and kernels tell every step of theirs
+for name in ("onnx_ir", "onnxscript", "traitlets"):
+    logging.getLogger(name).setLevel(logging.WARNING)
+
 pages.EXTRA.mkdir(parents=True, exist_ok=True)
 html_extra_path = [str(pages.EXTRA)]  # the page for the browser, with its networks
 
