@@ -28,6 +28,19 @@ from wic_layers import tasks  # noqa: E402
 
 BACK = {"hide": ("reveal", tasks.reveal_file), "down": ("up", tasks.up_file)}
 BACK["gray"] = ("color", tasks.color_file)
+DROP = """
+const done = arguments[arguments.length - 1];
+fetch("pictures/coffee.jpg").then((response) => response.blob()).then((blob) => {
+  const dataTransfer = new DataTransfer();
+  dataTransfer.items.add(new File([blob], "dropped.jpg", {type: "image/jpeg"}));
+  const place = document.querySelector("#inputs label");
+  place.dispatchEvent(new DragEvent("drop", {dataTransfer, bubbles: true, cancelable: true}));
+}).then(done);
+"""
+SHOWN = """
+const names = [...document.getElementById("file-0").files].map((file) => file.name);
+return [...names, document.querySelectorAll("#inputs label canvas").length];
+"""
 STATUS = "const s = document.getElementById('status'); return [s.className, s.textContent];"
 
 
@@ -106,6 +119,19 @@ def check(browser: Browser, address: str, shots: Path | None) -> None:
                 raise SystemExit(f"{reverse} failed")
 
 
+def check_drop(browser: Browser, address: str) -> None:
+    """A picture that is dropped is drawn, and named as one that was chosen."""
+    browser.do("/url", url=address)
+    browser.run("document.querySelector('#modes [value=down]').click();")
+    browser.run(DROP, "async")
+    end = time.monotonic() + 60
+    while (shown := browser.run(SHOWN)) != ["dropped.jpg", 1]:
+        if time.monotonic() > end:
+            raise SystemExit(f"Of a picture that was dropped the page has {shown}.")
+        time.sleep(0.2)
+    print("a picture that is dropped is drawn and named")
+
+
 def main() -> None:
     """Serves the site and tries its live page."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -119,6 +145,7 @@ def main() -> None:
         browser = Browser(folder)
         try:
             address = f"http://127.0.0.1:{server.server_port}/live/app/live.html"
+            check_drop(browser, address)
             check(browser, address, options.shots)
         finally:
             browser.close()
