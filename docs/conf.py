@@ -61,6 +61,7 @@ nb_execution_timeout = 600
 nb_execution_raise_on_error = True
 nb_execution_show_tb = True
 nb_merge_streams = True
+nb_render_markdown_format = "gfm"  # has tables
 
 autodoc_member_order = "groupwise"
 autodoc_typehints_format = "short"
