@@ -41,7 +41,7 @@ integrations: $(VENV)/dev.stamp
 wheel: $(VENV)/dev.stamp
 	rm -rf build/wheel && mkdir -p build/wheel
 	$(BIN)/python -m build --wheel --outdir build/wheel . > build/wheel.log
-	$(BIN)/python tests/check_wheel.py build/wheel --torch $(TORCH)
+	$(BIN)/python tests/check_wheel.py build/wheel --torch "$(TORCH)"
 
 # what is uploaded, wheel and sdist, each extra in an environment of its own; takes some minutes
 dist: $(VENV)/dev.stamp
@@ -50,7 +50,7 @@ dist: $(VENV)/dev.stamp
 	$(BIN)/pip install -q 'twine>=6' && $(BIN)/twine check --strict build/dist/*
 	for kind in whl tar.gz; do \
 	  mkdir -p build/dist/$$kind && cp build/dist/*.$$kind build/dist/$$kind/ && \
-	  $(BIN)/python tests/check_wheel.py build/dist/$$kind --torch $(TORCH) --extras || exit 1; \
+	  $(BIN)/python tests/check_wheel.py build/dist/$$kind --torch "$(TORCH)" --extras || exit 1; \
 	done
 
 # the types that a user's editor shows, by pyright, which needs an environment of its own

@@ -7,6 +7,7 @@ Run by ``make wheel``; no test of pytest's, as it needs what was built and a min
 import argparse
 import json
 import os
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -34,6 +35,10 @@ print(json.dumps([wic_layers.__file__, wic_layers.__version__, seconds, hosts, e
 SITE = "import sysconfig; print(sysconfig.get_path('purelib'))"
 
 
+class Failed(Exception):
+    """What a command wrote before it failed."""
+
+
 def run(*command: str, cwd: str) -> str:
     done = subprocess.run(
         command, cwd=cwd, capture_output=True, check=False, encoding="utf-8",
@@ -41,7 +46,7 @@ def run(*command: str, cwd: str) -> str:
         env={**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONIOENCODING": "utf-8"},
     )  # fmt: skip
     if done.returncode:
-        sys.exit(f"{' '.join(command)} failed:\n{done.stdout}{done.stderr}")
+        raise Failed(f"{' '.join(command)} failed:\n{done.stdout}{done.stderr}")
     return done.stdout
 
 
@@ -103,7 +108,7 @@ def check_core(package: Path, python: str, folder: str) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("folder", type=Path, help="with one wheel, or one sdist")
-    parser.add_argument("--torch", required=True)
+    parser.add_argument("--torch", required=True, help="as pip takes it, with its options")
     parser.add_argument(
         "--extras", nargs="*", choices=list(EXTRAS), help="each of these, all without a name"
     )
@@ -113,18 +118,29 @@ def main() -> None:
     if package.suffix == ".whl":
         check_contents(package)
     extras = ["cli"] if args.extras is None else args.extras or list(EXTRAS)
+    torch, *options = shlex.split(args.torch)
+    failed = []
     with tempfile.TemporaryDirectory() as folder:
         base = environment(Path(folder) / "torch")
-        run(base, "-m", "pip", "install", "-q", args.torch, "einops>=0.8", cwd=folder)
+        run(base, "-m", "pip", "install", "-q", torch, *options, cwd=folder)
+        run(base, "-m", "pip", "install", "-q", "einops>=0.8", cwd=folder)
         core = environment(Path(folder) / "core", base)
         run(core, "-m", "pip", "install", "-q", str(package), cwd=folder)
         check_core(package, core, folder)
         for extra in extras:
             python = environment(Path(folder) / extra, base)
-            run(python, "-m", "pip", "install", "-q", f"{package}[{extra}]", cwd=folder)
             work = Path(folder) / f"{extra}-files"
             work.mkdir()
-            print(f"[{extra}]", run(python, "-c", EXTRAS[extra], cwd=str(work)).strip())
+            # torch is named again, or an extra's newest dependency replaces it
+            install = ("-m", "pip", "install", "-q", f"{package}[{extra}]", torch)
+            try:
+                run(python, *install, cwd=folder)
+                print(f"[{extra}]", run(python, "-c", EXTRAS[extra], cwd=str(work)).strip())
+            except Failed as error:
+                failed.append(extra)
+                print(f"[{extra}]", error)
+    if failed:
+        sys.exit(f"These extras of {package.name} failed: {', '.join(failed)}.")
 
 
 if __name__ == "__main__":

@@ -94,6 +94,14 @@ wic("train", "rescaling-x2-naive-tiny", "--data", ".", "--steps", "2", "--batch"
 assert Path("run/model.safetensors").exists(), list(Path("run").iterdir())
 print("two steps, and weights")
 """,
+    "through": PHOTOGRAPH
+    + COMMAND
+    + """
+wic("train", "rescaling-x2-naive-tiny", "--data", ".", "--steps", "2", "--batch", "1",
+    "--crop", "16", "--through", "jpeg:80-95", "-o", "run")
+assert Path("run/model.safetensors").exists(), list(Path("run").iterdir())
+print("two steps through JPEG")
+""",
     "hub": """
 from wic_layers.errors import WICFileError
 from wic_layers.models import from_pretrained
@@ -111,6 +119,16 @@ from wic_layers.deploy import export_onnx
 from wic_layers.models import from_pretrained
 exported = export_onnx(from_pretrained("rescaling-x2-naive-small"), "down.onnx")
 print(exported.path)
+""",
+    # its torchvision has to be built for the same torch, with CUDA or without
+    "spandrel": """
+import spandrel, torch
+from wic_layers.deploy.spandrel import install
+from wic_layers.models import packaged_weights
+install()
+weights = packaged_weights()["rescaling-x2-naive-small"] / "model.safetensors"
+model = spandrel.ModelLoader().load_from_file(weights)
+print(type(model).__name__, tuple(model(torch.rand(1, 3, 16, 16)).shape))
 """,
     "all": """
 import av, FrEIA, huggingface_hub, normflows, onnx, pillow_heif, tensorboard

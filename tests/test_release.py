@@ -1,11 +1,13 @@
 """What a release needs: one owner, weights that are pushed as they are, versions of the site."""
 
 import json
+import re
 import shutil
 import sys
 from pathlib import Path
 
 import pytest
+from extras import EXTRAS
 
 from wic_layers.models import hub, packaged_weights
 
@@ -54,6 +56,13 @@ def test_a_tag_is_released_only_with_its_version(tmp_path):
     assert check_tag.wrong_with("v0.1.0", tmp_path) == []
     (wrong,) = check_tag.wrong_with("v0.1.1", tmp_path)
     assert wrong == "the tag is v0.1.1, and wic_layers/__init__.py says 0.1.0"
+
+
+def test_every_extra_is_tried_from_the_wheel():
+    text = (ROOT / "pyproject.toml").read_text()
+    table = text.split("\n[project.optional-dependencies]\n")[1].split("\n[")[0]
+    extras = set(re.findall(r"^(\w+) = \[", table, re.MULTILINE))
+    assert extras - {"dev", "docs"} == EXTRAS.keys()
 
 
 def test_weights_are_pushed_whole_or_not(tmp_path, monkeypatch, capsys):
