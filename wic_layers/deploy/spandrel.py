@@ -110,8 +110,11 @@ def _architecture(spandrel: Any) -> Any:
 
 
 def _up(model: Network, picture: Tensor) -> Tensor:
-    """The photograph of a picture that had 8 bits before a program made numbers of it."""
-    return model.inverse(quantize(picture))
+    """The photograph of a picture that had 8 bits before a program made numbers of it.
+
+    It has 8 bits too: programs that cut off what is behind the point write it as it is.
+    """
+    return quantize(model.inverse(quantize(picture)))
 
 
 def _shapes(state: Mapping[str, Tensor]) -> Shapes:
