@@ -52,12 +52,17 @@ def run(*command: str, cwd: str) -> str:
 
 def environment(folder: Path, base: str | None = None) -> str:
     """Makes an environment and returns its Python; with another one's packages if that is told."""
-    venv.create(folder, with_pip=True)
+    venv.create(folder)
     python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
     if base is not None:
         place = Path(run(str(python), "-c", SITE, cwd=str(folder)).strip())
         (place / "base.pth").write_text(run(base, "-c", SITE, cwd=str(folder)), encoding="utf-8")
     return str(python)
+
+
+def install(python: str, *words: str, cwd: str) -> None:
+    """Installs into an environment by the pip of this one."""
+    run(sys.executable, "-m", "pip", "--python", python, "install", "-q", *words, cwd=cwd)
 
 
 def check_contents(wheel: Path) -> None:
@@ -122,19 +127,18 @@ def main() -> None:
     failed = []
     with tempfile.TemporaryDirectory() as folder:
         base = environment(Path(folder) / "torch")
-        run(base, "-m", "pip", "install", "-q", torch, *options, cwd=folder)
-        run(base, "-m", "pip", "install", "-q", "einops>=0.8", cwd=folder)
+        install(base, torch, *options, cwd=folder)
+        install(base, "einops>=0.8", cwd=folder)
         core = environment(Path(folder) / "core", base)
-        run(core, "-m", "pip", "install", "-q", str(package), cwd=folder)
+        install(core, str(package), cwd=folder)
         check_core(package, core, folder)
         for extra in extras:
             python = environment(Path(folder) / extra, base)
             work = Path(folder) / f"{extra}-files"
             work.mkdir()
-            # torch is named again, or an extra's newest dependency replaces it
-            install = ("-m", "pip", "install", "-q", f"{package}[{extra}]", torch)
             try:
-                run(python, *install, cwd=folder)
+                # torch is named again, or an extra's newest dependency replaces it
+                install(python, f"{package}[{extra}]", torch, cwd=folder)
                 print(f"[{extra}]", run(python, "-c", EXTRAS[extra], cwd=str(work)).strip())
             except Failed as error:
                 failed.append(extra)
