@@ -43,7 +43,8 @@ wheel: $(VENV)/dev.stamp
 	$(BIN)/python -m build --wheel --outdir build/wheel . > build/wheel.log
 	$(BIN)/python tests/check_wheel.py build/wheel --torch "$(TORCH)"
 
-# what is uploaded, wheel and sdist, each extra in an environment of its own; takes some minutes
+# what is uploaded, wheel and sdist, each extra in an environment of its own; takes some minutes. torchvision, which
+# the extra spandrel brings, has to be built as torch was: for that of another index name it in PIP_EXTRA_INDEX_URL
 dist: $(VENV)/dev.stamp
 	rm -rf build/dist && mkdir -p build/dist
 	$(BIN)/python -m build --outdir build/dist . > build/dist.log

@@ -1,13 +1,17 @@
 """The examples run as they stand, briefly."""
 
 import math
+import runpy
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import processes
 import pytest
+import torch
 from PIL import Image
+from torch import nn
 
 pytestmark = [pytest.mark.slow, processes.needs_fork]
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -54,6 +58,30 @@ def test_normflows_glow(tmp_path):
     ends = [float(row.split("|")[3]) for row in rows]
     assert ends[0] == pytest.approx(ends[1], abs=0.05)
     assert (tmp_path / "b" / "b.png").is_file()
+
+
+def test_compressai_idempotent(monkeypatch):
+    """Its two transforms, without CompressAI, which no extra brings."""
+    pytest.importorskip("skimage")
+    models = ModuleType("compressai.entropy_models")
+    models.EntropyBottleneck = nn.Identity
+    monkeypatch.setitem(sys.modules, "compressai", ModuleType("compressai"))
+    monkeypatch.setitem(sys.modules, models.__name__, models)
+    names = runpy.run_path(str(EXAMPLES / "compressai_idempotent.py"))
+    torch.manual_seed(0)
+    transforms = names["RightInvertible"](), names["Strided"](102)
+    y = torch.randn(1, names["LATENT"], 4, 6)
+    changes = []
+    with torch.no_grad():
+        for transform in transforms:
+            for p in transform.parameters():
+                p.add_(torch.randn_like(p), alpha=0.01)
+            picture = transform.decode(y)
+            assert picture.shape == (1, 3, 32, 48)
+            changes.append(float((transform.encode(picture) - y).abs().max()))
+    assert changes[0] < 1e-3 < 0.5 < changes[1]
+    sizes = [sum(p.numel() for p in each.parameters()) for each in transforms]
+    assert sizes[0] == pytest.approx(sizes[1], rel=0.01)
 
 
 def test_packing(tmp_path):
