@@ -10,6 +10,7 @@ from wic_layers import WIC, det_loss, record_wic, shift_loss
 from wic_layers.blocks import AffineCoupling, Chain
 from wic_layers.errors import IllConditionedError, WICArgumentError, WICError, WICShapeError
 from wic_layers.models import PRESETS, WIN, WINNaive
+from wic_layers.models.inspection import inspect
 from wic_layers.tasks import PACKING, TASKS
 from wic_layers.testing import check
 
@@ -69,8 +70,10 @@ def test_every_size_of_the_paper_is_a_preset():
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_smaller_presets_are_smaller(variant):
-    full, small, tiny = (parameters(build(variant + size)) for size in SIZES)
-    assert tiny < small < full / 2
+    full, small, tiny = (build(variant + size) for size in SIZES)
+    assert parameters(tiny) < parameters(small) < parameters(full)
+    costs = [sum(inspect(model).flops) for model in (tiny, small, full)]
+    assert costs[0] < costs[1] < costs[2] / 2
 
 
 @pytest.mark.parametrize("preset", OURS)

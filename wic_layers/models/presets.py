@@ -205,8 +205,17 @@ _SMALLER: Mapping[str, Mapping[str, Arguments]] = {
     "DLVHCFlow": {"-small": _SMALL_FLOW},
     "IICNet": {"-small": {"couplings": 3, "features": 8, "growth": 16}},
 }
-# couplings of small ones where the rule does not hold: by a measurement; in each of two stages
-_COUPLINGS = {"rescaling-x2-naive": 6, "rescaling-x2-jpeg-naive": 6, "irn-x4": 2, "dlv-irn-x4": 2}
+# small ones that are built otherwise: with more couplings; squeezed inside them, so with four
+# times the parameters and no more operations; or with couplings in each of two stages
+_SQUEEZED = {"couplings": 5, "haar": True, "squeezed": 64}
+_SMALL_OTHERWISE: Mapping[str, Arguments] = {
+    "rescaling-x2-naive": {"couplings": 6, "haar": True, "growth": 16},
+    "rescaling-x2-jpeg-naive": _SQUEEZED,
+    "hiding-1-jpeg-naive": _SQUEEZED,
+    "decolorization-jpeg-naive": _SQUEEZED,
+    "irn-x4": {"couplings": 2, "growth": 16},
+    "dlv-irn-x4": {"couplings": 2, "growth": 16},
+}
 
 
 def _presets() -> Iterator[tuple[str, Preset]]:
@@ -216,9 +225,8 @@ def _presets() -> Iterator[tuple[str, Preset]]:
             continue  # comes with the row of its paper's size
         for version, as_published in [("", {}), *_PUBLISHED.get(row.network, {}).items()]:
             for size, smaller in [("", {}), *_SMALLER[row.network].items()]:
-                arguments = {**row.arguments, **smaller, **as_published}
-                if size == "-small" and name in _COUPLINGS:
-                    arguments["couplings"] = _COUPLINGS[name]
+                changes = _SMALL_OTHERWISE.get(name, smaller) if size == "-small" else smaller
+                arguments = {**row.arguments, **changes, **as_published}
                 full_name = f"{name}{version}{size}"
                 recipe = {**_recipe(row.network, row.task, arguments), **row.recipe}
                 preset = _TABLE.get(full_name) or replace(row, has_weights=False)
