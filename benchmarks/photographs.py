@@ -108,9 +108,7 @@ def run(args: argparse.Namespace) -> None:
         changes = changes_of(row["row"])
         paths = [path for chosen, _ in parted[: 1 + changes["both"]] for path in chosen]
         kind = ByArea if changes["by area"] else Photographs
-        given = {
-            key: changes[key] for key in ("candidates", "grey", "lettering") if key in changes
-        }
+        given = {key: value for key, value in changes.items() if key not in ("both", "by area")}
         settings = Settings(
             steps=STEPS, batch=BATCH, crop=CROP, seed=row["seed"], warmup=50, **given,
             weights=(12.0, 1.0, 0.1, 1.0), learning_rate=1e-3, optimizer="muon",

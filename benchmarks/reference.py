@@ -3,7 +3,7 @@ r"""What does invertibility bring? A shipped network beside a plain encoder-deco
     python benchmarks/reference.py RUN --runs FOLDER --eval EVAL
 
 RUN is the folder of a ``wic train``, whose ``settings.yaml`` it reads: the plain network has as
-many parameters and operations as that preset's (within 5 %), and takes the same steps on the same
+many parameters and operations as RUN's (within 5 %), and takes the same steps on the same
 crops, with the losses of both pictures alone. It stores its state in FOLDER every 250 steps and
 goes on from there. Then both networks, RUN's as it is stored, are judged on Set5, Set14 and BSD100
 (hiding: BSD100 reduced by 2), through 8 bits, and a line is printed for each.
@@ -22,31 +22,28 @@ import trials
 from carriers import judged, pictures_of
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from wic_layers.models import NETWORKS, PRESETS, from_pretrained
+from wic_layers.models import PRESETS, from_pretrained
+from wic_layers.models.base import Network
 from wic_layers.pictures import find_images
-from wic_layers.tasks import TASKS
+from wic_layers.tasks import TASKS, Task
 from wic_layers.training import Photographs, Settings
 from wic_layers.training.command import split_off
+from wic_layers.training.data import margin
 
 EVERY = 250
 
 
-def plain_network(preset: str) -> plain.EncoderDecoder:
-    """The plain network of a preset's size."""
-    entry = PRESETS[preset]
-    task = TASKS[entry.task]
-    inputs, outputs = task.channels[:2]
-    other = NETWORKS[entry.network].from_preset(preset)
-    # of several hidden images the first is what the picture looks like
-    return plain.sized(plain.costs(other, inputs), inputs, outputs, scale=task.scale)
+def trained(
+    network: Network, task: Task, settings: Settings, photos: Photographs, state: Path
+) -> Any:
+    """Trains the plain network of a network's size, or goes on from what ``state`` holds.
 
-
-def trained(settings: Settings, photos: Photographs, state: Path) -> Any:
-    """Trains the plain network, or goes on from what ``state`` holds; averaged as settings say."""
+    What it gives is averaged as the settings say.
+    """
     torch.manual_seed(settings.seed)
-    training = trials.Training(
-        plain_network(settings.preset), TASKS[PRESETS[settings.preset].task], photos, settings
-    )
+    inputs, outputs = task.channels[:2]
+    other = plain.sized(plain.costs(network, inputs), inputs, outputs, scale=task.scale)
+    training = trials.Training(other, task, photos, settings)
     average = AveragedModel(training.model, multi_avg_fn=get_ema_multi_avg_fn(settings.ema or 0.0))
     if state.exists():
         stored = torch.load(state, weights_only=True)
@@ -87,14 +84,19 @@ def main() -> None:
     settings = Settings.from_dict({**stored, **changes}, str(args.run))
     paths = [path for folder in settings.data for path in find_images(folder)]
     chosen, _ = split_off(paths, settings.held_out)
+    task = TASKS[PRESETS[settings.preset].task]
     photos = Photographs(
-        chosen, reduce=settings.reduce, levels=settings.levels, smallest=settings.crop + 32
+        chosen,
+        reduce="auto" if settings.reduce == "auto" else int(settings.reduce),
+        levels=settings.levels,
+        smallest=task.source_side(settings.crop + 2 * margin(task)),
     )
     args.runs.mkdir(parents=True, exist_ok=True)
-    task = TASKS[PRESETS[settings.preset].task]
+    own = from_pretrained(args.run)
+    state = args.runs / f"{settings.preset}.pt"
     networks = {
-        settings.preset: from_pretrained(args.run),
-        "plain encoder-decoder": trained(settings, photos, args.runs / f"{settings.preset}.pt"),
+        settings.preset: own,
+        "plain encoder-decoder": trained(own, task, settings, photos, state),
     }
     names = ("BSD100",) if task.images > 1 else ("Set5", "Set14", "BSD100")
     print(f"| | parameters |{'|'.join(f' {name}: picture / back ' for name in names)}|")
