@@ -9,9 +9,11 @@ blocks' step. ``run`` gives every structure the steps that take as long as ``STE
 blocks, by that measurement, so that other work on the machine does not count; it trains once for
 each row that ``results/structures.jsonl`` does not hold, and can be stopped and started again.
 EVAL holds Set5, Set14 and BSD100. As the two pictures are traded against each other by the weight
-of the forward one, every structure has two weights: rows are points of a frontier. ``report``
-writes ``results/structures.md``, ``.csv`` and ``.png``. Equal in all rows of a task: photographs,
-crops, batches, time, warm-up, cosine, Muon and its rate, and the losses but for that weight.
+of the forward one, every structure has two weights: rows are points of a frontier. The rate that
+is best for a structure is not that of another: each trains first at every one of ``RATES``, and
+goes on (other weight, other seed) at that which gave most. ``report`` writes
+``results/structures.md``, ``.csv`` and ``.png``. Equal in all rows of a task: photographs, crops,
+batches, time, warm-up, cosine, Muon, and the losses but for that weight.
 """
 
 from __future__ import annotations
@@ -41,6 +43,7 @@ from wic_layers.training.command import pack_middles, split_off
 TRIALS = trials.Trials("structures")
 STEPS, BATCH, CROP = 800, 4, 64
 WEIGHTS = {"rescaling-x2": (12.0, 24.0), "hiding-1": (1.0, 2.0)}
+RATES = (1e-3, 3e-3, 6e-3)
 SETS = ("Set5", "Set14", "BSD100", "held out")
 DENSE = "dense blocks"
 
@@ -124,20 +127,28 @@ def build(name: str, task: Task) -> Network:
     return model
 
 
-def plan() -> Iterator[dict[str, Any]]:
-    """The rows, all of a seed before those of the next."""
+def plan(task: str, names: list[str]) -> Iterator[dict[str, Any]]:
+    """The rows, all of a seed before those of the next; at all rates for one weight and seed."""
     for seed in (0, 1):
-        for task, weights in WEIGHTS.items():
-            for weight in weights:
-                for name in structures():
-                    yield {"task": task, "structure": name, "weight": weight, "seed": seed}
+        for weight in WEIGHTS[task]:
+            for name in names:
+                first = {"task": task, "structure": name, "weight": WEIGHTS[task][0], "seed": 0}
+                row = {**first, "weight": weight, "seed": seed}
+                for rate in RATES if row == first else best_rate(first):
+                    yield {**row, "rate": rate}
+
+
+def best_rate(first: dict[str, Any]) -> tuple[float, ...]:
+    """The rate that gave most; none where a rate was not tried yet."""
+    tried = [line for line in TRIALS.read() if first.items() <= line.items()]
+    return (max(tried, key=both)["rate"],) if len(tried) == len(RATES) else ()
 
 
 def training_of(row: dict[str, Any], images: Photographs, steps: int) -> trials.Training:
     task = TASKS[row["task"]]
     settings = Settings(
         steps=steps, batch=BATCH, crop=CROP, seed=row["seed"], warmup=50,
-        weights=(row["weight"], 1.0, 0.1, 1.0), learning_rate=1e-3, optimizer="muon",
+        weights=(row["weight"], 1.0, 0.1, 1.0), learning_rate=row["rate"], optimizer="muon",
     )  # fmt: skip
     torch.manual_seed(row["seed"])
     return trials.Training(build(row["structure"], task), task, images, settings)
@@ -147,9 +158,9 @@ def run(args: argparse.Namespace) -> None:
     times = TRIALS.read_times()
     chosen, held_out_paths = split_off(find_images(args.photos), 4)
     images = Photographs(chosen, levels=3, smallest=CROP + 32)
-    for row in TRIALS.missing(plan(), args.hours):
-        if args.task not in (None, row["task"]) or row["structure"] not in args.structures:
-            continue
+    tasks = [args.task] if args.task else list(WEIGHTS)
+    rows = (row for task in tasks for row in plan(task, args.structures))
+    for row in TRIALS.missing(rows, args.hours):
         task = TASKS[row["task"]]
         held_out = pack_middles(task, Photographs(held_out_paths, smallest=task.multiple))
         sets = judging_sets(task, args.eval, held_out)
@@ -173,7 +184,8 @@ def measure(args: argparse.Namespace) -> None:
     for name, weights in WEIGHTS.items():
         steps = {}
         for structure in structures():
-            row = {"task": name, "structure": structure, "weight": weights[0], "seed": 0}
+            first = {"task": name, "structure": structure, "weight": weights[0], "seed": 0}
+            row = {**first, "rate": RATES[0]}
             steps[structure] = training_of(row, images, STEPS).step
         TRIALS.add_times(name, trials.step_times(steps, repeats=9))
 
@@ -183,28 +195,31 @@ def report() -> None:
     lines, text, times = TRIALS.read(), [], TRIALS.read_times()
     for task, weights in WEIGHTS.items():
         rows = [
-            (structure, weight, found)
+            (structure, weight, rate, found)
             for weight in weights
             for structure in structures()
+            for rate in RATES
             if (
                 found := [
                     line
                     for line in lines
-                    if (line["task"], line["structure"], line["weight"])
-                    == (task, structure, weight)
+                    if (line["task"], line["structure"], line["weight"], line["rate"])
+                    == (task, structure, weight, rate)
                 ]
             )
         ]
         if not rows:
             continue
         text.append(
-            f"\n### {task}\n\n| structure | weight | seeds | parameters | operations a pixel "
-            f"| steps | time of a step | {' | '.join(f'{name}: forward / back' for name in SETS)} "
-            f"| mean of both over the sets |\n|{'---|' * (8 + len(SETS))}"
+            f"\n### {task}\n\n| structure | weight | rate | seeds | parameters "
+            f"| operations a pixel | steps | time of a step "
+            f"| {' | '.join(f'{name}: forward / back' for name in SETS)} "
+            f"| mean of both over the sets |\n|{'---|' * (9 + len(SETS))}"
         )
-        for structure, weight, found in rows:
+        for structure, weight, rate, found in rows:
             cells = [
-                structure, f"{weight:g}", str(len(found)), f"{found[0]['parameters']:,}",
+                structure, f"{weight:g}", f"{rate:g}", str(len(found)),
+                f"{found[0]['parameters']:,}",
                 f"{found[0]['operations']:,.0f}", str(found[0]["steps"]),
                 f"{times[task][structure]:.2f}",
                 *(f"{spread(found, f'{name} forward')} / {spread(found, f'{name} back')}"
@@ -223,12 +238,12 @@ def both(line: dict[str, Any]) -> float:
     )
 
 
-def plot(task: str, rows: list[tuple[str, float, list[dict[str, Any]]]]) -> None:
-    """The mean of both pictures against operations, at the better weight of each structure."""
+def plot(task: str, rows: list[tuple[str, float, float, list[dict[str, Any]]]]) -> None:
+    """The mean of both pictures against operations, at the best weight and rate of each."""
     import matplotlib.pyplot as plt
 
     best: dict[str, tuple[float, float]] = {}
-    for structure, _, found in rows:
+    for structure, *_, found in rows:
         point = (found[0]["operations"] / 1e3, statistics.mean(map(both, found)))
         if structure not in best or point[1] > best[structure][1]:
             best[structure] = point
