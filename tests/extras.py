@@ -7,6 +7,7 @@ rows, columns = np.mgrid[:64, :96]
 photo = np.stack((rows * 3, columns * 2, rows + columns), -1).astype(np.uint8)
 Image.fromarray(photo).save("photo.png")
 """
+OTHER = 'Image.fromarray(photo[:, ::-1]).save("other.png")\n'
 # the command as it is installed, and not as a module
 COMMAND = """
 import os, subprocess, sys
@@ -87,18 +88,20 @@ print(tuple(read_image("photo.heic").shape))
 print(wic("selftest").strip().splitlines()[-1])
 """,
     "train": PHOTOGRAPH
+    + OTHER
     + COMMAND
     + """
 wic("train", "rescaling-x2-naive-tiny", "--data", ".", "--steps", "2", "--batch", "1",
-    "--crop", "16", "-o", "run")
+    "--crop", "16", "--held-out", "1", "-o", "run")
 assert Path("run/model.safetensors").exists(), list(Path("run").iterdir())
 print("two steps, and weights")
 """,
     "through": PHOTOGRAPH
+    + OTHER
     + COMMAND
     + """
 wic("train", "rescaling-x2-naive-tiny", "--data", ".", "--steps", "2", "--batch", "1",
-    "--crop", "16", "--through", "jpeg:80-95", "-o", "run")
+    "--crop", "16", "--held-out", "1", "--through", "jpeg:80-95", "-o", "run")
 assert Path("run/model.safetensors").exists(), list(Path("run").iterdir())
 print("two steps through JPEG")
 """,

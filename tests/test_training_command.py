@@ -256,6 +256,13 @@ def test_bad_arguments(folder, tmp_path, changes, error, message):
         command(*given, *changes)
 
 
+def test_one_photograph_is_too_few(folder, tmp_path):
+    (alone := tmp_path / "alone").mkdir()
+    shutil.copy(find_images(folder)[0], alone)
+    with pytest.raises(WICArgumentError, match=r"at least 2 images in --data, .* got 1"):
+        command("hiding-1-small", "--data", alone, "-o", tmp_path / "run", *FEW)
+
+
 def test_the_learning_rate_is_that_of_the_optimizer():
     assert Settings().learning_rate == 2e-3
     assert Settings(optimizer="muon").learning_rate == 5e-4

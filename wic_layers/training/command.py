@@ -115,6 +115,11 @@ def _check_steps(args: argparse.Namespace, stored: Values) -> None:
 
 def split_off(paths: list[Path], held_out: int) -> tuple[list[Path], list[Path]]:
     """Parts off ``held_out`` paths, evenly spread."""
+    if len(paths) < 2:
+        raise WICArgumentError(
+            f"Expected at least 2 images in --data, one of them held out for judging; "
+            f"got {len(paths)}."
+        )
     if not 1 <= held_out < len(paths):
         raise WICArgumentError(
             f"Expected --held-out from 1 to {len(paths) - 1}, as there are {len(paths)} images; "
