@@ -63,7 +63,7 @@ pyright: $(VENV)/dev.stamp
 SITE ?= build/docs
 docs: $(VENV)/docs.stamp
 	-test -d examples/web/vendor || $(MAKE) runtime
-	OMP_NUM_THREADS=2 $(BIN)/python -m sphinx -W --keep-going -q -b html docs $(SITE)
+	OMP_NUM_THREADS=2 OMP_WAIT_POLICY=passive $(BIN)/python -m sphinx -W --keep-going -q -b html docs $(SITE)
 	-SITE_NOTEBOOKS=off $(BIN)/python -m sphinx -q -b linkcheck docs build/links
 	$(BIN)/python docs/check_links.py $(SITE) --external build/links
 	$(BIN)/codespell --skip '*.csv,*.jsonl,*.svg' docs/*.md docs/*/*.md README.md CHANGELOG.md integrations benchmarks/README.md
