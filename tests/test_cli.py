@@ -411,7 +411,9 @@ for arguments in ((sys.argv[1:],), ()):
     main(*arguments)
     for _ in range(3):  # until malloc's pool has grown
         faults()
-    print(max(faults() for _ in range(3)))
+    # the middle of five: of a freed tensor that does not touch the heap's end a small object may
+    # take a piece, and the next tensor then needs new pages, once
+    print(sorted(faults() for _ in range(5))[2])
 """
 
 
