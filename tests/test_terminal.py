@@ -113,7 +113,7 @@ def test_the_table_of_presets(wic):
     row = re.search(
         r"^rescaling-x2-naive-small +wic down +rescaling-x2 +WINNaive .*$", out, re.MULTILINE
     )
-    assert re.search(r" 0\.8 +small picture [\d.]+.* dB", row[0])
+    assert re.search(r" 3\.1 +small picture [\d.]+.* dB", row[0])
     rows = [json.loads(line) for line in wic("presets STEREO --json")[1].splitlines()]
     assert {row["task"] for row in rows} == {"stereo"}
     assert rows[0]["preset"] == "stereo-naive-small"

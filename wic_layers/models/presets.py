@@ -205,11 +205,11 @@ _SMALLER: Mapping[str, Mapping[str, Arguments]] = {
     "DLVHCFlow": {"-small": _SMALL_FLOW},
     "IICNet": {"-small": {"couplings": 3, "features": 8, "growth": 16}},
 }
-# small ones that are built otherwise: with more couplings; squeezed inside them, with four to six
-# times the parameters and 1.0 to 1.5 times the operations; or with couplings in each of two stages
+# small ones that are built otherwise: squeezed inside their couplings, with four to six times the
+# parameters and 1.0 to 1.5 times the operations; or with couplings in each of two stages
 _SQUEEZED = {"couplings": 5, "haar": True, "squeezed": 64}
 _SMALL_OTHERWISE: Mapping[str, Arguments] = {
-    "rescaling-x2-naive": {"couplings": 6, "haar": True, "growth": 16},
+    "rescaling-x2-naive": _SQUEEZED,
     "rescaling-x2-jpeg-naive": _SQUEEZED,
     "hiding-1-jpeg-naive": _SQUEEZED,
     "decolorization-jpeg-naive": _SQUEEZED,
