@@ -20,8 +20,8 @@ pytestmark = [pytest.mark.no_cover, pytest.mark.usefixtures("one_registry")]
 
 ALLOWED = {
     "Abs", "Add", "Cast", "Clip", "Concat", "Conv", "DepthToSpace", "Div", "Exp", "Expand",
-    "Gather", "LeakyRelu", "Min", "Mod", "Mul", "Neg", "Range", "ReduceMean", "Reshape", "Round",
-    "Shape", "Sigmoid", "Slice", "Split", "Squeeze", "Sub", "Transpose", "Unsqueeze",
+    "Gather", "LeakyRelu", "Min", "Mod", "Mul", "Neg", "Pad", "Range", "ReduceMean", "Reshape",
+    "Round", "Shape", "Sigmoid", "Slice", "Split", "Squeeze", "Sub", "Transpose", "Unsqueeze",
 }  # fmt: skip
 
 # bytes of a file at most, by the parameters below which a network has them
