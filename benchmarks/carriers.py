@@ -5,9 +5,10 @@ r"""What survives JPEG: networks trained through it and without it, bicubic, a p
     python benchmarks/carriers.py report
     python benchmarks/carriers.py pictures --weights rescaling-x2-jpeg-naive-small --out FILE.jpg
 
-``gradient`` trains tiny networks through JPEG with two gradients on equal time: that of rounding
-alone, and that of kornia's differentiable JPEG, which ``wic train --through`` has; the pixels are
-those of the real one. It writes ``results/carriers-gradient.md``.
+``gradient`` trains tiny networks through JPEG with three gradients on equal time: that of rounding
+alone, that of colours at half their size, which ``wic train --through`` has, and that of kornia's
+differentiable JPEG (``pip install kornia``); the pixels are those of the real one. It writes
+``results/carriers-gradient.md``.
 
 ``run`` trains a small network for every row that ``results/carriers.jsonl`` does not hold yet, and
 adds a line for it; it can be stopped and started again. Equal in all rows of a task: photographs,
@@ -42,7 +43,7 @@ from torch import Tensor, nn
 from trials import RESULTS, Trials, spread
 
 from wic_layers.codec.attacks import Attack, attacks
-from wic_layers.codec.carrier import CARRIER, carrier_of
+from wic_layers.codec.carrier import CARRIER, Lossy, carrier_of
 from wic_layers.evaluation.protocol import reduce_by
 from wic_layers.layer.quantization import quantize
 from wic_layers.models import NETWORKS, PRESETS, from_pretrained, packaged_weights
@@ -125,8 +126,19 @@ def as_rounding(x: Tensor) -> Tensor:
     return rounded + (real - rounded.detach())
 
 
+def as_kornia(x: Tensor) -> Tensor:
+    """The real JPEG's pixels with the gradient of kornia's, of one quality drawn for all crops."""
+    from kornia.enhance import jpeg_codec_differentiable
+
+    (choice,) = attacks(THROUGH)
+    drawn = choice.drawn()
+    real = Lossy([drawn]).through(x.detach())
+    soft = jpeg_codec_differentiable(quantize(x), x.new_tensor([drawn.steps[0].low]))
+    return real + (soft - soft.detach())
+
+
 def compare_gradients(args: argparse.Namespace) -> None:
-    """Trains with both gradients on equal time, and writes a table."""
+    """Trains with each gradient on equal time, and writes a table."""
     lines = []
     for name, preset in TINY.items():
         task = TASKS[name]
@@ -136,7 +148,8 @@ def compare_gradients(args: argparse.Namespace) -> None:
             "warmup": 50, "weights": (FORWARD[name], 1.0, 0.1, 1.0),
         }  # fmt: skip
         ways: dict[str, Callable[[Tensor], Tensor]] = {
-            "rounding's": as_rounding, "kornia's": carrier_of(THROUGH).through,
+            "rounding's": as_rounding, "kornia's": as_kornia,
+            "halved colours'": carrier_of(THROUGH).through,
         }  # fmt: skip
 
         def training(

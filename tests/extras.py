@@ -92,18 +92,9 @@ print(wic("selftest").strip().splitlines()[-1])
     + COMMAND
     + """
 wic("train", "rescaling-x2-naive-tiny", "--data", ".", "--steps", "2", "--batch", "1",
-    "--crop", "16", "--held-out", "1", "-o", "run")
-assert Path("run/model.safetensors").exists(), list(Path("run").iterdir())
-print("two steps, and weights")
-""",
-    "through": PHOTOGRAPH
-    + OTHER
-    + COMMAND
-    + """
-wic("train", "rescaling-x2-naive-tiny", "--data", ".", "--steps", "2", "--batch", "1",
     "--crop", "16", "--held-out", "1", "--through", "jpeg:80-95", "-o", "run")
 assert Path("run/model.safetensors").exists(), list(Path("run").iterdir())
-print("two steps through JPEG")
+print("two steps through JPEG, and weights")
 """,
     "hub": """
 from wic_layers.errors import WICFileError

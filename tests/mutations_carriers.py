@@ -36,6 +36,13 @@ CARRIERS = (
         f"{_TESTS}::test_gradients_are_those_of_the_stand_in",
     ),
     Mutant(
+        "colours keep all their pixels in the gradient of JPEG",
+        "wic_layers/codec/smooth.py",
+        "small = F.avg_pool2d(colours, 2, ceil_mode=True, count_include_pad=False)",
+        "return picture",
+        f"{_TESTS}::test_colours_have_the_gradient_of_their_halves_and_the_luma_its_own",
+    ),
+    Mutant(
         "trainings go through 8 bits alone",
         "wic_layers/training/recipe.py",
         "self.carrier.through if self.through else self.rounding",

@@ -20,7 +20,7 @@ from wic_layers.codec.carrier import CARRIER, carrier_of
 from wic_layers.codec.mark import Mark
 from wic_layers.codec.parts import split
 from wic_layers.codec.running import backward_pixels, forward_pixels
-from wic_layers.errors import WICArgumentError, WICDependencyError, WICFileError
+from wic_layers.errors import WICArgumentError, WICFileError
 from wic_layers.evaluation.judging import Judgement
 from wic_layers.evaluation.metrics import compare
 from wic_layers.models import PRESETS, WIN, from_pretrained, packaged_weights
@@ -126,7 +126,7 @@ def test_each_picture_draws_its_own_and_gets_the_real_pixels():
 
 
 def test_gradients_are_those_of_the_stand_in(monkeypatch):
-    """And the numbers those of the real codec; without kornia an error says what to install."""
+    """And the numbers those of the real codec."""
     x = (torch.rand(2, 3, 24, 32) * 0.8 + 0.1).requires_grad_()
     monkeypatch.setitem(smooth._SMOOTH, "jpeg", lambda pictures, _: [2 * p for p in pictures])
     carrier = carrier_of(["jpeg:50"])
@@ -136,14 +136,9 @@ def test_gradients_are_those_of_the_stand_in(monkeypatch):
     assert torch.equal(out.detach(), carrier.pixels(x).float() / 255)
     carrier_of(["resize:0.5"]).through(x).square().sum().backward()
     assert not torch.equal(x.grad, torch.full_like(x, 2))
-    monkeypatch.undo()
-    monkeypatch.setitem(__import__("sys").modules, "kornia.enhance", None)
-    with pytest.raises(WICDependencyError, match=r"wic-layers\[through\]"):
-        carrier.through(x)
 
 
 def test_the_stand_in_is_near_the_real_codec():
-    pytest.importorskip("kornia")
     x = BLOCK[None].float() / 255
     for texts in (["jpeg:50"], ["jpeg:90"], ["resize:0.5+jpeg:75"]):
         (attack,) = attacks(texts)
@@ -155,6 +150,23 @@ def test_the_stand_in_is_near_the_real_codec():
     y = x.repeat(3, 1, 1, 1).requires_grad_()
     smooth.smoothed(y, mixed).square().sum().backward()
     assert all(float(each.abs().sum()) > 0 for each in y.grad)
+
+
+def test_colours_have_the_gradient_of_their_halves_and_the_luma_its_own():
+    """JPEG at the best quality does to both what the stand-in does, also where sides are odd."""
+    x = PHOTO[None].float() / 255
+    (best,) = attacks(["jpeg:100"])
+    assert psnr(smooth.smoothed(x, [best])[0], best(PHOTO).pixels.float() / 255) > 42
+    grey = x.mean(1, keepdim=True).expand(-1, 3, -1, -1).clone().requires_grad_()
+    out = smooth.smoothed(grey, [best])
+    assert torch.allclose(out, grey, atol=1e-6)
+    checks = (
+        torch.ones(1, 3, 64, 90).cumsum(3).remainder(2) * torch.tensor([1.0, 0, 0])[:, None, None]
+    )
+    luma = checks * torch.tensor([0.299, 0.587, 0.114])[:, None, None]
+    mean_of_colours = 0.5 * (torch.tensor([1.0, 0, 0]) - 0.299)
+    expected = luma.sum(1, keepdim=True) + mean_of_colours[:, None, None]
+    assert torch.allclose(smooth.smoothed(checks, [best]), expected, atol=1e-6)
 
 
 # --------------------------------------------------------------------------------------- training

@@ -59,9 +59,8 @@ class Lossy(Carrier):
     """Pixels of 8 bits after JPEG, WebP, a resize or a chain of them, of which each picture draws.
 
     :meth:`through` has the pixels of the real codec and the gradient of a stand-in
-    (:func:`~wic_layers.codec.smooth.smoothed`). With that of rounding, as if nothing else had
-    happened, as much of x2 came back, from a small picture that was 7 dB worse
-    (``benchmarks/carriers.py gradient``).
+    (:func:`~wic_layers.codec.smooth.smoothed`); ``benchmarks/carriers.py gradient`` compares it
+    with others.
 
     Args:
         choices: What may happen; each picture draws one, and a number where there is a range.

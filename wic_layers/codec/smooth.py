@@ -9,7 +9,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from wic_layers.codec.attacks import Attack
-from wic_layers.errors import needing
 
 __all__ = ["smoothed"]
 
@@ -17,18 +16,15 @@ _Run = Callable[[list[Tensor], list[float]], list[Tensor]]
 
 
 def smoothed(x: Tensor, several: Sequence[Attack]) -> Tensor:
-    """Returns pictures after something like their attacks, which has a gradient.
+    """Returns pictures after what of their attacks has a gradient.
 
-    JPEG is kornia's differentiable one, which stands for WebP of the same quality too: both round
-    frequencies and store a quarter of the colours' pixels. A resize is torch's. What has no
-    stand-in, whole chroma and H.264, leaves a picture as it is.
+    JPEG is here that it stores a quarter of the colours' pixels, and so is WebP; the rounding of
+    its frequencies passes its gradient on, as that of pixels does. A resize is torch's. What is
+    left, JPEG with whole colours and H.264, leaves a picture as it is.
 
     Args:
         x: Pictures (B, C, H, W) in [0, 1], of 1 or 3 channels.
         several: For each the attack, with single numbers.
-
-    Raises:
-        WICDependencyError: If kornia is needed and not installed.
     """
     alike: dict[tuple[str, ...], list[int]] = {}
     for index, attack in enumerate(several):
@@ -48,17 +44,19 @@ def _same(pictures: list[Tensor], values: list[float]) -> list[Tensor]:
     return pictures
 
 
-def _jpeg(pictures: list[Tensor], values: list[float]) -> list[Tensor]:
-    with needing("The gradient of JPEG needs {name}", "through"):
-        from kornia.enhance import jpeg_codec_differentiable
-    if len({picture.shape for picture in pictures}) > 1:
-        return [_jpeg([each], [value])[0] for each, value in zip(pictures, values, strict=True)]
-    x = torch.cat(pictures)
-    channels = x.shape[1]
-    out: Tensor = jpeg_codec_differentiable(x.expand(-1, 3, -1, -1), x.new_tensor(values))
-    if channels == 1:
-        out = out.mean(dim=1, keepdim=True)
-    return list(out.split(1))
+def _halved_colours(pictures: list[Tensor], values: list[float]) -> list[Tensor]:
+    return [_with_halved_colours(picture) for picture in pictures]
+
+
+def _with_halved_colours(picture: Tensor) -> Tensor:
+    """The luma as it is; the differences from it as means of 2 x 2 pixels (BT.601, T.871)."""
+    if picture.shape[1] == 1:
+        return picture
+    luma = (picture * picture.new_tensor(_LUMA).view(1, 3, 1, 1)).sum(1, keepdim=True)
+    colours = picture - luma
+    small = F.avg_pool2d(colours, 2, ceil_mode=True, count_include_pad=False)
+    large = F.interpolate(small, scale_factor=2, mode="bilinear", align_corners=False)
+    return luma + large[:, :, : picture.shape[2], : picture.shape[3]]
 
 
 def _resize(pictures: list[Tensor], values: list[float]) -> list[Tensor]:
@@ -80,4 +78,10 @@ def _sized(picture: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(picture, size=size, mode="bicubic", antialias=True)
 
 
-_SMOOTH: dict[str, _Run] = {"jpeg": _jpeg, "webp": _jpeg, "resize": _resize, "fit": _fit}
+_LUMA = (0.299, 0.587, 0.114)
+_SMOOTH: dict[str, _Run] = {
+    "jpeg": _halved_colours,
+    "webp": _halved_colours,
+    "resize": _resize,
+    "fit": _fit,
+}
