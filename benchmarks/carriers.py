@@ -201,7 +201,7 @@ KINDS = {
         "WIN-Naive": "rescaling-x2-naive-small", "IRN": "irn-x2-z-small",
         "plain upscaler": "rescaling-x2-naive-small",
     },
-    "hiding-1": {"WIN-Naive": "hiding-1-naive-small", "HiNet": "hinet-z-small"},
+    "hiding-1": {"WIN-Naive": "hiding-1-jpeg-naive-small", "HiNet": "hinet-z-small"},
 }  # fmt: skip
 # weights of the forward picture: the first is that of all rows, the others make the frontier
 FRONTIER = {"rescaling-x2": (12.0, 4.0, 40.0), "hiding-1": (1.0, 0.3, 3.0)}
@@ -293,7 +293,9 @@ def sets_of(task: Task, folder: Path, most: int | None) -> dict[str, list[Tensor
 
 def run(args: argparse.Namespace) -> None:
     photos = Photographs(find_images(args.photos), reduce=2, levels=2, smallest=80)
-    for row in TRIALS.missing(rows(args.tasks, args.seeds), args.hours):
+    planned = rows(args.tasks, args.seeds)
+    chosen = [row for row in planned if args.networks is None or row["network"] in args.networks]
+    for row in TRIALS.missing(chosen, args.hours):
         sets = sets_of(TASKS[row["task"]], args.eval, args.most)
         TRIALS.add(row, run_row(row, photos, sets, args.steps, args.runs))
     for name in args.tasks:
@@ -408,6 +410,7 @@ def main() -> None:
     trains.add_argument("--steps", type=int, default=STEPS)
     trains.add_argument("--tasks", nargs="+", choices=list(KINDS), default=list(KINDS))
     trains.add_argument("--hours", type=float, default=math.inf)
+    trains.add_argument("--networks", nargs="+", help="only rows of these")
     trains.add_argument("--most", type=int, help="judge on so many pictures of a set")
     trains.add_argument("--runs", type=Path, required=True, help="folder for the weights")
     commands.add_parser("report")

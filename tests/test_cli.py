@@ -40,7 +40,7 @@ def test_hide_and_reveal(wic):
     assert re.fullmatch(
         rf"s.png: 12x8, {number} from the cover; the secret comes back at 6x5, {number}", first
     )
-    assert second == "note: the cover, 11x8, was padded to even sides; do not crop the file"
+    assert second == "note: the cover, 11x8, was padded to 12x8; do not crop the file"
     assert wic("reveal s.png -o t.png --weights h") == (0, "t.png: 6x5\n", "")
     assert size_of(read_image("t.png")) == (6, 5)
 

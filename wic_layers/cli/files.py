@@ -193,9 +193,8 @@ def _notes(args: argparse.Namespace, written: Written) -> Iterator[str]:
             number = f" {index}" if len(written.reduced_from) > 1 else ""
             yield f"the secret{number} was reduced from {times(size)}"
     if written.size != written.source:
-        yield (
-            f"the cover, {times(written.source)}, was padded to even sides; do not crop the file"
-        )
+        sizes = f"{times(written.source)}, was padded to {times(written.size)}"
+        yield f"the cover, {sizes}; do not crop the file"
     if args.unmarked:
         task = Hiding(len(written.returns))
         is_png = written.path.suffix.lower() == ".png"

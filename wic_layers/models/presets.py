@@ -72,13 +72,16 @@ def _default(network: str, task: str) -> Preset:
     return _row(network, task, "the task's own", weights=True)
 
 
-# qualities of what cameras, messengers and pages write
-_JPEG = {"through": ("jpeg:30-95",)}
+# qualities of what cameras, messengers and pages write, and those that a secret survives; of the
+# latter also with all pixels of the colours, as some programs write
+_THROUGH = ("jpeg:30-95",)
+_HIDDEN_THROUGH = ("jpeg:70-95", "jpeg444:70-95")
 
 
 def _through_jpeg(task: str) -> Preset:
     """WIN-Naive whose pictures may be JPEG files."""
-    return _row("WINNaive", task, "its files may be JPEG", recipe=_JPEG)
+    recipe = {"through": _HIDDEN_THROUGH if task.startswith("hiding") else _THROUGH}
+    return _row("WINNaive", task, "its files may be JPEG", recipe=recipe)
 
 
 _TABLE: Mapping[str, Preset] = {
