@@ -78,10 +78,10 @@ _THROUGH = ("jpeg:30-95",)
 _HIDDEN_THROUGH = ("jpeg:70-95", "jpeg444:70-95")
 
 
-def _through_jpeg(task: str) -> Preset:
+def _through_jpeg(task: str, *, weights: bool = False) -> Preset:
     """WIN-Naive whose pictures may be JPEG files."""
     recipe = {"through": _HIDDEN_THROUGH if task.startswith("hiding") else _THROUGH}
-    return _row("WINNaive", task, "its files may be JPEG", recipe=recipe)
+    return _row("WINNaive", task, "its files may be JPEG", weights=weights, recipe=recipe)
 
 
 _TABLE: Mapping[str, Preset] = {
@@ -112,7 +112,7 @@ _TABLE: Mapping[str, Preset] = {
     "decolorization-naive-small": _default("WINNaive", "decolorization"),
     # the same for pictures that go through JPEG, which cost more of the picture
     "hiding-1-jpeg-naive": _through_jpeg("hiding-1"),
-    "hiding-1-jpeg-naive-small": _through_jpeg("hiding-1"),
+    "hiding-1-jpeg-naive-small": _through_jpeg("hiding-1", weights=True),
     "rescaling-x2-jpeg-naive": _through_jpeg("rescaling-x2"),
     "rescaling-x2-jpeg-naive-small": _through_jpeg("rescaling-x2"),
     "decolorization-jpeg-naive": _through_jpeg("decolorization"),
