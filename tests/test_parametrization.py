@@ -169,7 +169,8 @@ def test_a_layer_reaches_a_spawned_process(held):
     process.start()
     result = queue.get(timeout=120)
     process.join()
-    assert torch.equal(torch.from_numpy(result), layer.inverse(y).detach())
+    with torch.no_grad():  # as there: with gradients the last digit is another on some processors
+        assert torch.equal(torch.from_numpy(result), layer.inverse(y))
 
 
 @pytest.mark.parametrize("held", ["orthogonal", "lu"])
