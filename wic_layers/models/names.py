@@ -17,6 +17,7 @@ WINNaiveWeights: TypeAlias = Literal[
     "clip-7-naive-tiny",
     "clip-9-naive-tiny",
     "decolorization-naive-small",
+    "hiding-1-jpeg-naive-small",
     "hiding-1-naive-small",
     "hiding-2-naive-small",
     "hiding-3-naive-small",
