@@ -3,7 +3,7 @@ r"""What survives JPEG: networks trained through it and without it, bicubic, a p
     python benchmarks/carriers.py gradient --photos PHOTOS --eval EVAL
     python benchmarks/carriers.py run --photos PHOTOS --eval EVAL --runs FOLDER --seeds 2
     python benchmarks/carriers.py report
-    python benchmarks/carriers.py pictures --weights rescaling-x2-jpeg-naive-small --out FILE.jpg
+    python benchmarks/carriers.py pictures --weights hiding-1-jpeg-naive-small --out FILE.jpg
 
 ``gradient`` trains tiny networks through JPEG with three gradients on equal time: that of rounding
 alone, that of colours at half their size, which ``wic train --through`` has, and that of kornia's
@@ -410,7 +410,8 @@ def main() -> None:
     trains.add_argument("--steps", type=int, default=STEPS)
     trains.add_argument("--tasks", nargs="+", choices=list(KINDS), default=list(KINDS))
     trains.add_argument("--hours", type=float, default=math.inf)
-    trains.add_argument("--networks", nargs="+", help="only rows of these")
+    networks = sorted({network for kinds in KINDS.values() for network in kinds})
+    trains.add_argument("--networks", nargs="*", choices=networks, help="train only these")
     trains.add_argument("--most", type=int, help="judge on so many pictures of a set")
     trains.add_argument("--runs", type=Path, required=True, help="folder for the weights")
     commands.add_parser("report")
