@@ -18,9 +18,9 @@ _Run = Callable[[list[Tensor], list[float]], list[Tensor]]
 def smoothed(x: Tensor, several: Sequence[Attack]) -> Tensor:
     """Returns pictures after what of their attacks has a gradient.
 
-    Of JPEG and WebP that is a quarter of the colours' pixels; the rounding of their frequencies is
-    left out, so that the gradient passes through it as through that of pixels. A resize is torch's.
-    JPEG with whole colours and H.264 leave a picture as it is.
+    Of JPEG and WebP that is the quarter of the colours' pixels that they store; the rounding of
+    their frequencies is left out, so that the gradient passes through it as through that of
+    pixels. A resize is torch's. JPEG with whole colours and H.264 leave a picture as it is.
 
     Args:
         x: Pictures (B, C, H, W) in [0, 1], of 1 or 3 channels.
