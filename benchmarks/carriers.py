@@ -1,14 +1,8 @@
 r"""What survives JPEG: networks trained through it and without it, bicubic, a plain upscaler.
 
-    python benchmarks/carriers.py gradient --photos PHOTOS --eval EVAL
     python benchmarks/carriers.py run --photos PHOTOS --eval EVAL --runs FOLDER --seeds 2
     python benchmarks/carriers.py report
     python benchmarks/carriers.py pictures --weights hiding-1-jpeg-naive-small --out FILE.jpg
-
-``gradient`` trains tiny networks through JPEG with three gradients on equal time: that of rounding
-alone, that of colours at half their size, which ``wic train --through`` has, and that of kornia's
-differentiable JPEG (``pip install kornia``); the pixels are those of the real one. It writes
-``results/carriers-gradient.md``.
 
 ``run`` trains a small network for every row that ``results/carriers.jsonl`` does not hold yet, and
 adds a line for it; it can be stopped and started again. Equal in all rows of a task: photographs,
@@ -30,8 +24,7 @@ from __future__ import annotations
 
 import argparse
 import math
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,23 +33,20 @@ import torch
 import torch.nn.functional as F
 import trials
 from torch import Tensor, nn
-from trials import RESULTS, Trials, spread
+from trials import Trials, spread
 
 from wic_layers.codec.attacks import Attack, attacks
-from wic_layers.codec.carrier import CARRIER, Lossy, carrier_of
+from wic_layers.codec.carrier import CARRIER
 from wic_layers.evaluation.protocol import reduce_by
-from wic_layers.layer.quantization import quantize
 from wic_layers.models import NETWORKS, PRESETS, from_pretrained, packaged_weights
 from wic_layers.pictures import find_images, psnr, read_image
 from wic_layers.tasks import TASKS, Task
-from wic_layers.training import Objective, Photographs, Settings
+from wic_layers.training import Photographs, Settings
 
 THROUGH = ("jpeg:30-95",)
 ATTACKS = attacks(
     ["jpeg:90,75,70,50,30", "jpeg444:90", "webp:80", "jpeg:90+jpeg:75", "resize:0.75+jpeg:75"]
 )
-TINY = {"rescaling-x2": "rescaling-x2-naive-tiny", "hiding-1": "hiding-1-naive-tiny"}
-FORWARD = {"rescaling-x2": 2.0, "hiding-1": 1.0}  # weight of the forward picture
 
 
 # ------------------------------------------------------------------------------------- judging
@@ -114,81 +104,6 @@ def pictures_of(folder: Path, task: Task, most: int | None = None) -> list[Tenso
     step = max(len(paths) // most, 1) if most else 1
     images = [reduce_by(read_image(path), 2 if task.images > 1 else 1) for path in paths[::step]]
     return images[:most]
-
-
-# ------------------------------------------------------------------------------------ gradients
-
-
-def as_rounding(x: Tensor) -> Tensor:
-    """The real JPEG's pixels with the gradient of rounding, of a quality drawn for each crop."""
-    rounded = quantize(x)
-    real = carrier_of(THROUGH).through(x.detach())
-    return rounded + (real - rounded.detach())
-
-
-def as_kornia(x: Tensor) -> Tensor:
-    """The real JPEG's pixels with the gradient of kornia's, of one quality drawn for all crops."""
-    from kornia.enhance import jpeg_codec_differentiable
-
-    (choice,) = attacks(THROUGH)
-    drawn = choice.drawn()
-    real = Lossy([drawn]).through(x.detach())
-    soft = jpeg_codec_differentiable(quantize(x), x.new_tensor([drawn.steps[0].low]))
-    return real + (soft - soft.detach())
-
-
-def compare_gradients(args: argparse.Namespace) -> None:
-    """Trains with each gradient on equal time, and writes a table."""
-    lines = []
-    for name, preset in TINY.items():
-        task = TASKS[name]
-        photos = Photographs(find_images(args.photos), reduce=2, levels=2, smallest=80)
-        shared = {
-            "preset": preset, "crop": 48, "batch": 4, "optimizer": "muon", "learning_rate": 2e-3,
-            "warmup": 50, "weights": (FORWARD[name], 1.0, 0.1, 1.0),
-        }  # fmt: skip
-        ways: dict[str, Callable[[Tensor], Tensor]] = {
-            "rounding's": as_rounding, "kornia's": as_kornia,
-            "halved colours'": carrier_of(THROUGH).through,
-        }  # fmt: skip
-
-        def training(
-            through: Callable[[Tensor], Tensor], steps: int, seed: int,
-            *, task: Task = task, photos: Any = photos, shared: Any = shared, preset: Any = preset,
-        ) -> trials.Training:  # fmt: skip
-            torch.manual_seed(seed)
-            model = NETWORKS[PRESETS[preset].network].from_preset(preset)
-            settings = Settings(**shared, steps=steps, seed=seed)
-            trained = trials.Training(model, task, photos, settings)
-            trained.objective = Objective(task, settings.weights, rounding=through)
-            return trained
-
-        times = trials.step_times({way: training(f, 100, 0).step for way, f in ways.items()}, 12)
-        print(name, times, flush=True)
-        images = pictures_of(args.eval / "BSD100", task, 10)
-        for seed in range(args.seeds):
-            for way, through in ways.items():
-                steps = round(args.steps / times[way])
-                began = time.monotonic()
-                run = training(through, steps, seed)
-                trials.fit(run)
-                result = judged(run.model, task, images, attacks(["jpeg:90,75,50,30"]))
-                row = {"task": name, "gradient": way, "seed": seed, "steps": steps}
-                row |= {"minutes": (time.monotonic() - began) / 60, **result}
-                print({k: round(v, 2) if isinstance(v, float) else v for k, v in row.items()},
-                      flush=True)  # fmt: skip
-                lines.append(row)
-    columns = ["picture RGB", *(f"jpeg:{quality} RGB" for quality in (90, 75, 50, 30))]
-    text = [
-        "| task | gradient | seed | steps | picture | 90 | 75 | 50 | 30 |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
-    for row in lines:
-        cells = [str(row[key]) for key in ("task", "gradient", "seed", "steps")]
-        cells += [f"{row[key]:.2f}" for key in columns]
-        text.append(f"| {' | '.join(cells)} |")
-    (RESULTS / "carriers-gradient.md").write_text("\n".join(text) + "\n", encoding="utf-8")
-    print("\n".join(text))
 
 
 # ---------------------------------------------------------------------------- trained equally
@@ -401,12 +316,10 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     commands = parser.add_subparsers(required=True, dest="command")
-    gradient, trains = (commands.add_parser(name) for name in ("gradient", "run"))
-    for command in (gradient, trains):
-        command.add_argument("--photos", type=Path, required=True)
-        command.add_argument("--eval", type=Path, required=True)
-        command.add_argument("--seeds", type=int, default=1)
-    gradient.add_argument("--steps", type=int, default=600)
+    trains = commands.add_parser("run")
+    trains.add_argument("--photos", type=Path, required=True)
+    trains.add_argument("--eval", type=Path, required=True)
+    trains.add_argument("--seeds", type=int, default=1)
     trains.add_argument("--steps", type=int, default=STEPS)
     trains.add_argument("--tasks", nargs="+", choices=list(KINDS), default=list(KINDS))
     trains.add_argument("--hours", type=float, default=math.inf)
@@ -420,8 +333,7 @@ def main() -> None:
     pictures.add_argument("--out", type=Path, required=True, help="JPEG to write")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    ways = {"gradient": compare_gradients, "run": run, "report": report, "pictures": draw}
-    ways[args.command](args)
+    {"run": run, "report": report, "pictures": draw}[args.command](args)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 from mutations import Mutant
 
 _TESTS = "tests/test_carriers.py"
+_FILES = "tests/test_carrier_files.py"
 
 CARRIERS = (
     Mutant(
@@ -68,41 +69,41 @@ CARRIERS = (
         "wic_layers/codec/target.py",
         "if chosen is None or not trained_through(chosen):",
         "if chosen is None:",
-        f"{_TESTS}::test_jpeg_is_refused_where_weights_were_not_trained_for_it",
+        f"{_FILES}::test_jpeg_is_refused_where_weights_were_not_trained_for_it",
     ),
     Mutant(
         "any weights read JPEG",
         "wic_layers/codec/source.py",
         "if reader is None or not trained_through(reader):",
         "if reader is None:",
-        f"{_TESTS}::test_jpeg_is_refused_where_weights_were_not_trained_for_it",
+        f"{_FILES}::test_jpeg_is_refused_where_weights_were_not_trained_for_it",
     ),
     Mutant(
         "the mark of a JPEG is that of the pixels before it",
         "wic_layers/codec/target.py",
         "chunk_of(decoded_jpeg(picture, self.quality))",
         "chunk_of(picture)",
-        f"{_TESTS}::test_jpeg_files_bring_back_what_they_hold",
+        f"{_FILES}::test_jpeg_files_bring_back_what_they_hold",
     ),
     Mutant(
         "part of the segments will do",
         "wic_layers/pictures/jpeg.py",
         "if heads != [(number, len(pieces)) for number in range(len(pieces))]:",
         "if False:",
-        f"{_TESTS}::test_segments_hold_any_content_and_only_their_own",
+        f"{_FILES}::test_segments_hold_any_content_and_only_their_own",
     ),
     Mutant(
         "what is cut off is judged where it is not",
         "wic_layers/evaluation/attacked.py",
         "left, top, width, height = (scale * each for each in arrived.box)",
         "_, _, width, height = (scale * each for each in arrived.box)\n    left = top = 0",
-        f"{_TESTS}::test_eval_through_judges_what_arrives",
+        f"{_FILES}::test_eval_through_judges_what_arrives",
     ),
     Mutant(
         "generations are counted from the one before",
         "wic_layers/evaluation/generations.py",
         "first, previous = psnr(now, whole), psnr(now, last)",
         "first, previous = psnr(now, last), psnr(now, last)",
-        f"{_TESTS}::test_generations_are_counted_from_the_original",
+        f"{_FILES}::test_generations_are_counted_from_the_original",
     ),
 )

@@ -1,9 +1,13 @@
 """scikit-image's photographs as files, and small networks to train on them."""
 
+import io
+
+import numpy as np
 from PIL import Image
 from skimage import data
 
 from wic_layers.models import WIN, WINNaive
+from wic_layers.pictures import as_pixels
 from wic_layers.training import Settings
 
 
@@ -28,3 +32,12 @@ def settings(**changes):
         "accelerator": "cpu",
     }  # fmt: skip
     return Settings(**{**given, **changes})
+
+
+def saved(pixels, **options):
+    """What Pillow makes of pixels, and the bytes of its file."""
+    buffer = io.BytesIO()
+    image = Image.fromarray(pixels.permute(1, 2, 0).squeeze(-1).numpy())
+    image.save(buffer, **options)
+    back = np.asarray(Image.open(buffer).convert(image.mode))
+    return as_pixels(back, channels=len(pixels)), len(buffer.getvalue())

@@ -59,7 +59,7 @@ class Lossy(Carrier):
     """Pixels of 8 bits after JPEG, WebP, a resize or a chain of them, of which each picture draws.
 
     :meth:`through` has the pixels of the real codec and the gradient of a stand-in
-    (:func:`~wic_layers.codec.smooth.smoothed`); ``benchmarks/carriers.py gradient`` compares it
+    (:func:`~wic_layers.codec.smooth.smoothed`); ``benchmarks/carrier_gradients.py`` compares it
     with others.
 
     Args:
