@@ -7,7 +7,8 @@ FIRST holds photographs as they come, SECOND ones that were chosen for detail; E
 Set14 and BSD100. ``run`` trains a small x2 network for each row that ``results/photographs.jsonl``
 does not hold, each row with one change more than the one before; it can be stopped and started
 again.
-Equal in all rows: the network and its start, steps, batches, losses, Muon and its rate.
+Equal in all rows: the network and its start, steps, batches, losses, Muon and its rate, and
+bfloat16 inside couplings.
 
 Judged beside the sets are four photographs of each folder that no row was trained on, all of them
 without colours, and crops of them with text and shapes on them.
@@ -38,7 +39,7 @@ from wic_layers.training.command import pack_middles, split_off
 from wic_layers.training.lettering import lettered
 
 TRIALS = trials.Trials("photographs")
-PRESET, STEPS, BATCH, CROP = "rescaling-x2-naive-tiny", 1200, 4, 64
+PRESET, STEPS, BATCH, CROP = "rescaling-x2-naive-small", 1000, 8, 64
 # what a row has more than the one before it
 ROWS: dict[str, dict[str, Any]] = {
     "first folder, by area": {"by area": True, "both": False},
@@ -111,7 +112,7 @@ def run(args: argparse.Namespace) -> None:
         given = {key: value for key, value in changes.items() if key not in ("both", "by area")}
         settings = Settings(
             steps=STEPS, batch=BATCH, crop=CROP, seed=row["seed"], warmup=50, **given,
-            weights=(12.0, 1.0, 0.1, 1.0), learning_rate=1e-3, optimizer="muon",
+            weights=(12.0, 1.0, 0.1, 1.0), learning_rate=2e-3, optimizer="muon", bf16=True,
         )  # fmt: skip
         torch.manual_seed(row["seed"])
         model = NETWORKS[PRESETS[PRESET].network].from_preset(PRESET)

@@ -13,7 +13,7 @@ of the forward one, every structure has two weights: rows are points of a fronti
 is best for a structure is not that of another: each trains first at every one of ``RATES``, and
 goes on (other weight, other seed) at that which gave most. ``report`` writes
 ``results/structures.md``, ``.csv`` and ``.png``. Equal in all rows of a task: photographs, crops,
-batches, time, warm-up, cosine, Muon, and the losses but for that weight.
+batches, time, warm-up, cosine, Muon, bfloat16 inside couplings, the losses but for that weight.
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ from wic_layers.training import Photographs, Settings
 from wic_layers.training.command import pack_middles, split_off
 
 TRIALS = trials.Trials("structures")
-STEPS, BATCH, CROP = 800, 4, 64
+STEPS, BATCH, CROP = 600, 8, 64
 WEIGHTS = {"rescaling-x2": (12.0, 24.0), "hiding-1": (1.0, 2.0)}
-RATES = (1e-3, 3e-3, 6e-3)
+RATES = (2e-3, 5e-3)
 SETS = ("Set5", "Set14", "BSD100", "held out")
 DENSE = "dense blocks"
 
@@ -107,6 +107,7 @@ def structures() -> dict[str, tuple[int, Subnet]]:
         "96 wide, 2 couplings": (2, partial(SqueezedBlock, width=96)),
         "80 wide, 3 convolutions": (4, partial(SqueezedBlock, width=80, depth=3)),
         "56 wide, 5 convolutions": (4, partial(SqueezedBlock, width=56, depth=5)),
+        "128 wide": (4, partial(SqueezedBlock, width=128)),
         "by 4, 144 wide": (4, partial(SqueezedBlock, width=144, factor=4)),
         "squeezed, with a skip": (4, partial(Skipped, width=64)),
         "depthwise 7 x 7, 96 wide": (4, partial(Wide, width=96, depth=2, size=7)),
@@ -149,6 +150,7 @@ def training_of(row: dict[str, Any], images: Photographs, steps: int) -> trials.
     settings = Settings(
         steps=steps, batch=BATCH, crop=CROP, seed=row["seed"], warmup=50,
         weights=(row["weight"], 1.0, 0.1, 1.0), learning_rate=row["rate"], optimizer="muon",
+        bf16=True,
     )  # fmt: skip
     torch.manual_seed(row["seed"])
     return trials.Training(build(row["structure"], task), task, images, settings)
