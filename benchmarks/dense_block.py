@@ -88,7 +88,9 @@ def show(title: str, times: dict[str, list[float]], memory: dict[str, float] | N
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     for name, value in (("channels", 12), ("growth", 32), ("batch", 4), ("side", 72)):
         parser.add_argument(f"--{name}", type=int, default=value)
     parser.add_argument("--repeats", type=int, default=15)

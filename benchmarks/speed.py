@@ -48,7 +48,7 @@ from trials import alternate
 
 from wic_layers.blocks.dense_block import DenseBlock
 from wic_layers.blocks.reversible import save_memory
-from wic_layers.cli.program import _keep_memory as keep_memory
+from wic_layers.cli.program import keep_memory
 from wic_layers.codec.running import backward_pixels, forward_pixels
 from wic_layers.models import NETWORKS, PRESETS
 from wic_layers.tasks import TASKS
