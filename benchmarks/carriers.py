@@ -110,11 +110,12 @@ def pictures_of(folder: Path, task: Task, most: int | None = None) -> list[Tenso
 
 TRIALS = Trials("carriers")
 STEPS, BATCH, CROP = 2000, 4, 48
+UPSCALER = "plain upscaler"
 # what is trained: presets, or for the upscaler the one whose size it has
 KINDS = {
     "rescaling-x2": {
         "WIN-Naive": "rescaling-x2-naive-small", "IRN": "irn-x2-z-small",
-        "plain upscaler": "rescaling-x2-naive-small",
+        UPSCALER: "rescaling-x2-naive-small",
     },
     "hiding-1": {"WIN-Naive": "hiding-1-jpeg-naive-small", "HiNet": "hinet-z-small"},
 }  # fmt: skip
@@ -152,13 +153,13 @@ class Upscaler(nn.Module):
 
 
 def rows(tasks: Sequence[str], seeds: int) -> list[dict[str, Any]]:
-    """All that is trained: every network with and without JPEG, then the frontiers."""
+    """All that is trained: networks with JPEG and without, the upscaler with it, the frontiers."""
     planned = []
     for seed in range(seeds):
         for task in tasks:
             usual, *others = FRONTIER[task]
             for kind in KINDS[task]:
-                for through in (True, False):
+                for through in (True, False) if kind != UPSCALER else (True,):
                     planned.append((task, kind, through, usual, seed))
             planned += [(task, "WIN-Naive", True, weight, seed) for weight in others]
     names = ("task", "network", "through", "forward", "seed")
@@ -169,7 +170,7 @@ def prepared(row: dict[str, Any], steps: int) -> tuple[Settings, Any]:
     """The settings of a row, and its network before its training."""
     preset = KINDS[row["task"]][row["network"]]
     torch.manual_seed(row["seed"])
-    is_plain = row["network"] == "plain upscaler"
+    is_plain = row["network"] == UPSCALER
     model: Any = (
         Upscaler(preset) if is_plain else NETWORKS[PRESETS[preset].network].from_preset(preset)
     )

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from extras import EXTRAS, WITHOUT
 
-BUDGET = 20_000_000  # bytes of the wheel; the index takes up to 100 MB
+BUDGET = 32_000_000  # bytes of the wheel; the index takes up to 100 MB
 
 PROBE = """
 import json, sys, time
