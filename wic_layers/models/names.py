@@ -23,6 +23,7 @@ WINNaiveWeights: TypeAlias = Literal[
     "hiding-3-naive-small",
     "hiding-4-naive-small",
     "layers-naive-small",
+    "rescaling-x2-jpeg-naive-small",
     "rescaling-x2-naive-small",
     "rescaling-x4-plain-naive-small",
     "stereo-naive-small",

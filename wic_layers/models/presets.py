@@ -114,7 +114,7 @@ _TABLE: Mapping[str, Preset] = {
     "hiding-1-jpeg-naive": _through_jpeg("hiding-1"),
     "hiding-1-jpeg-naive-small": _through_jpeg("hiding-1", weights=True),
     "rescaling-x2-jpeg-naive": _through_jpeg("rescaling-x2"),
-    "rescaling-x2-jpeg-naive-small": _through_jpeg("rescaling-x2"),
+    "rescaling-x2-jpeg-naive-small": _through_jpeg("rescaling-x2", weights=True),
     "decolorization-jpeg-naive": _through_jpeg("decolorization"),
     "decolorization-jpeg-naive-small": _through_jpeg("decolorization"),
     "stereo-naive": _row("WINNaive", "stereo", "as large as the paper's"),
