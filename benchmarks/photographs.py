@@ -4,7 +4,7 @@ r"""What do other photographs, and other crops of them, bring on equal steps?
     python benchmarks/photographs.py report
 
 FIRST holds photographs as they come, SECOND ones that were chosen for detail; EVAL holds Set5,
-Set14 and BSD100. ``run`` trains a small x2 network for each row that ``results/photographs.jsonl``
+Set14 and BSD100. ``run`` trains a tiny x2 network for each row that ``results/photographs.jsonl``
 does not hold, each row with one change more than the one before; it can be stopped and started
 again.
 Equal in all rows: the network and its start, steps, batches, losses, Muon and its rate, and
@@ -39,7 +39,7 @@ from wic_layers.training.command import pack_middles, split_off
 from wic_layers.training.lettering import lettered
 
 TRIALS = trials.Trials("photographs")
-PRESET, STEPS, BATCH, CROP = "rescaling-x2-naive-small", 1000, 8, 64
+PRESET, STEPS, BATCH, CROP = "rescaling-x2-naive-tiny", 1000, 8, 64
 # what a row has more than the one before it
 ROWS: dict[str, dict[str, Any]] = {
     "first folder, by area": {"by area": True, "both": False},

@@ -5,24 +5,27 @@ r"""What should stand inside the couplings? Structures against operations, at eq
     python benchmarks/structures.py report
 
 ``time`` lets all structures take steps in turns, one thread: what a step takes, of the dense
-blocks' step. ``run`` gives every structure the steps that take as long as ``STEPS`` of the dense
+blocks' step. ``run`` gives every structure the steps that take as long as those of the dense
 blocks, by that measurement, so that other work on the machine does not count; it trains once for
 each row that ``results/structures.jsonl`` does not hold, and can be stopped and started again.
-EVAL holds Set5, Set14 and BSD100. As the two pictures are traded against each other by the weight
-of the forward one, every structure has two weights: rows are points of a frontier. The rate that
-is best for a structure is not that of another: each trains first at every one of ``RATES``, and
-goes on (other weight, other seed) at that which gave most. ``report`` writes
-``results/structures.md``, ``.csv`` and ``.png``. Equal in all rows of a task: photographs, crops,
-batches, time, warm-up, cosine, Muon, bfloat16 inside couplings, the losses but for that weight.
+EVAL holds Set5, Set14 and BSD100.
+
+All structures train for as long as ``SHORT`` steps of the dense blocks take. What learns fast at
+first is not what is best later, so those in ``LONGER`` train for ``LONG`` too, with two weights of
+the forward picture, as the two pictures are traded against each other, and with two seeds. The
+rate that is best for a structure is not that of another: ``OTHER_RATES`` are rows that show it.
+``report`` writes ``results/structures.md``, ``.csv`` and ``.png``. Equal in all rows of a task and
+a length: photographs, crops, batches, time, warm-up, cosine, Muon, bfloat16 inside couplings, the
+losses but for that weight.
 """
 
 from __future__ import annotations
 
 import argparse
 import statistics
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import trials
@@ -32,7 +35,7 @@ from torch import Tensor, nn
 from trials import spread
 
 from wic_layers.blocks import AffineCoupling, DenseBlock, SqueezedBlock
-from wic_layers.models import WINNaive
+from wic_layers.models import WIN, WINNaive
 from wic_layers.models.base import Network
 from wic_layers.models.inspection import inspect
 from wic_layers.pictures import find_images
@@ -41,11 +44,17 @@ from wic_layers.training import Photographs, Settings
 from wic_layers.training.command import pack_middles, split_off
 
 TRIALS = trials.Trials("structures")
-STEPS, BATCH, CROP = 600, 8, 64
+SHORT, LONG, BATCH, CROP = 400, 1600, 8, 64
 WEIGHTS = {"rescaling-x2": (12.0, 24.0), "hiding-1": (1.0, 2.0)}
-RATES = (2e-3, 5e-3)
 SETS = ("Set5", "Set14", "BSD100", "held out")
-DENSE = "dense blocks"
+PUBLISHED, DENSE, SQUEEZED = "WIN as published", "dense blocks", "squeezed, 64 wide"
+LONGER = (DENSE, SQUEEZED, PUBLISHED, "squeezed, with a skip", "96 wide, 2 couplings")
+OTHER_RATES = (
+    (SHORT, DENSE, 5e-3),
+    (SHORT, SQUEEZED, 2e-3),
+    (SHORT, "48 wide, 6 couplings", 2e-3),
+    (LONG, SQUEEZED, 2e-3),
+)
 
 
 class Wide(nn.Module):
@@ -95,14 +104,15 @@ class Skipped(SqueezedBlock):
     with_gradients = plain
 
 
-Subnet = Callable[[int, int], nn.Module]
+def structures() -> dict[str, tuple[int, partial[Any]]]:
+    """Couplings and the networks inside, of about equal operations but for the last rows.
 
-
-def structures() -> dict[str, tuple[int, Subnet]]:
-    """Couplings and the networks inside, of about equal operations but for the last rows."""
+    Those but of the published one stand between a Haar transform and a WIC with zeros.
+    """
     return {
         DENSE: (4, partial(DenseBlock, growth=16)),
-        "squeezed, 64 wide": (4, partial(SqueezedBlock, width=64)),
+        PUBLISHED: (4, partial(DenseBlock, growth=12)),
+        SQUEEZED: (4, partial(SqueezedBlock, width=64)),
         "48 wide, 6 couplings": (6, partial(SqueezedBlock, width=48)),
         "96 wide, 2 couplings": (2, partial(SqueezedBlock, width=96)),
         "80 wide, 3 convolutions": (4, partial(SqueezedBlock, width=80, depth=3)),
@@ -117,9 +127,14 @@ def structures() -> dict[str, tuple[int, Subnet]]:
 
 
 def build(name: str, task: Task) -> Network:
-    """WIN-Naive with Haar of a task, with other networks inside its couplings."""
+    """A structure for a task."""
     number, subnet = structures()[name]
     inputs, outputs = task.channels[:2]
+    if name == PUBLISHED:  # with its memory, its shift, and one module of the two
+        return WIN(
+            inputs, outputs, scale=task.scale, modules=1, couplings=number,
+            growth=subnet.keywords["growth"], completion="shift", layout="published",
+        )  # fmt: skip
     model = WINNaive(inputs, outputs, scale=task.scale, couplings=number, growth=1, haar=True)
     for place, block in model.named_children():
         if isinstance(block, AffineCoupling):
@@ -128,21 +143,29 @@ def build(name: str, task: Task) -> Network:
     return model
 
 
+def rate_of(name: str) -> float:
+    return 2e-3 if name.startswith(DENSE) or name == PUBLISHED else 5e-3
+
+
 def plan(task: str, names: list[str]) -> Iterator[dict[str, Any]]:
-    """The rows, all of a seed before those of the next; at all rates for one weight and seed."""
+    """The rows: all short ones, those that train for longer, and what other rates do."""
+
+    def row(length: int, name: str, rate: float, weight: float, seed: int = 0) -> dict[str, Any]:
+        return {
+            "task": task, "length": length, "structure": name, "weight": weight, "seed": seed,
+            "rate": rate,
+        }  # fmt: skip
+
+    first, *_ = weights = WEIGHTS[task]
+    yield from (row(SHORT, name, rate_of(name), first) for name in names)
+    longer = [name for name in LONGER if name in names]
     for seed in (0, 1):
-        for weight in WEIGHTS[task]:
-            for name in names:
-                first = {"task": task, "structure": name, "weight": WEIGHTS[task][0], "seed": 0}
-                row = {**first, "weight": weight, "seed": seed}
-                for rate in RATES if row == first else best_rate(first):
-                    yield {**row, "rate": rate}
-
-
-def best_rate(first: dict[str, Any]) -> tuple[float, ...]:
-    """The rate that gave most; none where a rate was not tried yet."""
-    tried = [line for line in TRIALS.read() if first.items() <= line.items()]
-    return (max(tried, key=both)["rate"],) if len(tried) == len(RATES) else ()
+        for weight in weights:
+            yield from (row(LONG, name, rate_of(name), weight, seed) for name in longer)
+        if seed == 0:
+            for length, name, rate in OTHER_RATES:
+                if name in names:
+                    yield row(length, name, rate, first)
 
 
 def training_of(row: dict[str, Any], images: Photographs, steps: int) -> trials.Training:
@@ -166,7 +189,8 @@ def run(args: argparse.Namespace) -> None:
         task = TASKS[row["task"]]
         held_out = pack_middles(task, Photographs(held_out_paths, smallest=task.multiple))
         sets = judging_sets(task, args.eval, held_out)
-        training = training_of(row, images, round(STEPS / times[task.name][row["structure"]]))
+        steps = round(row["length"] / times[task.name][row["structure"]])
+        training = training_of(row, images, steps)
         result = trials.fit(training)
         flops = inspect(training.model).flops
         TRIALS.add(
@@ -181,86 +205,127 @@ def run(args: argparse.Namespace) -> None:
 
 
 def measure(args: argparse.Namespace) -> None:
-    """Lets all structures take steps in turns."""
+    """Lets the dense blocks, and all structures that no time is known of, take steps in turns."""
     images = Photographs(find_images(args.photos)[:4], smallest=CROP + 32)
     for name, weights in WEIGHTS.items():
-        steps = {}
-        for structure in structures():
+        known, steps = TRIALS.read_times().get(name, {}), {}
+        new = [structure for structure in structures() if structure not in known]
+        for structure in dict.fromkeys([DENSE, *new]):
             first = {"task": name, "structure": structure, "weight": weights[0], "seed": 0}
-            row = {**first, "rate": RATES[0]}
-            steps[structure] = training_of(row, images, STEPS).step
-        TRIALS.add_times(name, trials.step_times(steps, repeats=9))
+            row = {**first, "rate": rate_of(structure)}
+            steps[structure] = training_of(row, images, SHORT).step
+        TRIALS.add_times(name, {**known, **trials.step_times(steps, repeats=9)})
 
 
 def report() -> None:
-    """Writes a table and a plot for each task: means over seeds, and half their range."""
+    """Writes a table for each task and length, and a plot for each task: means over seeds."""
     lines, text, times = TRIALS.read(), [], TRIALS.read_times()
     for task, weights in WEIGHTS.items():
-        rows = [
-            (structure, weight, rate, found)
-            for weight in weights
-            for structure in structures()
-            for rate in RATES
-            if (
-                found := [
-                    line
-                    for line in lines
-                    if (line["task"], line["structure"], line["weight"], line["rate"])
-                    == (task, structure, weight, rate)
-                ]
-            )
-        ]
-        if not rows:
-            continue
-        text.append(
-            f"\n### {task}\n\n| structure | weight | rate | seeds | parameters "
-            f"| operations a pixel | steps | time of a step "
-            f"| {' | '.join(f'{name}: forward / back' for name in SETS)} "
-            f"| mean of both over the sets |\n|{'---|' * (9 + len(SETS))}"
-        )
-        for structure, weight, rate, found in rows:
-            cells = [
-                structure, f"{weight:g}", f"{rate:g}", str(len(found)),
-                f"{found[0]['parameters']:,}",
-                f"{found[0]['operations']:,.0f}", str(found[0]["steps"]),
-                f"{times[task][structure]:.2f}",
-                *(f"{spread(found, f'{name} forward')} / {spread(found, f'{name} back')}"
-                  for name in SETS),
-                f"{statistics.mean(map(both, found)):.2f}",
-            ]  # fmt: skip
-            text.append(f"| {' | '.join(cells)} |")
-        plot(task, rows)
+        points: dict[int, list[Point]] = {}
+        for length in (SHORT, LONG):
+            own = [line for line in lines if (line["task"], line["length"]) == (task, length)]
+            points[length] = [
+                Point(structure, weight, rate, found)
+                for weight in weights
+                for structure in structures()
+                for rate in sorted({line["rate"] for line in own})
+                if (
+                    found := [
+                        line
+                        for line in own
+                        if (line["structure"], line["weight"], line["rate"])
+                        == (structure, weight, rate)
+                    ]
+                )
+            ]
+            if points[length]:
+                text.append(f"\n### {task}, as long as {length:,} steps of dense blocks\n")
+                text.extend(table(points[length], times[task]))
+        if any(points.values()):
+            plot(task, points)
     TRIALS.write(text, lines)
 
 
-def both(line: dict[str, Any]) -> float:
-    """The mean of both pictures over the sets."""
-    return statistics.mean(
-        line[f"{name} {which}"] for name in SETS for which in ("forward", "back")
+class Point(NamedTuple):
+    """What was found of a structure, at a weight of the forward picture and a rate."""
+
+    structure: str
+    weight: float
+    rate: float
+    found: list[dict[str, Any]]
+
+    def mean(self, picture: str) -> float:
+        """A picture's PSNR: the mean over the sets, and over seeds."""
+        return statistics.mean(line[f"{name} {picture}"] for line in self.found for name in SETS)
+
+    @property
+    def both(self) -> float:
+        """The mean of both pictures."""
+        return statistics.mean((self.mean("forward"), self.mean("back")))
+
+
+def table(points: list[Point], times: dict[str, float]) -> Iterator[str]:
+    """Lines of a table, with half the range over seeds."""
+    yield (
+        f"| structure | weight | rate | seeds | parameters | operations a pixel | steps "
+        f"| time of a step | {' | '.join(f'{name}: forward / back' for name in SETS)} "
+        f"| mean of both over the sets |"
     )
+    yield f"|{'---|' * (9 + len(SETS))}"
+    for point in points:
+        structure, weight, rate, found = point
+        cells = [
+            structure, f"{weight:g}", f"{rate:g}", str(len(found)),
+            f"{found[0]['parameters']:,}", f"{found[0]['operations']:,.0f}",
+            f"{found[0]['steps']:,}", f"{times[structure]:.2f}",
+            *(f"{spread(found, f'{name} forward')} / {spread(found, f'{name} back')}"
+              for name in SETS),
+            f"{point.both:.2f}",
+        ]  # fmt: skip
+        yield f"| {' | '.join(cells)} |"
 
 
-def plot(task: str, rows: list[tuple[str, float, float, list[dict[str, Any]]]]) -> None:
-    """The mean of both pictures against operations, at the best weight and rate of each."""
+def plot(task: str, points: dict[int, list[Point]]) -> None:
+    """Both pictures, means over the sets: against operations, and against each other.
+
+    What is far below the best is in the table alone.
+    """
     import matplotlib.pyplot as plt
 
-    best: dict[str, tuple[float, float]] = {}
-    for structure, *_, found in rows:
-        point = (found[0]["operations"] / 1e3, statistics.mean(map(both, found)))
-        if structure not in best or point[1] > best[structure][1]:
-            best[structure] = point
-    figure, axes = plt.subplots(figsize=(8, 5), layout="constrained")
-    for structure, (operations, value) in best.items():
-        dense = structure.startswith(DENSE)
-        axes.plot(operations, value, "s" if dense else "o", color="0.4" if dense else "C0")
-        axes.annotate(
-            structure, (operations, value), xytext=(6, 3), textcoords="offset points", fontsize=8
-        )
-    axes.set_xlabel("thousand multiplications and additions a pixel, each way")
-    axes.set_ylabel("PSNR, mean of both pictures over the sets (dB)")
-    axes.set_title(f"{task}, equal time on a core")
-    axes.margins(x=0.25)
-    axes.grid(alpha=0.3)
+    figure, (over, against) = plt.subplots(1, 2, figsize=(12, 5), layout="constrained")
+    for number, name in enumerate(structures()):
+        marker = "s" if name.startswith(DENSE) or name == PUBLISHED else "o"
+        colour = plt.get_cmap("tab20")(number)
+        for length, own in points.items():
+            same = [point for point in own if point.structure == name]
+            if not same:
+                continue
+            style = {
+                "linestyle": "none", "marker": marker, "color": colour,
+                "markerfacecolor": colour if length == LONG else "none",
+            }  # fmt: skip
+            label = name if length == SHORT else None
+            operations = same[0].found[0]["operations"] / 1e3
+            over.plot([operations] * len(same), [point.both for point in same], **style)
+            pairs = [(point.mean("forward"), point.mean("back")) for point in same]
+            against.plot(*zip(*pairs, strict=True), label=label, **style)
+    shown = [point for own in points.values() for point in own]
+    over.set_ylim(bottom=max(point.both for point in shown) - 8)
+    against.set_xlim(left=max(point.mean("forward") for point in shown) - 11)
+    against.set_ylim(bottom=max(point.mean("back") for point in shown) - 8)
+    over.set_xscale("log")
+    over.xaxis.set_major_formatter("{x:g}")
+    over.xaxis.set_minor_formatter("{x:g}")
+    over.set_xlabel("thousand multiplications and additions a pixel, each way")
+    over.set_ylabel("mean of both pictures (dB)")
+    against.set_xlabel("forward picture (dB)")
+    against.set_ylabel("what comes back (dB)")
+    for axis in (over, against):
+        axis.grid(alpha=0.3)
+    figure.legend(loc="outside right center", frameon=False, fontsize=8)
+    figure.suptitle(
+        f"{task}: hollow, as long as {SHORT:,} steps of dense blocks; filled, as {LONG:,}"
+    )
     figure.savefig(trials.RESULTS / f"structures-{task}.png", dpi=120)
 
 
