@@ -27,6 +27,7 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any, NamedTuple
 
+import plain
 import torch
 import trials
 from completions import judging_sets
@@ -36,8 +37,6 @@ from trials import spread
 
 from wic_layers.blocks import AffineCoupling, DenseBlock, SqueezedBlock
 from wic_layers.models import WIN, WINNaive
-from wic_layers.models.base import Network
-from wic_layers.models.inspection import inspect
 from wic_layers.pictures import find_images
 from wic_layers.tasks import TASKS, Task
 from wic_layers.training import Photographs, Settings
@@ -48,7 +47,8 @@ SHORT, LONG, BATCH, CROP = 400, 1600, 8, 64
 WEIGHTS = {"rescaling-x2": (12.0, 24.0), "hiding-1": (1.0, 2.0)}
 SETS = ("Set5", "Set14", "BSD100", "held out")
 PUBLISHED, DENSE, SQUEEZED = "WIN as published", "dense blocks", "squeezed, 64 wide"
-LONGER = (DENSE, SQUEEZED, PUBLISHED, "squeezed, with a skip", "96 wide, 2 couplings")
+PLAIN = "plain encoder-decoder"
+LONGER = (DENSE, SQUEEZED, PUBLISHED, PLAIN, "squeezed, with a skip", "96 wide, 2 couplings")
 OTHER_RATES = (
     (SHORT, DENSE, 5e-3),
     (SHORT, SQUEEZED, 2e-3),
@@ -107,11 +107,13 @@ class Skipped(SqueezedBlock):
 def structures() -> dict[str, tuple[int, partial[Any]]]:
     """Couplings and the networks inside, of about equal operations but for the last rows.
 
-    Those but of the published one stand between a Haar transform and a WIC with zeros.
+    They stand between a Haar transform and a WIC with zeros, but for the published one. The plain
+    encoder-decoder is two networks, of the dense blocks' parameters and operations.
     """
     return {
         DENSE: (4, partial(DenseBlock, growth=16)),
         PUBLISHED: (4, partial(DenseBlock, growth=12)),
+        PLAIN: (0, partial(DenseBlock, growth=16)),
         SQUEEZED: (4, partial(SqueezedBlock, width=64)),
         "48 wide, 6 couplings": (6, partial(SqueezedBlock, width=48)),
         "96 wide, 2 couplings": (2, partial(SqueezedBlock, width=96)),
@@ -126,10 +128,13 @@ def structures() -> dict[str, tuple[int, partial[Any]]]:
     }
 
 
-def build(name: str, task: Task) -> Network:
+def build(name: str, task: Task) -> nn.Module:
     """A structure for a task."""
     number, subnet = structures()[name]
     inputs, outputs = task.channels[:2]
+    if name == PLAIN:
+        costs = plain.costs(build(DENSE, task), inputs)
+        return plain.sized(costs, inputs, outputs, scale=task.scale)
     if name == PUBLISHED:  # with its memory, its shift, and one module of the two
         return WIN(
             inputs, outputs, scale=task.scale, modules=1, couplings=number,
@@ -144,7 +149,7 @@ def build(name: str, task: Task) -> Network:
 
 
 def rate_of(name: str) -> float:
-    return 2e-3 if name.startswith(DENSE) or name == PUBLISHED else 5e-3
+    return 2e-3 if name in (PUBLISHED, PLAIN) or name.startswith(DENSE) else 5e-3
 
 
 def plan(task: str, names: list[str]) -> Iterator[dict[str, Any]]:
@@ -192,13 +197,12 @@ def run(args: argparse.Namespace) -> None:
         steps = round(row["length"] / times[task.name][row["structure"]])
         training = training_of(row, images, steps)
         result = trials.fit(training)
-        flops = inspect(training.model).flops
         TRIALS.add(
             row,
             {
                 **result,
                 "steps": training.settings.steps,
-                "operations": statistics.mean(flops) / 2,
+                "operations": plain.costs(training.model, task.channels[0]).operations / 2,
                 **trials.means(partial(judged, training.model, task), sets),
             },
         )
@@ -294,7 +298,7 @@ def plot(task: str, points: dict[int, list[Point]]) -> None:
 
     figure, (over, against) = plt.subplots(1, 2, figsize=(12, 5), layout="constrained")
     for number, name in enumerate(structures()):
-        marker = "s" if name.startswith(DENSE) or name == PUBLISHED else "o"
+        marker = "o" if rate_of(name) == 5e-3 else "s"
         colour = plt.get_cmap("tab20")(number)
         for length, own in points.items():
             same = [point for point in own if point.structure == name]
