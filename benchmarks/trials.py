@@ -119,7 +119,9 @@ class Training:
             group["lr"] = self.settings.rate(step)
         if self.seeded:
             torch.manual_seed(self.settings.seed * 1_000_003 + step)
-        x, reference = pack_crops(self.batches[step], self.task)
+        x, reference = pack_crops(
+            self.batches[step], self.task, saturate=self.settings.saturate, grey=self.settings.grey
+        )
         with torch.autocast("cpu", torch.bfloat16, enabled=self.settings.bf16):
             weighted = self.objective.weighted(self.objective(self.model, x, reference))
         taken = self.guard.step(weighted)
