@@ -6,7 +6,7 @@ r"""What do other photographs, and other crops of them, bring on equal steps?
 FIRST holds photographs as they come, SECOND ones that were chosen for detail; EVAL holds Set5,
 Set14 and BSD100. ``run`` trains a tiny x2 network for each row that ``results/photographs.jsonl``
 does not hold, each row with one change more than the one before; it can be stopped and started
-again.
+again. The network is tiny, as larger ones take longer to differ by anything but their start.
 Equal in all rows: the network and its start, steps, batches, losses, Muon and its rate, and
 bfloat16 inside couplings.
 
