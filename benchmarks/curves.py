@@ -5,9 +5,9 @@
 
 Each FOLDER holds the ``log.jsonl`` of a piece, in their order; with ``--on`` they follow the
 pieces that were drawn before. Their lines are kept together in ``results/curves/PRESET.jsonl``;
-``results/curves/PRESET.png`` shows the PSNR of the photographs
-that were held out, rounded to 8 bits, and where a piece begins. A piece that reduces photographs
-by another factor is judged on other pictures: curves may jump there.
+``results/curves/PRESET.png`` shows the PSNR of the photographs that were held out, rounded to 8
+bits, and where a piece begins. A piece that reduces photographs by another factor, or reads other
+ones, is judged on other pictures: curves may jump there.
 """
 
 from __future__ import annotations
