@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import argparse
 import statistics
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -104,48 +104,50 @@ class Skipped(SqueezedBlock):
     with_gradients = plain
 
 
-def structures() -> dict[str, tuple[int, partial[Any]]]:
-    """Couplings and the networks inside, of about equal operations but for the last rows.
-
-    They stand between a Haar transform and a WIC with zeros, but for the published one. The plain
-    encoder-decoder is two networks, of the dense blocks' parameters and operations.
-    """
-    return {
-        DENSE: (4, partial(DenseBlock, growth=16)),
-        PUBLISHED: (4, partial(DenseBlock, growth=12)),
-        PLAIN: (0, partial(DenseBlock, growth=16)),
-        SQUEEZED: (4, partial(SqueezedBlock, width=64)),
-        "48 wide, 6 couplings": (6, partial(SqueezedBlock, width=48)),
-        "96 wide, 2 couplings": (2, partial(SqueezedBlock, width=96)),
-        "80 wide, 3 convolutions": (4, partial(SqueezedBlock, width=80, depth=3)),
-        "56 wide, 5 convolutions": (4, partial(SqueezedBlock, width=56, depth=5)),
-        "128 wide": (4, partial(SqueezedBlock, width=128)),
-        "by 4, 144 wide": (4, partial(SqueezedBlock, width=144, factor=4)),
-        "squeezed, with a skip": (4, partial(Skipped, width=64)),
-        "depthwise 7 x 7, 96 wide": (4, partial(Wide, width=96, depth=2, size=7)),
-        "squeezed, 8 couplings": (8, partial(SqueezedBlock, width=64)),
-        "dense blocks, 8 couplings": (8, partial(DenseBlock, growth=16)),
-    }
-
-
-def build(name: str, task: Task) -> nn.Module:
-    """A structure for a task."""
-    number, subnet = structures()[name]
+def coupled(number: int, subnet: Callable[[int, int], nn.Module], task: Task) -> nn.Module:
+    """WIN-Naive: a Haar transform, couplings with such networks inside, and a WIC with zeros."""
     inputs, outputs = task.channels[:2]
-    if name == PLAIN:
-        costs = plain.costs(build(DENSE, task), inputs)
-        return plain.sized(costs, inputs, outputs, scale=task.scale)
-    if name == PUBLISHED:  # with its memory, its shift, and one module of the two
-        return WIN(
-            inputs, outputs, scale=task.scale, modules=1, couplings=number,
-            growth=subnet.keywords["growth"], completion="shift", layout="published",
-        )  # fmt: skip
     model = WINNaive(inputs, outputs, scale=task.scale, couplings=number, growth=1, haar=True)
     for place, block in model.named_children():
         if isinstance(block, AffineCoupling):
             sizes = {"split": block.sizes[0], "clamp": block.clamp}
             setattr(model, place, AffineCoupling(block.channels, subnet=subnet, **sizes))
     return model
+
+
+def published(task: Task) -> nn.Module:
+    """WIN with its memory and its shift, one module of the two."""
+    return WIN(
+        *task.channels[:2], scale=task.scale, modules=1, couplings=4, growth=12,
+        completion="shift", layout="published",
+    )  # fmt: skip
+
+
+def plain_of_dense(task: Task) -> nn.Module:
+    """Two plain networks that have the dense blocks' parameters and operations."""
+    inputs, outputs = task.channels[:2]
+    costs = plain.costs(structures()[DENSE](task), inputs)
+    return plain.sized(costs, inputs, outputs, scale=task.scale)
+
+
+def structures() -> dict[str, Callable[[Task], nn.Module]]:
+    """What builds each, of about equal operations but for the last rows."""
+    return {
+        DENSE: partial(coupled, 4, partial(DenseBlock, growth=16)),
+        PUBLISHED: published,
+        PLAIN: plain_of_dense,
+        SQUEEZED: partial(coupled, 4, partial(SqueezedBlock, width=64)),
+        "48 wide, 6 couplings": partial(coupled, 6, partial(SqueezedBlock, width=48)),
+        "96 wide, 2 couplings": partial(coupled, 2, partial(SqueezedBlock, width=96)),
+        "80 wide, 3 convolutions": partial(coupled, 4, partial(SqueezedBlock, width=80, depth=3)),
+        "56 wide, 5 convolutions": partial(coupled, 4, partial(SqueezedBlock, width=56, depth=5)),
+        "128 wide": partial(coupled, 4, partial(SqueezedBlock, width=128)),
+        "by 4, 144 wide": partial(coupled, 4, partial(SqueezedBlock, width=144, factor=4)),
+        "squeezed, with a skip": partial(coupled, 4, partial(Skipped, width=64)),
+        "depthwise 7 x 7, 96 wide": partial(coupled, 4, partial(Wide, width=96, depth=2, size=7)),
+        "squeezed, 8 couplings": partial(coupled, 8, partial(SqueezedBlock, width=64)),
+        "dense blocks, 8 couplings": partial(coupled, 8, partial(DenseBlock, growth=16)),
+    }
 
 
 def rate_of(name: str) -> float:
@@ -181,7 +183,7 @@ def training_of(row: dict[str, Any], images: Photographs, steps: int) -> trials.
         bf16=True,
     )  # fmt: skip
     torch.manual_seed(row["seed"])
-    return trials.Training(build(row["structure"], task), task, images, settings)
+    return trials.Training(structures()[row["structure"]](task), task, images, settings)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -215,8 +217,10 @@ def measure(args: argparse.Namespace) -> None:
         known, steps = TRIALS.read_times().get(name, {}), {}
         new = [structure for structure in structures() if structure not in known]
         for structure in dict.fromkeys([DENSE, *new]):
-            first = {"task": name, "structure": structure, "weight": weights[0], "seed": 0}
-            row = {**first, "rate": rate_of(structure)}
+            row = {
+                "task": name, "structure": structure, "weight": weights[0], "seed": 0,
+                "rate": rate_of(structure),
+            }  # fmt: skip
             steps[structure] = training_of(row, images, SHORT).step
         TRIALS.add_times(name, {**known, **trials.step_times(steps, repeats=9)})
 
