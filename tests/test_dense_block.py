@@ -151,6 +151,17 @@ def test_autocast(dtype):
         assert (one - other).norm() <= 0.02 * other.norm()
 
 
+@pytest.mark.parametrize("again", [False, True])
+def test_autocast_around_the_way_back_alone_changes_no_gradient(again):
+    net, x = shaken(DenseBlock(5, 7, growth=4)), torch.randn(2, 5, 16, 16, requires_grad=True)
+    y, inputs = net(x).square().sum(), (x, *net.parameters())
+    expected = torch.autograd.grad(y, inputs, retain_graph=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = torch.autograd.grad(y, inputs, create_graph=again)
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one.detach(), other)
+
+
 @pytest.mark.parametrize(("inputs", "outputs"), [(5, 7), (8, 7), (5, 8)])
 def test_channels_padded_for_tensor_cores_change_nothing(inputs, outputs, monkeypatch):
     net, x = shaken(DenseBlock(inputs, outputs, growth=8)).eval(), torch.rand(2, inputs, 9, 6)

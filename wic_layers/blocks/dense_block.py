@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from wic_layers.blocks.block import reach_of
 from wic_layers.blocks.coupling_net import CouplingNet, channels_last
+from wic_layers.layer.pointwise import outside_autocast
 
 __all__ = ["DenseBlock"]
 
@@ -172,37 +174,65 @@ class _Dense(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        features, x, *parameters = ctx.saved_tensors
-        if torch.is_grad_enabled():  # of higher order
-            return _again(x, ctx.slope, parameters, gradients[0], ctx.needs_input_grad)
-        weights = parameters[::2]
-        needs_gradient = ctx.needs_input_grad
-        of_parameters: list[Tensor | None] = []
-        below, total = features.shape[1], None  # channels that a convolution sees
-        for index in range(len(weights) - 1, -1, -1):
-            if total is None:
-                gradient = channels_last(gradients[0])
-            else:  # that of the result which this convolution gave
-                width = weights[index].shape[0]
-                below -= width
-                gradient = channels_last(
-                    torch.ops.aten.leaky_relu_backward(
-                        total[:, below:], features[:, below : below + width], ctx.slope, True,  # noqa: FBT003
-                    )
-                )  # fmt: skip
-                total = total[:, :below]
-            needs = (
-                needs_gradient[0] or index > 0,
-                *needs_gradient[2 + 2 * index : 4 + 2 * index],
-            )
-            back, weight, bias = torch.ops.aten.convolution_backward(
-                gradient, channels_last(features[:, :below]), weights[index],
-                [len(weights[index])], [1, 1], [1, 1], [1, 1], False, [0, 0], 1, needs,  # noqa: FBT003
+        # in the precision of what was kept, also where a caller's autocast is still on
+        of_x, of_parameters = outside_autocast(partial(_back, ctx), *gradients)
+        return (of_x, None, *of_parameters)
+
+
+Gradients = tuple[Tensor | None, list[Tensor | None]]
+"""Those of a dense block's input and of its parameters in their order, where they are needed."""
+
+
+def _back(ctx: Any, gradient: Tensor) -> Gradients:
+    """The gradients, from what forward kept.
+
+    Whatever a convolution sees, all later ones see too, so the way back is a dense block as well:
+    the gradient of what one of them gave is one convolution of all later gradients, put together.
+    """
+    features, x, *parameters = ctx.saved_tensors
+    needs = ctx.needs_input_grad
+    if torch.is_grad_enabled():  # of higher order
+        return _again(x, ctx.slope, parameters, gradient, [needs[0], *needs[2:]])
+    weights = parameters[::2]
+    of_parameters: list[Tensor | None] = []
+    newest = later = channels_last(gradient)
+    below = features.shape[1]  # channels that a convolution sees
+    for index in range(len(weights) - 1, -1, -1):
+        weight, bias = _of_convolution(
+            newest, features[:, :below], weights[index], needs[2 + 2 * index : 4 + 2 * index]
+        )
+        of_parameters += [bias, weight]
+        start = below - len(weights[index - 1]) if index else 0
+        if index or needs[0]:
+            back = F.conv2d(later, _turned(weights[index:], slice(start, below)), padding=1)
+        if index:
+            newest = channels_last(
+                torch.ops.aten.leaky_relu_backward(
+                    back, features[:, start:below], ctx.slope, True,  # noqa: FBT003
+                )
             )  # fmt: skip
-            of_parameters += [bias, weight]
-            if back is not None:
-                total = back if total is None else back.add_(total)
-        return (total if needs_gradient[0] else None, None, *of_parameters[::-1])
+            later = torch.cat((later, newest), dim=1)
+            below = start
+    return (back if needs[0] else None), of_parameters[::-1]
+
+
+def _of_convolution(
+    gradient: Tensor, seen: Tensor, weight: Tensor, needs: Sequence[bool]
+) -> tuple[Tensor | None, Tensor | None]:
+    """The gradients of a convolution's weight and bias, where they are needed."""
+    if not any(needs):
+        return None, None
+    _, *both = torch.ops.aten.convolution_backward(
+        gradient, channels_last(seen), weight, [len(weight)], [1, 1], [1, 1], [1, 1], False,  # noqa: FBT003
+        [0, 0], 1, (False, *needs),
+    )  # fmt: skip
+    return both[0], both[1]
+
+
+def _turned(weights: Sequence[Tensor], channels: slice) -> Tensor:
+    """The weight that takes results' gradients, the last result first, to those of channels."""
+    seen = torch.cat([weight[:, channels] for weight in reversed(weights)])
+    return seen.flip(2, 3).transpose(0, 1).contiguous(memory_format=torch.channels_last)
 
 
 def _again(
@@ -210,12 +240,11 @@ def _again(
     slope: float,
     parameters: list[Tensor],
     gradient: Tensor,
-    needs_gradient: Sequence[bool],
-) -> tuple[Tensor | None, ...]:
-    """The gradients by plain autograd, which can be differentiated again."""
+    needs: Sequence[bool],
+) -> Gradients:
+    """The same by plain autograd, which can be differentiated again."""
     out, _ = _convolved(x, slope, _paired(parameters), F.leaky_relu)
-    needs = [needs_gradient[0], *needs_gradient[2:]]
     inputs = [each for each, is_needed in zip([x, *parameters], needs, strict=True) if is_needed]
     gradients = iter(torch.autograd.grad(out, inputs, gradient, create_graph=True))
     first, *others = (next(gradients) if is_needed else None for is_needed in needs)
-    return (first, None, *others)
+    return first, others
