@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import itertools
 import math
+import operator
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -21,6 +23,7 @@ from wic_layers.layer.conv import WIC
 
 SLOPE = 0.2
 WIDTHS = range(8, 129, 4)
+INSIDE = (1, 2)
 NEAR = 0.05  # of parameters and operations
 
 
@@ -103,7 +106,9 @@ class Body(nn.Module):
         out_channels: Channels that go out.
         fine_in: Whether what comes in has the size of the images.
         fine_out: Whether what goes out has.
-        factor: How many times smaller the coarse size is.
+        scale: How many times smaller the end is that has not.
+        inside: How many times smaller than that end (than half the images, where both are fine)
+            the coarse blocks are. Their kernels do so much less with as many parameters.
         width: Channels at the fine size; there are twice as many at the coarse one.
         fine: Residual blocks at the fine size.
         coarse: Residual blocks at the coarse size.
@@ -117,7 +122,8 @@ class Body(nn.Module):
         *,
         fine_in: bool,
         fine_out: bool,
-        factor: int,
+        scale: int,
+        inside: int = 1,
         width: int,
         fine: int,
         coarse: int,
@@ -125,7 +131,12 @@ class Body(nn.Module):
     ) -> None:
         super().__init__()
         first, last = (width if is_fine else 2 * width for is_fine in (fine_in, fine_out))
-        self.head = nn.Conv2d(in_channels, first, 3, padding=1)
+        cells = [1 if is_fine else inside for is_fine in (fine_in, fine_out)]
+        factor = max(scale, 2) * inside
+        self.side = factor if fine_in else inside  # of the squares of what comes in
+        self.enlarged = (1 if fine_in else scale, 1 if fine_out else scale)
+        self.open = nn.PixelUnshuffle(cells[0])
+        self.head = nn.Conv2d(in_channels * cells[0] ** 2, first, 3, padding=1)
         before = fine if not fine_out else fine // 2 if fine_in else 0
         self.before = Stage(width, before, passes)
         self.down: nn.Module = nn.Identity()
@@ -138,15 +149,21 @@ class Body(nn.Module):
             widen = nn.Conv2d(2 * width, width * factor**2, 1)
             self.up = nn.Sequential(widen, nn.PixelShuffle(factor))
         self.after = Stage(width, fine - before, passes)
-        self.tail = nn.Conv2d(last, out_channels, 3, padding=1)
+        self.tail = nn.Conv2d(last, out_channels * cells[1] ** 2, 3, padding=1)
+        self.close = nn.PixelShuffle(cells[1])
         nn.init.zeros_(self.tail.weight)
         nn.init.zeros_(self.tail.bias)  # type: ignore[arg-type]
         self.has_both = fine_in and fine_out
 
     def forward(self, x: Tensor) -> Tensor:
-        features = self.before(self.head(x.contiguous(memory_format=torch.channels_last)))
+        height, width = x.shape[2:]
+        before, after = self.enlarged
+        filled = F.pad(x, (0, -width % self.side, 0, -height % self.side), mode="replicate")
+        filled = self.open(filled.contiguous(memory_format=torch.channels_last))
+        features = self.before(self.head(filled))
         coarse = self.up(self.coarse(self.down(features)))
         out: Tensor = self.tail(self.after(coarse + features if self.has_both else coarse))
+        out = self.close(out)[..., : height * before // after, : width * before // after]
         return out.to(x.dtype)
 
 
@@ -157,16 +174,15 @@ class Encoder(nn.Module):
         in_channels: Channels of the images together.
         out_channels: Channels of the picture: 3, or 1, which starts as the mean of the colours.
         scale: How many times smaller the picture is.
-        **size: ``width``, ``fine``, ``coarse`` and ``passes``, see :class:`Body`.
+        **size: ``inside``, ``width``, ``fine``, ``coarse`` and ``passes``, see :class:`Body`.
     """
 
     def __init__(self, in_channels: int, out_channels: int, *, scale: int, **size: int) -> None:
         super().__init__()
         self.out_channels, self.scale = out_channels, scale
         self.body = Body(
-            in_channels, out_channels, fine_in=True, fine_out=scale == 1, factor=max(scale, 2),
-            **size,
-        )  # fmt: skip
+            in_channels, out_channels, fine_in=True, fine_out=scale == 1, scale=scale, **size
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps (B, in_channels, H, W) to (B, out_channels, H/scale, W/scale)."""
@@ -183,7 +199,7 @@ class Decoder(nn.Module):
         scale: How many times larger they are.
         copies: How many images, from the first on, are like the picture; the others start at
             random, so that an encoder learns from the beginning what is wanted of it.
-        **size: ``width``, ``fine``, ``coarse`` and ``passes``, see :class:`Body`.
+        **size: ``inside``, ``width``, ``fine``, ``coarse`` and ``passes``, see :class:`Body`.
     """
 
     def __init__(
@@ -193,9 +209,8 @@ class Decoder(nn.Module):
         self.scale, self.copies = scale, copies
         self.rest = out_channels - 3 * copies
         self.body = Body(
-            in_channels, out_channels, fine_in=scale == 1, fine_out=True, factor=max(scale, 2),
-            **size,
-        )  # fmt: skip
+            in_channels, out_channels, fine_in=scale == 1, fine_out=True, scale=scale, **size
+        )
         if self.rest:
             nn.init.kaiming_uniform_(self.body.tail.weight.detach()[-self.rest :], a=5**0.5)
 
@@ -213,7 +228,7 @@ class EncoderDecoder(nn.Module):
         out_channels: Channels of the picture.
         scale: How many times smaller it is.
         copies: Of :class:`Decoder`.
-        **size: ``width``, ``fine``, ``coarse`` and ``passes``, see :class:`Body`.
+        **size: ``inside``, ``width``, ``fine``, ``coarse`` and ``passes``, see :class:`Body`.
     """
 
     def __init__(
@@ -251,43 +266,76 @@ def resized(x: Tensor, factor: float) -> Tensor:
 def sized(wanted: Costs, in_channels: int, out_channels: int, **network: int) -> EncoderDecoder:
     """Builds the plain network whose parameters and operations are nearest to those of another.
 
-    Of those within 5 % the one whose blocks run least often, then the widest.
+    Of those within 5 % the one that squeezes least inside, then the one whose blocks run least
+    often, then the widest.
 
     Args:
         wanted: What the other one costs.
         in_channels: Channels of the images together.
         out_channels: Channels of the picture.
         **network: ``scale`` and ``copies``, see :class:`EncoderDecoder`.
+
+    Raises:
+        ValueError: If none is within a tenth: a network that is much cheaper, dearer, deeper or
+            thinner is no comparison.
     """
     sizes = []
-    for width in WIDTHS:
-        empty, fine, coarse = _costs_of_blocks(width, in_channels, out_channels, **network)
+    prices = {
+        inside: _costs_of_blocks(in_channels, out_channels, inside=inside, **network)
+        for inside in INSIDE
+    }
+    for inside, width in itertools.product(INSIDE, WIDTHS):
+        empty, fine, coarse = prices[inside](width)
         if empty.parameters > wanted.parameters:
-            break
+            continue
         for passes, blocks in itertools.product((1, 2, 3), range(1, 33)):
             left = wanted.parameters - empty.parameters - blocks * fine.parameters
             others = max(round(left / coarse.parameters), 1)
             added = [blocks * a + others * b for a, b in zip(fine, coarse, strict=True)]
             reached = empty.parameters + added[0], empty.operations + passes * added[1]
             off = max(abs(math.log(a / b)) for a, b in zip(reached, wanted, strict=True))
-            size = {"width": width, "fine": blocks, "coarse": others, "passes": passes}
-            sizes.append(((max(off, NEAR), passes, -width, off), size))
-    if not sizes:
-        raise ValueError(f"Expected more parameters than without any block; got {wanted}.")
-    _, size = min(sizes, key=lambda rank_and_size: rank_and_size[0])
+            size = {
+                "inside": inside, "width": width, "fine": blocks, "coarse": others,
+                "passes": passes,
+            }  # fmt: skip
+            sizes.append(((max(off, NEAR), inside, passes, -width, off), size))
+    (off, *_), size = min(sizes, key=lambda rank_and_size: rank_and_size[0], default=((1.0,), {}))
+    if off > 2 * NEAR:
+        raise ValueError(f"Expected costs that a plain network can have; got {wanted}.")
     return EncoderDecoder(in_channels, out_channels, **network, **size)
 
 
 def _costs_of_blocks(
-    width: int, in_channels: int, out_channels: int, **network: int
-) -> tuple[Costs, Costs, Costs]:
-    """Without blocks, and what a fine and a coarse one add in both directions together."""
+    in_channels: int, out_channels: int, **network: int
+) -> Callable[[int], list[Costs]]:
+    """Without blocks, and what a fine and a coarse one add in both directions: for any width.
+
+    All are polynomials of the second degree of the width, so that three widths tell the others.
+    """
+    known = WIDTHS[:3]
     found = []
-    for fine, coarse in ((0, 0), (1, 0), (0, 1)):
-        model = EncoderDecoder(
-            in_channels, out_channels, **network, width=width, fine=fine, coarse=coarse, passes=1
-        )
-        found.append(costs(model, in_channels))
-    empty, *others = found
-    more = [Costs(*(a - b for a, b in zip(each, empty, strict=True))) for each in others]
-    return empty, more[0], more[1]
+    for width in known:
+        of_width = []
+        for fine, coarse in ((0, 0), (1, 0), (0, 1)):
+            with torch.device("meta"):  # counts alone
+                model = EncoderDecoder(
+                    in_channels, out_channels, **network, width=width, fine=fine, coarse=coarse,
+                    passes=1,
+                )  # fmt: skip
+                of_width.append(costs(model, in_channels))
+        empty, *others = of_width
+        more = [Costs(*(a - b for a, b in zip(each, empty, strict=True))) for each in others]
+        found.append((empty, *more))
+
+    def of(width: int) -> list[Costs]:
+        shares = [
+            math.prod((width - other) / (one - other) for other in known if other != one)
+            for one in known
+        ]
+        weighted = [
+            [sum(map(operator.mul, shares, numbers)) for numbers in zip(*each, strict=True)]
+            for each in zip(*found, strict=True)
+        ]
+        return [Costs(round(parameters), operations) for parameters, operations in weighted]
+
+    return of

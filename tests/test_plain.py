@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from wic_layers.models import IRN, HiNet, IICNet
+from wic_layers.models import IRN, HiNet, IICNet, WINNaive
 
 
 @pytest.fixture
@@ -22,6 +22,12 @@ OTHERS = {
     "hidden": (lambda: HiNet(couplings=3, growth=8), 6, {"scale": 1}),
     "packed": (
         lambda: IICNet(6, 3, couplings=2, growth=8, features=4), 6, {"scale": 1, "copies": 2}
+    ),
+    "squeezed inside": (
+        lambda: WINNaive(3, 3, scale=2, couplings=5, squeezed=64, haar=True), 3, {"scale": 2}
+    ),
+    "hidden, squeezed inside": (
+        lambda: WINNaive(6, 3, couplings=3, squeezed=48, haar=True), 6, {"scale": 1}
     ),
 }  # fmt: skip
 
@@ -48,6 +54,22 @@ def test_as_large_as_another_network(name, plain):
     torch.testing.assert_close(back[:, : 3 * copies], larger.repeat(1, copies, 1, 1))
     others = back[:, 3 * copies :]
     assert others.numel() == 0 or others.abs().min() > 0  # or nothing would learn to hide them
+
+
+def test_a_network_that_no_plain_one_is_like(plain):
+    dear = plain.Costs(parameters=1_000_000, operations=1000.0)
+    with pytest.raises(ValueError, match="Expected costs that a plain network can have"):
+        plain.sized(dear, 3, 3, scale=2)
+
+
+@pytest.mark.parametrize(("scale", "height", "width"), [(1, 9, 10), (2, 18, 14), (4, 12, 20)])
+def test_images_of_any_size_where_blocks_are_smaller(scale, height, width, plain):
+    size = {"inside": 2, "width": 8, "fine": 1, "coarse": 1, "passes": 1}
+    model = plain.EncoderDecoder(3, 3, scale=scale, **size)
+    x = torch.rand(1, 3, height, width)
+    y = model(x)
+    assert y.shape == (1, 3, height // scale, width // scale)
+    assert model.inverse(y).shape == x.shape
 
 
 def test_both_directions_are_trained_together(plain):
