@@ -9,6 +9,7 @@ from cases import shaken
 from wic_layers import det_loss, quantize, record_wic, shift_loss
 from wic_layers.blocks import Haar
 from wic_layers.errors import WICArgumentError
+from wic_layers.layer.losses import log_squared, squared
 from wic_layers.layer.quantization import quantize_by_noise
 from wic_layers.models import HiNet
 from wic_layers.tasks import TASKS
@@ -34,6 +35,33 @@ def test_quantize_rounds_and_passes_the_gradient_where_nothing_is_clamped():
     weights = torch.arange(5.0)
     (y * weights).sum().backward()
     assert torch.equal(x.grad, torch.tensor([0.0, 1.0, 2.0, 3.0, 0.0]))
+
+
+def test_to_the_logarithm_every_image_counts_alike_that_becomes_better():
+    """A mean of PSNR is one of logarithms; to squared errors the worst image is nearly all."""
+    target = torch.rand(3, 3, 8, 8)
+    errors = torch.randn(3, 3, 8, 8) * torch.tensor([0.1, 0.03, 0.01]).view(3, 1, 1, 1)
+
+    def gains(distance, share=1e-3):
+        """What each image's loss loses where its error shrinks by a share."""
+        before, after = (distance(target + s * errors, target) for s in (1, 1 - share))
+        return ((before - after).sum((1, 2, 3)) / before[0].numel() / share).tolist()
+
+    worse, usual, better = gains(log_squared)
+    assert worse == pytest.approx(usual, rel=0.05)
+    assert better == pytest.approx(usual, rel=0.2)  # near 50 dB it counts less
+    worse, usual, better = gains(squared)
+    assert worse > 5 * usual > 25 * better
+    # what is nearly perfect is squared errors, so that nothing divides by zero
+    nothing = (target + 0 * errors).requires_grad_()
+    loss = log_squared(nothing, target).sum()
+    loss.backward()
+    assert loss == 0
+    assert torch.equal(nothing.grad, torch.zeros_like(target))
+    tiny = log_squared(target + 1e-3 * errors, target)
+    torch.testing.assert_close(
+        tiny.sum(), 500 * squared(target + 1e-3 * errors, target).sum(), rtol=2e-3, atol=0
+    )
 
 
 def test_noise_is_as_large_as_rounding():
@@ -86,6 +114,8 @@ def test_each_part_can_be_exchanged():
 
     plain = losses()
     torch.testing.assert_close(losses(reverse="l2")["reverse"], (back - x).square().sum() / 2)
+    found = losses(reverse="psnr")["reverse"]
+    torch.testing.assert_close(found, log_squared(back, x).sum() / 2)
     found = losses(forward="l1")
     torch.testing.assert_close(found["forward"], charbonnier(y - reference).sum() / 2)
     assert not torch.equal(found["shift"], plain["shift"])
@@ -114,8 +144,8 @@ def test_each_part_can_be_exchanged():
 @pytest.mark.parametrize(
     ("parts", "message"),
     [
-        ({"reverse": "l3"}, 'reverse "l1" or "l2"; got .l3'),
-        ({"forward": "l3"}, 'forward "l1" or "l2"; got .l3'),
+        ({"reverse": "l3"}, 'reverse "l1" or "l2" or "psnr"; got .l3'),
+        ({"forward": "l3"}, 'forward "l1" or "l2" or "psnr"; got .l3'),
         ({"rounding": "no"}, 'rounding "straight-through" or "noise"; got .no'),
         ({"shift_target": "x"}, 'shift_target "reference" or "output"; got .x'),
         ({"returned": "x"}, 'returned "all" or "wanted"; got .x'),

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from wic_layers.codec.carrier import CARRIER, EightBit
 from wic_layers.errors import WICArgumentError
-from wic_layers.layer.losses import charbonnier, record_wic, squared
+from wic_layers.layer.losses import charbonnier, log_squared, record_wic, squared
 from wic_layers.tasks.base import Task
 from wic_layers.training.terms import OPTIONAL, PAPERS, TERMS, WEIGHTS, Distance, Pass, before
 
@@ -21,7 +21,7 @@ _Part = TypeVar("_Part")
 Losses = dict[str, Tensor]
 """The losses of a step, unweighted, by the names of :data:`~wic_layers.training.terms.TERMS`."""
 
-DISTANCES: dict[str, Distance] = {"l1": charbonnier, "l2": squared}
+DISTANCES: dict[str, Distance] = {"l1": charbonnier, "l2": squared, "psnr": log_squared}
 """Distances per element by the names that the papers give them."""
 
 ROUNDINGS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -50,10 +50,11 @@ class Objective:
     Args:
         task: Gives the reference of the forward picture and its distance (L2 or Charbonnier).
         weights: :math:`\lambda` of forward, reverse, det, shift; a loss of weight 0 takes no part.
-        forward: Distance of the forward picture: ``"l1"`` (Charbonnier), ``"l2"``, a function of
-            two tensors that gives it per element, or None for the task's own. It is that of
-            L_shift too.
-        reverse: Distance of what came back; ``"l1"`` is the paper's, ``"l2"`` what PSNR measures.
+        forward: Distance of the forward picture: ``"l1"`` (Charbonnier), ``"l2"``, ``"psnr"`` (the
+            logarithm of an image's l2), a function of two tensors that gives it per element, or
+            None for the task's own. It is that of L_shift too.
+        reverse: Distance of what came back. ``"l1"`` is the paper's; ``"psnr"`` is what a mean of
+            PSNR measures: to ``"l2"`` images that are hard anyway count most.
         rounding: ``"straight-through"``, ``"noise"``, or a function of the forward picture.
         shift_target: What L_shift completes: the ``"reference"``, as the paper's code, or the
             layer's own ``"output"``, as its Eq. (14).

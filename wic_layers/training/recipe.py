@@ -118,7 +118,9 @@ class Settings(_Weights):
         None, "distance of the forward picture (default: the task's)", choices=tuple(DISTANCES)
     )
     reverse: str = _is(
-        "l1", "distance of what comes back; l2 is what PSNR measures", choices=tuple(DISTANCES)
+        "l1",
+        "distance of what comes back; psnr: a logarithm, to which every crop counts alike",
+        choices=tuple(DISTANCES),
     )
     rounding: str = _is(
         "straight-through", "what stands for the 8 bits of a file", choices=tuple(ROUNDINGS)
