@@ -35,9 +35,11 @@ from wic_layers.training.command import pack_middles, split_off
 TRIALS = trials.Trials("distances")
 STEPS, BATCH, CROP = 1000, 8, 64
 PUBLISHED, SQUARED, LOGARITHM = "as published", "squared errors", "their logarithm"
+BACK = "their logarithm, of what comes back"
 DISTANCES: dict[str, dict[str, Any]] = {
     PUBLISHED: {},  # L1 of what comes back; of the forward picture squared errors, of a stego L1
     SQUARED: {"forward": "l2", "reverse": "l2"},
+    BACK: {"forward": "l2", "reverse": "psnr"},
     LOGARITHM: {"forward": "psnr", "reverse": "psnr"},
 }
 # weights of the forward picture, then those of the reverse, det and shift losses
@@ -45,11 +47,13 @@ WEIGHTS = {
     "rescaling-x2": {
         PUBLISHED: ((12, 24), (1, 0.1, 1)),
         SQUARED: ((12, 24), (40, 0.1, 1)),
+        BACK: ((12, 24), (1.1, 0.1, 1)),
         LOGARITHM: ((0.3, 0.6), (1.1, 0.1, 0.025)),
     },
     "hiding-1": {
         PUBLISHED: ((1, 2), (1, 0.1, 1)),
         SQUARED: ((40, 80), (40, 0.1, 40)),
+        BACK: ((40, 80), (1, 0.1, 40)),
         LOGARITHM: ((1, 2), (1, 0.1, 1)),
     },
 }
