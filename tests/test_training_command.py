@@ -314,7 +314,7 @@ def test_every_loss_has_its_flag_its_setting_and_its_weight(name, tmp_path):
         ("bf16: 1", "expected bf16 as true or false; got 1"),
         ("weights: 3", "expected weights as a list, each a number; got 3"),
         ("weights: [1, 2]", "Expected four weights"),
-        ("reverse: l3", "Expected reverse l1 or l2; got 'l3'"),
+        ("reverse: l3", "Expected reverse l1 or l2 or psnr; got 'l3'"),
         ("- a", r"Expected settings in .*, such as `steps: 1000`; got others"),
         ("a: [", "is no YAML"),
     ],
