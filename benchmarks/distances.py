@@ -15,7 +15,6 @@ Muon's steps are as long whatever a loss' size, and weights of the others are in
 from __future__ import annotations
 
 import argparse
-import statistics
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
@@ -24,7 +23,7 @@ import torch
 import trials
 from completions import judging_sets
 from dlv import judged
-from trials import spread
+from trials import pairs_and_mean
 
 from wic_layers.models import NETWORKS, PRESETS
 from wic_layers.pictures import find_images
@@ -109,17 +108,8 @@ def report() -> None:
                 same = [e for e in own if (e["distances"], e["weight"]) == (name, weight)]
                 if not same:
                     continue
-                pairs = [
-                    f"{spread(same, f'{each} forward')} / {spread(same, f'{each} back')}"
-                    for each in SETS
-                ]
-                mean = statistics.mean(
-                    line[f"{each} {which}"]
-                    for line in same for each in SETS for which in ("forward", "back")
-                )  # fmt: skip
-                text.append(
-                    f"| {name} | {weight:g} | {len(same)} | {' | '.join(pairs)} | {mean:.2f} |"
-                )
+                cells = [name, f"{weight:g}", str(len(same)), *pairs_and_mean(same, SETS)]
+                text.append(f"| {' | '.join(cells)} |")
     TRIALS.write(text, lines)
 
 

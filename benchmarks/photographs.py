@@ -17,7 +17,6 @@ without colours, and crops of them with text and shapes on them.
 from __future__ import annotations
 
 import argparse
-import statistics
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -29,7 +28,7 @@ import trials
 from completions import judging_sets
 from dlv import judged
 from torch import Tensor
-from trials import spread
+from trials import pairs_and_mean
 
 from wic_layers.models import NETWORKS, PRESETS
 from wic_layers.pictures import find_images
@@ -133,15 +132,8 @@ def report() -> None:
     for name in ROWS:
         own = [line for line in lines if line["row"] == name]
         if own:
-            pairs = [
-                f"{spread(own, f'{each} forward')} / {spread(own, f'{each} back')}"
-                for each in SETS
-            ]
-            mean = statistics.mean(
-                line[f"{each} {which}"]
-                for line in own for each in SETS for which in ("forward", "back")
-            )  # fmt: skip
-            text.append(f"| {name} | {len(own)} | {' | '.join(pairs)} | {mean:.2f} |")
+            cells = [name, str(len(own)), *pairs_and_mean(own, SETS)]
+            text.append(f"| {' | '.join(cells)} |")
     TRIALS.write(text, lines)
 
 

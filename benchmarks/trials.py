@@ -91,6 +91,15 @@ def spread(lines: list[Row], key: str) -> str:
     return f"{shown} ± {half:.2f}" if len(values) > 1 else shown
 
 
+def pairs_and_mean(lines: list[Row], names: Collection[str]) -> list[str]:
+    """Cells of a table: forward picture / what comes back on every set, and the mean of all."""
+    pairs = [
+        f"{spread(lines, f'{each} forward')} / {spread(lines, f'{each} back')}" for each in names
+    ]
+    ways = [f"{each} {way}" for each in names for way in ("forward", "back")]
+    return [*pairs, f"{statistics.mean(line[way] for line in lines for way in ways):.2f}"]
+
+
 class Training:
     """A network's training on one thread; :meth:`step` takes a step.
 

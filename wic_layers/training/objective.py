@@ -22,7 +22,7 @@ Losses = dict[str, Tensor]
 """The losses of a step, unweighted, by the names of :data:`~wic_layers.training.terms.TERMS`."""
 
 DISTANCES: dict[str, Distance] = {"l1": charbonnier, "l2": squared, "psnr": log_squared}
-"""Distances per element by the names that the papers give them."""
+"""Distances per element; ``l1`` and ``l2`` are the papers' names."""
 
 ROUNDINGS: dict[str, Callable[[Tensor], Tensor]] = {
     "straight-through": CARRIER.through,
