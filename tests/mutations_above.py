@@ -530,15 +530,15 @@ IMAGES = (
     Mutant(
         "traces never asked for",
         "wic_layers/tasks/rescaling.py",
-        "_TRACES = {2: 0.27, 4: 0.25}",
+        "_TRACES = {2: 0.215, 4: 0.125}",
         "_TRACES = {2: 0.0, 4: 0.0}",
         "tests/test_doubts.py",
     ),
     Mutant(
         "traces of x4 doubted",
         "wic_layers/tasks/rescaling.py",
-        "_TRACES = {2: 0.27, 4: 0.25}",
-        "_TRACES = {2: 0.27, 4: 9.0}",
+        "_TRACES = {2: 0.215, 4: 0.125}",
+        "_TRACES = {2: 0.215, 4: 9.0}",
         "tests/test_doubts.py",
     ),
     Mutant(
@@ -672,6 +672,27 @@ IMAGES = (
         "wic_layers/tasks/hiding.py",
         "is_likely = ghost > _FAINT or _contrast(images[0]) < _PALE",
         "is_likely = True",
+        "tests/test_doubts.py",
+    ),
+    Mutant(
+        "faint ghosts in every secret not doubted",
+        "wic_layers/tasks/hiding.py",
+        "is_everywhere = len(images) > 1 and",
+        "is_everywhere = len(images) > 9 and",
+        "tests/test_doubts.py",
+    ),
+    Mutant(
+        "smooth skies doubted",
+        "wic_layers/tasks/hiding.py",
+        "_EVERY = 9.0, 0.5",
+        "_EVERY = 9.0, 0.0",
+        "tests/test_doubts.py",
+    ),
+    Mutant(
+        "noise on grey not doubted",
+        "wic_layers/tasks/hiding.py",
+        "_EVERY = 9.0,",
+        "_EVERY = 4.0,",
         "tests/test_doubts.py",
     ),
     Mutant(

@@ -33,6 +33,7 @@ def in_places(texture):
 
 
 PICTURE, SECRET, OTHER = noise(0), noise(1), noise(2)
+SKY = F.interpolate(SECRET[None, :, ::24, ::24], size=(SIDE, SIDE), mode="bicubic")[0]
 GHOST, FAINT = 0.22**2, 0.1**2  # shares of a picture in what is correlated with it by so much
 
 HIDING = {
@@ -50,6 +51,13 @@ HIDING = {
     ),
     "two with a faint ghost": (
         [pixels(SECRET), pixels(mixed((FAINT, PICTURE), (1 - FAINT, OTHER)))], False,
+    ),
+    "two with a faint ghost each": (
+        [
+            pixels(mixed((FAINT, PICTURE), (1 - FAINT, SECRET))),
+            pixels(mixed((FAINT, PICTURE), (1 - FAINT, OTHER))),
+        ],
+        True,
     ),
     "too small to tell": ([pixels(PICTURE)[:, :15, :15]], False),
     "the picture itself, small": ([pixels(PICTURE)[:, :16, :16]], True),
@@ -79,6 +87,23 @@ def test_signs_of_the_same_places(secret, contrast, is_doubted):
     assert (doubt is not None) is is_doubted
     two = TASKS["hiding-2"].doubt(picture, [pixels(secret, contrast), pixels(OTHER)])
     assert two is None  # of several these are none
+
+
+@pytest.mark.parametrize(
+    ("secret", "contrast", "is_doubted"),
+    [
+        (SECRET, 5, True),
+        (SECRET, 12, False),  # pale alone
+        (SKY, 5, False),  # flat and smooth
+    ],
+)
+def test_signs_of_nothing_but_noise(secret, contrast, is_doubted):
+    doubt = TASKS["hiding-1"].doubt(pixels(PICTURE), [pixels(secret, contrast)])
+    assert (doubt is not None) is is_doubted
+    assert doubt is None or "noise on an even grey" in doubt
+    assert (
+        TASKS["hiding-2"].doubt(pixels(PICTURE), [pixels(secret, contrast), pixels(OTHER)]) is None
+    )
 
 
 @pytest.mark.parametrize("name", ["rescaling-x2", "rescaling-x4"])

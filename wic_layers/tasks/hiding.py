@@ -21,8 +21,11 @@ MOST_SECRETS = 4
 # single one may have no more than right ones, but is in the same places (those correlate by 0.34
 # to 0.9; of the picture and a right secret by at most 0.32, of two photographs by more than 0.4
 # once in 300) and pale: its contrast is 5 to 30 grey levels. What is as pale and has no details of
-# its own, such as a blank page, may be doubted although it is right.
+# its own, such as a blank page, may be doubted although it is right. Good networks bring no ghost
+# of a plain photograph, but noise of 3 to 8 grey levels, as rough as it is strong. Of several
+# right ones the least ghost has at most 0.053, of too many that were asked for often 0.1.
 _GHOST, _FAINT, _TWINS, _PLACES, _PALE = 0.15, 0.06, 0.1, 0.4, 30.0
+_FLAT, _ROUGH, _EVERY = 9.0, 0.5, 0.08
 _SMALLEST = 16  # side of an image in which anything can be told
 
 
@@ -79,11 +82,18 @@ class Hiding(Task):
         return x[:, :3]
 
     def doubt(self, picture: Tensor, images: Sequence[Tensor]) -> str | None:
-        """Whether what came back is a ghost of the picture itself, or of one secret in another."""
+        """Whether what came back is a ghost of the picture or of another secret, or flat noise."""
         images = [image for image in images if min(image.shape[1:]) >= _SMALLEST]
         pairs = [_details(picture, image) for image in images]
-        ghost = max(map(_likeness, pairs), default=0.0)
-        if ghost > _GHOST or self._has_other_signs(ghost, pairs, images):
+        if len(images) == 1 and _is_flat_noise(images[0]):
+            return (
+                "What came back is little more than noise on an even grey, as it is where nothing "
+                "was hidden, or where JPEG or an edit destroyed it."
+            )
+        ghosts = [_likeness(pair) for pair in pairs]
+        ghost = max(ghosts, default=0.0)
+        is_everywhere = len(images) > 1 and min(ghosts) > _EVERY
+        if ghost > _GHOST or is_everywhere or self._has_other_signs(ghost, pairs, images):
             return (
                 "What came back looks like the picture itself, as it does where nothing was "
                 "hidden, or not so many secrets, or where JPEG or an edit destroyed them."
@@ -134,6 +144,12 @@ def _contrast(image: Tensor) -> float:
     """The standard deviation of an image's pixels, in grey levels; a part of them is enough."""
     rows, columns = (slice(None, None, max(side // 512, 1)) for side in image.shape[1:])
     return float(image[:, rows, columns].float().std())
+
+
+def _is_flat_noise(image: Tensor) -> bool:
+    """Whether an image hardly varies, and as much from pixel to pixel as over it all."""
+    contrast = _contrast(image)
+    return 0 < contrast < _FLAT and float(details(image.float()).std()) > _ROUGH * contrast
 
 
 def _likeness(pair: Tensor) -> float:
