@@ -152,7 +152,8 @@ def test_hide_several(photographs, secrets):
 def test_pictures_of_something_else_are_doubted(photographs, command):
     """Nothing is hidden in a photograph; its pixels tell, where its file cannot."""
     photo = Image.fromarray(data.chelsea()[:200, :242])
-    with pytest.warns(wic_layers.errors.WICWarning, match=r"looks like|even grey|no traces|had been a JPEG"):
+    signs = r"looks like|even grey|no traces|had been a JPEG"
+    with pytest.warns(wic_layers.errors.WICWarning, match=signs):
         tasks.reveal(photo) if command == "reveal" else tasks.up(photo)
     words = ["--preset", tasks.TASKS["hiding-1" if command == "reveal" else "rescaling-x2"].preset]
     photo.save(photographs / "p.png")
