@@ -33,7 +33,9 @@ def in_places(texture):
 
 
 PICTURE, SECRET, OTHER = noise(0), noise(1), noise(2)
-SKY = F.interpolate(SECRET[None, :, ::24, ::24], size=(SIDE, SIDE), mode="bicubic")[0]
+GREY = SECRET[:1].expand(3, -1, -1)
+FOG = F.interpolate(GREY[None, :, ::24, ::24], (SIDE, SIDE), mode="bicubic")[0] + 0.2 * SECRET
+EDGES = GREY * torch.tensor([2.0, 1.0, 0.4])[:, None, None]
 GHOST, FAINT = 0.22**2, 0.1**2  # shares of a picture in what is correlated with it by so much
 
 HIDING = {
@@ -93,8 +95,10 @@ def test_signs_of_the_same_places(secret, contrast, is_doubted):
     ("secret", "contrast", "is_doubted"),
     [
         (SECRET, 5, True),
-        (SECRET, 12, False),  # pale alone
-        (SKY, 5, False),  # flat and smooth
+        (SECRET, 20, False),  # pale alone
+        (SECRET, 1, False),  # a blank page
+        (FOG, 5, False),
+        (EDGES, 5, False),  # colours with the same edges, as photographs have
     ],
 )
 def test_signs_of_nothing_but_noise(secret, contrast, is_doubted):

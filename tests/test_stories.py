@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -174,7 +175,22 @@ def test_a_wrong_number_of_secrets_is_doubted(photographs):
 def test_secrets_that_are_alike_are_not_doubted(photographs):
     cover, secret = (Image.open(photographs / f"{name}.png") for name in ("cover", "secret"))
     darker = ImageEnhance.Brightness(secret).enhance(0.8)
-    tasks.reveal(tasks.hide(cover, [secret, darker]), secrets=2)  # a warning is an error here
+    stego = tasks.hide(cover, [secret, darker])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", wic_layers.errors.WICWarning)
+        tasks.reveal(stego, secrets=2)
+
+
+def test_dark_and_pale_secrets_are_not_doubted(photographs):
+    cover, secret = (Image.open(photographs / f"{name}.png") for name in ("cover", "secret"))
+    dark = ImageEnhance.Brightness(secret).enhance(0.1)
+    light = Image.fromarray(220 + np.asarray(dark) // 2)
+    pale = ImageEnhance.Contrast(secret.convert("L").convert("RGB")).enhance(0.1)
+    for image in (dark, light, pale, Image.new("RGB", secret.size, (90, 110, 130))):
+        stego = tasks.hide(cover, [image])
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", wic_layers.errors.WICWarning)
+            tasks.reveal(stego)
 
 
 PACKAGED = [name for name, task in tasks.TASKS.items() if task.preset in packaged_weights()]
