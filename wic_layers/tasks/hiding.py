@@ -88,11 +88,6 @@ class Hiding(Task):
         """Whether what came back is a ghost of the picture or of another secret, or flat noise."""
         images = [image for image in images if min(image.shape[1:]) >= _SMALLEST]
         pairs = [_details(picture, image) for image in images]
-        if len(images) == 1 and _is_flat_noise(images[0]):
-            return (
-                "What came back is little more than noise on an even grey, as it is where nothing "
-                "was hidden, or where JPEG or an edit destroyed it."
-            )
         ghosts = [_likeness(pair) for pair in pairs]
         ghost = max(ghosts, default=0.0)
         is_everywhere = len(images) > 1 and min(ghosts) > _EVERY
@@ -100,6 +95,11 @@ class Hiding(Task):
             return (
                 "What came back looks like the picture itself, as it does where nothing was "
                 "hidden, or not so many secrets, or where JPEG or an edit destroyed them."
+            )
+        if len(images) == 1 and _is_flat_noise(images[0]):
+            return (
+                "What came back is little more than noise on an even grey, as it is where nothing "
+                "was hidden, or where JPEG or an edit destroyed it."
             )
         return None
 
