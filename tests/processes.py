@@ -72,6 +72,16 @@ def together(count, function, *arguments):
     assert [process.exitcode for process in processes] == [0] * count, "see what they printed"
 
 
+def grouped(count, function, *arguments):
+    """Calls a function in ``count`` processes that have a process group, of gloo.
+
+    The group outlives all that the function made: a DistributedDataParallel that outlives its
+    group ends the group itself, and may wait for good, with Python's lock, for a thread of gloo
+    that waits for this lock.
+    """
+    together(count, _in_group, function, arguments)
+
+
 def _started(target, *arguments):
     for name in SLOW:
         if importlib.util.find_spec(name):
@@ -103,6 +113,12 @@ def _of_several(environment, function, arguments):
     os.environ.update({name: str(value) for name, value in environment.items()})
     torch.set_num_threads(1)
     function(*arguments)
+
+
+def _in_group(function, arguments):
+    torch.distributed.init_process_group("gloo")
+    function(*arguments)
+    torch.distributed.destroy_process_group()
 
 
 def _in_folder(folder, streams, function, arguments):

@@ -25,7 +25,6 @@ class Run(nn.Module):
 
 def train(how, folder):
     """Two steps, each process on its half of the batch, and a sample."""
-    distributed.init_process_group("gloo")
     rank = distributed.get_rank()
     for name in NAMES:
         case = named(name)
@@ -51,4 +50,3 @@ def train(how, folder):
             for key, value in model.state_dict().items()
         }
         torch.save({**state, "sample": sample}, folder / f"{name}-{rank}.pt")
-    distributed.destroy_process_group()

@@ -317,7 +317,6 @@ def _process():
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 
-    torch.distributed.init_process_group("gloo")
     mesh = init_device_mesh("cpu", (2,))
     for name, is_part, memory in SHARDED:
         torch.manual_seed(0)  # the same in both processes
@@ -331,7 +330,6 @@ def _process():
         for part, gradient in expected.items():
             if gradient is not None:
                 torch.testing.assert_close(found[part], gradient)
-    torch.distributed.destroy_process_group()
 
 
 @processes.needs_fork
@@ -342,4 +340,4 @@ def _process():
     reason="needs torch 2.6 with torch.distributed",
 )
 def test_every_block_can_be_sharded():
-    processes.together(2, _process)
+    processes.grouped(2, _process)

@@ -185,7 +185,6 @@ def batch():
 
 
 def _process(folder):
-    torch.distributed.init_process_group("gloo")
     rank = torch.distributed.get_rank()
     model = DistributedDataParallel(network())
     x, target = (part.chunk(2)[rank] for part in batch())
@@ -194,14 +193,13 @@ def _process(folder):
         loss_of(model, x, target).backward()
     gradients = [parameter.grad.clone() for parameter in model.module.parameters()]
     torch.save(gradients, folder / f"{rank}.pt")
-    torch.distributed.destroy_process_group()
 
 
 @pytest.mark.ddp
 @pytest.mark.slow
 @processes.needs_fork
 def test_two_processes_have_the_gradients_of_one(tmp_path):
-    processes.together(2, _process, tmp_path)
+    processes.grouped(2, _process, tmp_path)
     first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
     model = network()
     loss_of(model, *batch()).backward()

@@ -323,7 +323,7 @@ def test_a_moving_average_follows():
 @pytest.mark.skipif(not torch.distributed.is_available(), reason="needs torch.distributed")
 @pytest.mark.parametrize("how", ["ddp", "fsdp"])
 def test_two_processes_have_the_gradients_of_one(how, tmp_path):
-    processes.together(2, processes_swap.train, how, tmp_path)
+    processes.grouped(2, processes_swap.train, how, tmp_path)
     for name in (FREE, LU):
         case = named(name)
         model = moved(case, built(case))  # unswapped
