@@ -1,6 +1,7 @@
 r"""What survives JPEG: networks trained through it and without it, bicubic, a plain upscaler.
 
     python benchmarks/carriers.py run --photos PHOTOS --eval EVAL --runs FOLDER --seeds 2
+    python benchmarks/carriers.py upscaler --photos PHOTOS SHARP --eval EVAL --runs FOLDER
     python benchmarks/carriers.py report
     python benchmarks/carriers.py pictures --weights hiding-1-jpeg-naive-small --out FILE.jpg
 
@@ -11,6 +12,8 @@ HiNet (hiding) as published, each with and without ``--through``; WIN-Naive with
 the forward picture (the frontier between both pictures); and of x2 a plain upscaler, the decoding
 half of ``plain.py``'s network of as many parameters in all, trained on bicubic's small picture
 through the same JPEG. Weights of the package, where there are some, and bicubic need no training.
+``upscaler`` trains the plain upscaler as the package's weights for x2 were, with their crops,
+batch, photographs and averaged weights, and for about as many steps; it goes on where it stopped.
 EVAL holds Set14 and BSD100; hiding is judged on BSD100 reduced by 2, with the next picture as the
 secret. ``report`` writes ``results/carriers.md``; ``pictures`` draws what comes back at quality 90
 and 50 and after a messenger (longest side 1280, quality 75).
@@ -26,7 +29,7 @@ import argparse
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import plain
 import torch
@@ -38,10 +41,12 @@ from trials import Trials, spread
 from wic_layers.codec.attacks import Attack, attacks
 from wic_layers.codec.carrier import CARRIER
 from wic_layers.evaluation.protocol import reduce_by
-from wic_layers.models import NETWORKS, PRESETS, from_pretrained, packaged_weights
+from wic_layers.models import NETWORKS, PRESETS, Network, from_pretrained, packaged_weights
 from wic_layers.pictures import find_images, psnr, read_image
 from wic_layers.tasks import TASKS, Task
-from wic_layers.training import Photographs, Settings
+from wic_layers.training import Photographs, Settings, Training
+from wic_layers.training.command import pack_middles, split_off
+from wic_layers.training.loop import CHECKPOINT
 
 THROUGH = ("jpeg:30-95",)
 ATTACKS = attacks(
@@ -232,6 +237,49 @@ def run(args: argparse.Namespace) -> None:
             TRIALS.add(row, found)
 
 
+def upscaler(args: argparse.Namespace) -> None:
+    """Trains the plain upscaler as long as the package's weights, and judges it."""
+    preset = "rescaling-x2-jpeg-naive-small"
+    task = TASKS[PRESETS[preset].task]
+    row = {
+        "task": task.name, "network": UPSCALER, "through": True, "forward": None, "seed": args.seed,
+        "steps": args.steps,
+    }  # fmt: skip
+    settings = Settings(
+        preset=preset, steps=args.steps, batch=16, crop=72, seed=args.seed, optimizer="muon",
+        learning_rate=2e-3, warmup=200, ema=0.999, bf16=True, candidates=2, grey=0.06,
+        lettering=0.06, every=500, through=(*THROUGH, "jpeg:75-95"), weights=(0.0, 1.0, 0.0, 0.0),
+    )  # fmt: skip
+    paths = [path for folder in args.photos for path in find_images(folder)]
+    chosen, held_out = split_off(paths, settings.held_out)
+    photos, judges = (
+        Photographs(some, reduce="auto", levels=settings.levels, smallest=80)
+        for some in (chosen, held_out)
+    )
+    torch.manual_seed(args.seed)
+    folder = args.runs / f"upscaler-{args.steps}-{args.seed}"
+    folder.mkdir(parents=True, exist_ok=True)
+    training = Training(
+        cast(Network, Upscaler(preset)), task, photos, settings, folder,
+        held_out=pack_middles(task, judges),
+    )  # fmt: skip
+
+    def told(step: int, losses: Any, judgement: Any, rate: float) -> None:
+        if judgement is not None:
+            print(f"step {step}: {judgement.psnr_back:.2f} dB, {training.seconds:.0f} s", flush=True)
+
+    model = training.run(resume=(folder / CHECKPOINT).is_file(), report=told).eval()
+    sets = sets_of(task, args.eval, args.most)
+    TRIALS.add(row, {
+        "parameters": sum(p.numel() for p in model.parameters()),
+        **{
+            f"{title} {key}": value
+            for title, images in sets.items()
+            for key, value in judged(model, task, images, ATTACKS).items()
+        },
+    })  # fmt: skip
+
+
 def report(args: argparse.Namespace) -> None:
     """Writes a table for every task and set."""
     lines, text = TRIALS.read(), []
@@ -244,9 +292,8 @@ def report(args: argparse.Namespace) -> None:
             text += [f"## {task}, {title}: PSNR of luma in dB (RGB)", ""]
             heads = ("", "through JPEG", "forward weight", "seeds", "steps", "picture", *names)
             text += [f"| {' | '.join(heads)} | bytes at 90 |", "|---" * (len(heads) + 1) + "|"]
-            kinds = list(dict.fromkeys((e["network"], e["through"], e["forward"]) for e in own))
-            for kind in kinds:
-                some = [e for e in own if (e["network"], e["through"], e["forward"]) == kind]
+            for kind in dict.fromkeys(map(_kind, own)):
+                some = [line for line in own if _kind(line) == kind]
                 through = "" if kind[1] is None else "yes" if kind[1] else "no"
                 cells = [kind[0], through, "" if kind[2] is None else f"{kind[2]:g}"]
                 cells += [str(len(some)), str(some[0].get("steps", "")),
@@ -259,6 +306,11 @@ def report(args: argparse.Namespace) -> None:
                 text.append(f"| {' | '.join(cells)} |")
             text.append("")
     TRIALS.write(text, lines)
+
+
+def _kind(line: dict[str, Any]) -> tuple[Any, ...]:
+    """What lines have in common that differ by their seed only."""
+    return line["network"], line["through"], line["forward"], line.get("steps")
 
 
 # ------------------------------------------------------------------------------------ pictures
@@ -328,13 +380,20 @@ def main() -> None:
     trains.add_argument("--networks", nargs="*", choices=networks, help="train only these")
     trains.add_argument("--most", type=int, help="judge on so many pictures of a set")
     trains.add_argument("--runs", type=Path, required=True, help="folder for the weights")
+    upscales = commands.add_parser("upscaler")
+    upscales.add_argument("--photos", type=Path, nargs="+", required=True)
+    upscales.add_argument("--eval", type=Path, required=True)
+    upscales.add_argument("--steps", type=int, default=12_000)
+    upscales.add_argument("--seed", type=int, default=0)
+    upscales.add_argument("--most", type=int, help="judge on so many pictures of a set")
+    upscales.add_argument("--runs", type=Path, required=True, help="folder for its checkpoint")
     commands.add_parser("report")
     pictures = commands.add_parser("pictures")
     pictures.add_argument("--weights", required=True, help="preset, or folder of weights")
     pictures.add_argument("--out", type=Path, required=True, help="JPEG to write")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    {"run": run, "report": report, "pictures": draw}[args.command](args)
+    {"run": run, "upscaler": upscaler, "report": report, "pictures": draw}[args.command](args)
 
 
 if __name__ == "__main__":
