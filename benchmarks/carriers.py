@@ -242,8 +242,8 @@ def upscaler(args: argparse.Namespace) -> None:
     preset = "rescaling-x2-jpeg-naive-small"
     task = TASKS[PRESETS[preset].task]
     row = {
-        "task": task.name, "network": UPSCALER, "through": True, "forward": None, "seed": args.seed,
-        "steps": args.steps,
+        "task": task.name, "network": UPSCALER, "through": True, "forward": None,
+        "seed": args.seed, "steps": args.steps,
     }  # fmt: skip
     settings = Settings(
         preset=preset, steps=args.steps, batch=16, crop=72, seed=args.seed, optimizer="muon",
@@ -266,7 +266,8 @@ def upscaler(args: argparse.Namespace) -> None:
 
     def told(step: int, losses: Any, judgement: Any, rate: float) -> None:
         if judgement is not None:
-            print(f"step {step}: {judgement.psnr_back:.2f} dB, {training.seconds:.0f} s", flush=True)
+            took = training.seconds
+            print(f"step {step}: {judgement.psnr_back:.2f} dB, {took:.0f} s", flush=True)
 
     model = training.run(resume=(folder / CHECKPOINT).is_file(), report=told).eval()
     sets = sets_of(task, args.eval, args.most)
