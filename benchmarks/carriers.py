@@ -11,7 +11,8 @@ crops, batches, steps, optimizer, rate and seed. Rows: WIN-Naive and the structu
 HiNet (hiding) as published, each with and without ``--through``; WIN-Naive with other weights of
 the forward picture (the frontier between both pictures); and of x2 a plain upscaler, the decoding
 half of ``plain.py``'s network of as many parameters in all, trained on bicubic's small picture
-through the same JPEG. Weights of the package, where there are some, and bicubic need no training.
+through the same JPEG. Weights of the package, where there are some, bicubic, and a grey picture
+that stays without colours need no training; of decolorization there are only these.
 ``upscaler`` trains the plain upscaler as the package's weights for x2 were, with their crops,
 batch, photographs and averaged weights, and for about as many steps; it goes on where it stopped.
 EVAL holds Set14 and BSD100; hiding is judged on BSD100 reduced by 2, with the next picture as the
@@ -68,7 +69,10 @@ def figures(name: str, picture: Tensor, original: Tensor) -> dict[str, float]:
 def judged(
     model: Any, task: Task, images: Sequence[Tensor], choices: Sequence[Attack]
 ) -> dict[str, float]:
-    """The mean figures of a network, or with None of bicubic, over pictures uint8 (3, H, W)."""
+    """The mean figures over pictures uint8 (3, H, W).
+
+    Without a network: of bicubic, or of a grey picture that stays grey.
+    """
     sums: dict[str, float] = {}
     for index, image in enumerate(images):
         height, width = (side // task.multiple * task.multiple for side in image.shape[1:])
@@ -86,8 +90,10 @@ def judged(
             arriving = None if attack is None else attack(picture)
             y = (picture if arriving is None else arriving.pixels)[None].float() / 255
             with torch.no_grad():
-                if model is None:
+                if model is None and task.scale > 1:
                     back = F.interpolate(y, scale_factor=task.scale, mode="bicubic")
+                elif model is None:
+                    back = y.expand(-1, x.shape[1], -1, -1)
                 else:
                     back = task.restored(model.inverse(y))[-1]
             border = task.scale if task.scale > 1 else 0
@@ -129,7 +135,10 @@ FRONTIER = {"rescaling-x2": (12.0, 4.0, 40.0), "hiding-1": (1.0, 0.3, 3.0)}
 PACKAGE = {
     "rescaling-x2": ("rescaling-x2-naive-small", "rescaling-x2-jpeg-naive-small"),
     "hiding-1": ("hiding-1-naive-small", "hiding-1-jpeg-naive-small"),
+    "decolorization": ("decolorization-naive-small", "decolorization-jpeg-naive-small"),
 }
+# what needs no network
+WITHOUT = {"rescaling-x2": "bicubic", "decolorization": "uncoloured"}
 
 
 class Upscaler(nn.Module):
@@ -161,7 +170,7 @@ def rows(tasks: Sequence[str], seeds: int) -> list[dict[str, Any]]:
     """All that is trained: networks with JPEG and without, the upscaler with it, the frontiers."""
     planned = []
     for seed in range(seeds):
-        for task in tasks:
+        for task in filter(KINDS.__contains__, tasks):
             usual, *others = FRONTIER[task]
             for kind in KINDS[task]:
                 for through in (True, False) if kind != UPSCALER else (True,):
@@ -221,14 +230,14 @@ def run(args: argparse.Namespace) -> None:
         TRIALS.add(row, run_row(row, photos, sets, args.steps, args.runs))
     for name in args.tasks:
         task = TASKS[name]
-        for preset in (*PACKAGE[name], None):
-            if preset is not None and preset not in packaged_weights():
-                continue
-            title = "bicubic" if preset is None else preset
+        titles = [each for each in PACKAGE[name] if each in packaged_weights()]
+        if name in WITHOUT:
+            titles.append(WITHOUT[name])
+        for title in titles:
             row = {"task": name, "network": title, "through": None, "forward": None, "seed": 0}
-            if (preset is None and task.scale == 1) or not list(TRIALS.missing([row], math.inf)):
+            if not list(TRIALS.missing([row], math.inf)):
                 continue
-            model = None if preset is None else from_pretrained(preset)
+            model = from_pretrained(title) if title in PACKAGE[name] else None
             found = {
                 f"{each} {key}": value
                 for each, images in sets_of(task, args.eval, args.most).items()
@@ -285,7 +294,7 @@ def report(args: argparse.Namespace) -> None:
     """Writes a table for every task and set."""
     lines, text = TRIALS.read(), []
     names = ["8 bits", *map(str, ATTACKS)]
-    for task in KINDS:
+    for task in PACKAGE:
         for title in ("Set14", "BSD100"):
             own = [e for e in lines if e["task"] == task and f"{title} picture Y" in e]
             if not own:
@@ -320,7 +329,7 @@ MESSENGER = "fit:1280+jpeg:75"
 
 
 def draw(args: argparse.Namespace) -> None:
-    """Draws what comes back at 90, at 50 and after a messenger, beside bicubic or without JPEG."""
+    """Draws what comes back at 90, at 50 and after a messenger, beside bicubic for x2."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -357,7 +366,8 @@ def draw(args: argparse.Namespace) -> None:
                 scale = images[-1].shape[1] // image.shape[1]
                 top, left, part = 60 // scale, 180 // scale, 128 // scale
                 cut = image[:, top : top + part, left : left + part]
-                axis.imshow(cut.permute(1, 2, 0).numpy(), interpolation="nearest")
+                pixels = cut.expand(3, -1, -1).permute(1, 2, 0).numpy()
+                axis.imshow(pixels, interpolation="nearest")
                 axis.set_title(title, fontsize=11)
                 axis.axis("off")
     figure.savefig(args.out, dpi=80, pil_kwargs={"quality": 90})
@@ -375,7 +385,7 @@ def main() -> None:
     trains.add_argument("--eval", type=Path, required=True)
     trains.add_argument("--seeds", type=int, default=1)
     trains.add_argument("--steps", type=int, default=STEPS)
-    trains.add_argument("--tasks", nargs="+", choices=list(KINDS), default=list(KINDS))
+    trains.add_argument("--tasks", nargs="+", choices=list(PACKAGE), default=list(PACKAGE))
     trains.add_argument("--hours", type=float, default=math.inf)
     networks = sorted({network for kinds in KINDS.values() for network in kinds})
     trains.add_argument("--networks", nargs="*", choices=networks, help="train only these")

@@ -16,6 +16,7 @@ WINNaiveWeights: TypeAlias = Literal[
     "clip-5-x2-naive-tiny",
     "clip-7-naive-tiny",
     "clip-9-naive-tiny",
+    "decolorization-jpeg-naive-small",
     "decolorization-naive-small",
     "hiding-1-jpeg-naive-small",
     "hiding-1-naive-small",

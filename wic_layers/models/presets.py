@@ -116,7 +116,7 @@ _TABLE: Mapping[str, Preset] = {
     "rescaling-x2-jpeg-naive": _through_jpeg("rescaling-x2"),
     "rescaling-x2-jpeg-naive-small": _through_jpeg("rescaling-x2", weights=True),
     "decolorization-jpeg-naive": _through_jpeg("decolorization"),
-    "decolorization-jpeg-naive-small": _through_jpeg("decolorization"),
+    "decolorization-jpeg-naive-small": _through_jpeg("decolorization", weights=True),
     "stereo-naive": _row("WINNaive", "stereo", "as large as the paper's"),
     "stereo-naive-small": _default("WINNaive", "stereo"),
     "zoom-x2-naive": _row("WINNaive", "zoom-x2", "as large as the paper's"),
