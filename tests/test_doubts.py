@@ -74,6 +74,37 @@ def test_signs_of_a_ghost(kind):
     assert doubt is None or "looks like the picture itself" in doubt
 
 
+COARSE, FIELDS = (
+    F.interpolate(noise(seed)[None, :, ::4, ::4], (SIDE, SIDE), mode="bicubic")[0]
+    for seed in (7, 8)
+)
+SCENE = mixed((0.9, COARSE), (0.1, SECRET))
+SEVERAL = {
+    "others": ([SECRET, OTHER], [45, 45], None),
+    "one colour of each of both": (
+        [SCENE, mixed((0.9, COARSE.roll(1, 0)), (0.1, OTHER))], [45, 45], "looks mixed",
+    ),
+    "a trace of the other": (
+        [SCENE, mixed((0.1**2, COARSE), (1 - 0.1**2, FIELDS))], [45, 45], None,
+    ),
+    "the same, darker": ([SECRET, SECRET], [45, 30], None),
+    "the same, moved": ([SCENE, SCENE.roll((1, 1), (1, 2))], [45, 45], None),
+    "noise alone": ([SECRET, OTHER], [17, 8], "noise on an even grey"),
+    "one that is noise": ([SECRET, OTHER], [8, 45], None),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", list(SEVERAL))
+def test_signs_of_a_wrong_number_of_secrets(kind):
+    textures, contrasts, words = SEVERAL[kind]
+    images = [pixels(*each) for each in zip(textures, contrasts, strict=True)]
+    doubt = TASKS["hiding-2"].doubt(pixels(PICTURE), images)
+    assert words in doubt if words else doubt is None
+    if words == "looks mixed":  # in small ones chance is as much
+        small = [image[:, :95, :95] for image in images]
+        assert TASKS["hiding-2"].doubt(pixels(PICTURE)[:, :95, :95], small) is None
+
+
 @pytest.mark.parametrize(
     ("secret", "contrast", "is_doubted"),
     [
