@@ -3,10 +3,10 @@
     python benchmarks/doubts.py BSD100 Set14
     python benchmarks/doubts.py BSD100 --weights FOLDER --through jpeg:90 jpeg:50
 
-The middle 130 x 130 pixels of every third photograph (260 x 260 for x4), through the packaged
-weights of ``hide`` (one secret) and ``down``: the picture as it was made, the plain photograph in
-its place, and both after JPEG; then every number of secrets hidden, and asked for. With other
-weights the first table alone is of those.
+The middle 130 x 130 pixels of every third photograph (260 x 260 for x4; ``--every 1`` takes all),
+through the packaged weights of ``hide`` (one secret) and ``down``: the picture as it was made, the
+plain photograph in its place, and both after JPEG; then every number of secrets hidden, and asked
+for. With other weights the first table alone is of those.
 """
 
 from __future__ import annotations
@@ -42,9 +42,10 @@ def main() -> None:
     parser.add_argument("folders", nargs="+", type=Path)
     parser.add_argument("--weights", nargs="+", default=[], help="in place of the package's")
     parser.add_argument("--through", nargs="+", default=["jpeg:95,75"], metavar="ATTACK")
+    parser.add_argument("--every", type=int, default=3, metavar="N", help="every Nth photograph")
     args = parser.parse_args()
     folders, through = args.folders, attacks(args.through)
-    paths = [path for folder in folders for path in find_images(folder)][::3]
+    paths = [path for folder in folders for path in find_images(folder)][:: args.every]
     heads = ["as made", *(f"{each}" for each in through)]
     heads += ["plain photograph", *(f"plain, {each}" for each in through)]
     print(f"| task | photographs | {' | '.join(heads)} |")
