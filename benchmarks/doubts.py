@@ -51,6 +51,9 @@ def main() -> None:
     print(f"| task | photographs | {' | '.join(heads)} |")
     print("|---" * (2 + len(heads)) + "|")
     images = [read_image(path) for path in paths]
+    large = sum(min(image.shape[1:]) >= 130 for image in images)
+    if large < 5:  # a cover, and four secrets
+        parser.error(f"expected at least 5 photographs of 130 x 130 pixels; got {large}")
     given = [task for task in RESCALING if task.preset in packaged_weights()]
     asked_for = [((HIDING[0], *given), model) for model in args.weights]
     for several, model in asked_for or [((chosen,), None) for chosen in (HIDING[0], *given)]:
