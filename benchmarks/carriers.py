@@ -36,7 +36,7 @@ import plain
 import torch
 import torch.nn.functional as F
 import trials
-from torch import Tensor, nn
+from torch import Tensor
 from trials import Trials, spread
 
 from wic_layers.codec.attacks import Attack, attacks
@@ -141,31 +141,6 @@ PACKAGE = {
 WITHOUT = {"rescaling-x2": "bicubic", "decolorization": "uncoloured"}
 
 
-class Upscaler(nn.Module):
-    """Bicubic's small picture, and the decoding half of the plain network back.
-
-    Args:
-        like: The preset of a network with as many parameters in all.
-    """
-
-    def __init__(self, like: str) -> None:
-        super().__init__()
-        preset = PRESETS[like]
-        task = TASKS[preset.task]
-        self.scale = task.scale
-        other = NETWORKS[preset.network].from_preset(like)
-        found = plain.costs(other, task.channels[0])
-        # the half of a network that has twice as much in both directions
-        twice = plain.Costs(2 * found.parameters, 2 * found.operations)
-        self.decoder = plain.sized(twice, *task.channels[:2], scale=task.scale).decoder
-
-    def forward(self, x: Tensor) -> Tensor:
-        return plain.resized(x, 1 / self.scale).clamp(0, 1)
-
-    def inverse(self, y: Tensor) -> Tensor:
-        return self.decoder(y)
-
-
 def rows(tasks: Sequence[str], seeds: int) -> list[dict[str, Any]]:
     """All that is trained: networks with JPEG and without, the upscaler with it, the frontiers."""
     planned = []
@@ -186,7 +161,9 @@ def prepared(row: dict[str, Any], steps: int) -> tuple[Settings, Any]:
     torch.manual_seed(row["seed"])
     is_plain = row["network"] == UPSCALER
     model: Any = (
-        Upscaler(preset) if is_plain else NETWORKS[PRESETS[preset].network].from_preset(preset)
+        plain.Upscaler(preset)
+        if is_plain
+        else NETWORKS[PRESETS[preset].network].from_preset(preset)
     )
     has_wic = row["network"] == "WIN-Naive"
     settings = Settings(
@@ -269,7 +246,7 @@ def upscaler(args: argparse.Namespace) -> None:
     folder = args.runs / f"upscaler-{args.steps}-{args.seed}"
     folder.mkdir(parents=True, exist_ok=True)
     training = Training(
-        cast(Network, Upscaler(preset)), task, photos, settings, folder,
+        cast(Network, plain.Upscaler(preset)), task, photos, settings, folder,
         held_out=pack_middles(task, judges),
     )  # fmt: skip
 
@@ -366,8 +343,8 @@ def draw(args: argparse.Namespace) -> None:
                 scale = images[-1].shape[1] // image.shape[1]
                 top, left, part = 60 // scale, 180 // scale, 128 // scale
                 cut = image[:, top : top + part, left : left + part]
-                pixels = cut.expand(3, -1, -1).permute(1, 2, 0).numpy()
-                axis.imshow(pixels, interpolation="nearest")
+                shown = cut.expand(3, -1, -1).permute(1, 2, 0).numpy()
+                axis.imshow(shown, interpolation="nearest")
                 axis.set_title(title, fontsize=11)
                 axis.axis("off")
     figure.savefig(args.out, dpi=80, pil_kwargs={"quality": 90})

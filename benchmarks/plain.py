@@ -2,7 +2,7 @@
 
 ``EncoderDecoder`` is a plain network forward and another back; ``sized`` builds one with the
 parameters and operations of another network, ``costs`` counts both. The ``Decoder`` alone, without
-an encoder that it was trained with, is a plain upscaler.
+an encoder that it was trained with, is a plain upscaler: ``Upscaler``.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from wic_layers.blocks import Chain
 from wic_layers.layer.conv import WIC
+from wic_layers.models import NETWORKS, PRESETS
+from wic_layers.tasks import TASKS
 
 SLOPE = 0.2
 WIDTHS = range(8, 129, 4)
@@ -339,3 +341,28 @@ def _costs_of_blocks(
         return [Costs(round(parameters), operations) for parameters, operations in weighted]
 
     return of
+
+
+class Upscaler(nn.Module):
+    """Bicubic's small picture, and the decoding half of the plain network back.
+
+    Args:
+        like: The preset of a network with as many parameters in all.
+    """
+
+    def __init__(self, like: str) -> None:
+        super().__init__()
+        preset = PRESETS[like]
+        task = TASKS[preset.task]
+        self.scale = task.scale
+        other = NETWORKS[preset.network].from_preset(like)
+        found = costs(other, task.channels[0])
+        # the half of a network that has twice as much in both directions
+        twice = Costs(2 * found.parameters, 2 * found.operations)
+        self.decoder = sized(twice, *task.channels[:2], scale=task.scale).decoder
+
+    def forward(self, x: Tensor) -> Tensor:
+        return resized(x, 1 / self.scale).clamp(0, 1)
+
+    def inverse(self, y: Tensor) -> Tensor:
+        return self.decoder(y)

@@ -186,7 +186,7 @@ def _are_mixed(images: Sequence[Tensor]) -> bool:
 
 
 def _share_colours(one: Tensor, other: Tensor) -> bool:
-    small = [F.avg_pool2d(image.float(), 4) for image in _together(one, other)]
+    small = [F.avg_pool2d(image, 4) for image in _together(one, other)]
     every = torch.corrcoef(torch.cat([details(image).flatten(1) for image in small]))
     return float(every.nan_to_num(0)[:3, 3:].abs().max()) > _MIXED
 
